@@ -1,0 +1,482 @@
+//! Every map key, map value and command: fixed layout, no hidden padding.
+//!
+//! Addresses are network-order bytes; every other number is a native host value.
+
+use crate::verdict::OUTCOMES;
+
+/// Declares shared structs: `repr(C)`, no padding (asserted), and `aya::Pod` for userspace.
+macro_rules! shared {
+    ($($(#[$meta:meta])* pub struct $name:ident [$size:literal] { $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)* })*) => {
+        $(
+            $(#[$meta])*
+            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            #[repr(C)]
+            pub struct $name { $($(#[$field_meta])* pub $field: $type,)* }
+
+            const _: () = assert!(core::mem::size_of::<$name>() == $size);
+            const _: () = assert!($size == 0 $(+ core::mem::size_of::<$type>())*, "no padding");
+            const _: () = assert!(core::mem::align_of::<$name>() <= 8);
+
+            // SAFETY: integers and arrays of them only, and the assertion above rules out padding,
+            // so every byte is initialised and every bit pattern is valid.
+            #[cfg(feature = "user")]
+            unsafe impl aya::Pod for $name {}
+
+            impl $name {
+                /// All fields zero.
+                // SAFETY: as for `Pod`: all-zero bytes are a valid value.
+                pub const ZERO: Self = unsafe { core::mem::zeroed() };
+
+                /// The bytes as they stand in a map.
+                pub fn as_bytes(&self) -> &[u8] {
+                    // SAFETY: as for `Pod`: no padding, so all bytes are initialised.
+                    unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), $size) }
+                }
+            }
+        )*
+    };
+}
+
+/// "No trie": the policy has no prefix narrower than everywhere.
+pub const NO_TRIE: u32 = u32::MAX;
+/// Interfaces per set of the interface index.
+pub const INDEX_WAYS: usize = 4;
+/// Conntrack entries per bucket.
+pub const WAYS: usize = 8;
+
+/// Position of a direction and family in [`Interface::policy`].
+#[inline(always)]
+pub const fn policy_index(direction: crate::verdict::Direction, ipv6: bool) -> usize {
+    (direction as usize) * 2 + ipv6 as usize
+}
+
+/// Slices of a [`Class`], by what their ranges mean.
+pub mod slice {
+    /// Destination ports of TCP.
+    pub const TCP: usize = 0;
+    /// Destination ports of UDP.
+    pub const UDP: usize = 1;
+    /// `type << 8 | code` of the family's own ICMP (1 for IPv4, 58 for IPv6).
+    pub const ICMP: usize = 2;
+    /// Protocol numbers of everything else.
+    pub const OTHER: usize = 3;
+}
+
+/// Bits of [`Interface::flags`].
+pub mod interface_flags {
+    /// The record is in use.
+    pub const PRESENT: u32 = 1 << 0;
+    /// Host side of a veth or tap: ingress of the hook is the workload's egress.
+    pub const HOST: u32 = 1 << 1;
+    /// `track = "always"`: no untracked bypass.
+    pub const TRACK_ALWAYS: u32 = 1 << 2;
+    /// `tcp_loose`: a rule may open a flow with a segment other than SYN.
+    pub const TCP_LOOSE: u32 = 1 << 3;
+    /// `icmp_errors = "strict"`: ICMP errors pass by rule only.
+    pub const ICMP_STRICT: u32 = 1 << 4;
+    /// DHCP of a client passes.
+    pub const DHCP: u32 = 1 << 5;
+    /// MLD passes.
+    pub const MLD: u32 = 1 << 6;
+    /// ICMPv6 redirects pass towards the workload.
+    pub const ND_REDIRECT: u32 = 1 << 7;
+    /// The interface's addresses are known and stand in `ADDRESSES`.
+    pub const ADDRESSES_KNOWN: u32 = 1 << 8;
+    /// `services` is not empty.
+    pub const SERVICES: u32 = 1 << 9;
+}
+
+/// Bits of [`Policy::flags`].
+pub mod policy_flags {
+    /// From anywhere, every TCP port (fact 3.3: "permits all replies on any port").
+    pub const OPEN_TCP: u32 = 1 << 0;
+    /// From anywhere, every UDP port.
+    pub const OPEN_UDP: u32 = 1 << 1;
+}
+
+/// Indexes of [`Interface::timeouts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Timeout {
+    /// SYN sent, nothing back.
+    TcpSynSent = 0,
+    /// SYN answered, handshake not complete.
+    TcpSynReceived = 1,
+    /// Handshake complete; stays until both sides have closed.
+    TcpEstablished = 2,
+    /// Both sides sent FIN, not both acknowledged.
+    TcpLastAck = 3,
+    /// Both sides closed.
+    TcpTimeWait = 4,
+    /// Closed by a proven RST.
+    TcpClose = 5,
+    /// An unproven RST was seen: idle life until the next legal packet.
+    TcpUnacknowledged = 6,
+    /// UDP one way, or a single request and response.
+    Udp = 7,
+    /// UDP with more than one request and response.
+    UdpStream = 8,
+    /// ICMP echo.
+    Icmp = 9,
+    /// Every other protocol (fact 3.8).
+    Other = 10,
+}
+
+/// Number of timeouts.
+pub const TIMEOUTS: usize = 11;
+
+/// Name and default in seconds of each timeout, by [`Timeout`] (facts 3.21, 3.28).
+pub const TIMEOUT_DEFAULTS: [(&str, u32); TIMEOUTS] = [
+    ("tcp_syn_sent", 120),
+    ("tcp_syn_received", 60),
+    ("tcp_established", 432_000),
+    ("tcp_last_ack", 30),
+    ("tcp_time_wait", 120),
+    ("tcp_close", 10),
+    ("tcp_unacknowledged", 300),
+    ("udp", 30),
+    ("udp_stream", 180),
+    ("icmp", 30),
+    ("other", 600),
+];
+
+shared! {
+    /// What is fixed while anything is attached; written once by the control plane.
+    pub struct Runtime [96] {
+        /// Jiffies per second, measured.
+        pub hz: u32,
+        /// 1: packets and bytes are kept per flow.
+        pub accounting: u32,
+        /// Buckets of `CT4` and `CT6`.
+        pub buckets: [u32; 2],
+        /// Buckets of `CT4_OLD` and `CT6_OLD`; 0 while nothing drains.
+        pub old_buckets: [u32; 2],
+        /// Tracked flows of the host, reserves included.
+        pub allowance: u32,
+        /// `allowance` less the sum of all reserves.
+        pub shared: u32,
+        /// Unassured flows beyond which a new one replaces an old one.
+        pub unassured: u32,
+        /// Zero.
+        pub _reserved: [u32; 3],
+        /// Secret of the flow hash, drawn once per boot.
+        pub seed: [u32; 12],
+    }
+
+    /// One interface of an [`IndexSet`]; `id` 0 is an empty way.
+    pub struct IndexEntry [16] {
+        /// Number of the network namespace.
+        pub namespace: u32,
+        /// ifindex within it.
+        pub ifindex: u32,
+        /// Interface id.
+        pub id: u32,
+        /// Zero.
+        pub _reserved: u32,
+    }
+
+    /// One set of the interface index.
+    pub struct IndexSet [64] {
+        /// Searched in order.
+        pub ways: [IndexEntry; INDEX_WAYS],
+    }
+
+    /// Where one direction and family of an interface's policy stands.
+    pub struct Policy [16] {
+        /// Index into `TRIES4` or `TRIES6`, or [`NO_TRIE`].
+        pub trie: u32,
+        /// Class of rules whose peer is everywhere; also the class of an address no prefix covers.
+        pub any_class: u32,
+        /// Scope of [`IdentityKey`]; 0: no rule refers to a group.
+        pub scope: u32,
+        /// See [`policy_flags`].
+        pub flags: u32,
+    }
+
+    /// One interface in one bank.
+    pub struct Interface [128] {
+        /// See [`interface_flags`].
+        pub flags: u32,
+        /// Cap of tracked flows.
+        pub allowance: u32,
+        /// Tracked flows that no other interface can take.
+        pub reserve: u32,
+        /// Idle life in jiffies, by [`Timeout`].
+        pub timeouts: [u32; TIMEOUTS],
+        /// Zero.
+        pub _reserved: [u32; 2],
+        /// By [`policy_index`].
+        pub policy: [Policy; 4],
+    }
+
+    /// A run of ranges, relative to the bank's start of `RANGES`.
+    pub struct Slice [8] {
+        /// First range.
+        pub start: u32,
+        /// Number of ranges.
+        pub len: u32,
+    }
+
+    /// What one class of addresses may reach; index 0 of each bank is empty.
+    pub struct Class [32] {
+        /// By [`slice`](mod@slice).
+        pub slices: [Slice; 4],
+    }
+
+    /// One allowed range; the ranges of a slice are disjoint and ascending.
+    pub struct Range [8] {
+        /// Lowest value.
+        pub low: u16,
+        /// Highest value, inclusive.
+        pub high: u16,
+        /// The set of rules that allow it.
+        pub rule_set: u32,
+    }
+
+    /// Key of `IDENTITIES`.
+    pub struct IdentityKey [8] {
+        /// [`Policy::scope`].
+        pub scope: u32,
+        /// Identity of the peer: a set of groups.
+        pub identity: u32,
+    }
+
+    /// Key of `ADDRESSES`: an address of an interface, or a link-local service (interface 0).
+    pub struct AddressKey [24] {
+        /// Interface id, or 0.
+        pub interface: u32,
+        /// 4 or 6.
+        pub family: u32,
+        /// IPv4 in the first four bytes, the rest zero.
+        pub address: [u8; 16],
+    }
+
+    /// An IPv4 entry without its `meta` word.
+    pub struct Slot4 [40] {
+        /// `interface << 8 | protocol`.
+        pub owner: u32,
+        /// `local port << 16 | remote port`; identifier of an echo in both halves; else 0.
+        pub ports: u32,
+        /// Local address, the bytes as a native word.
+        pub local: u32,
+        /// Remote address, the bytes as a native word.
+        pub remote: u32,
+        /// Dynamic part.
+        pub live: Live,
+    }
+
+    /// An IPv6 entry without its `meta` word.
+    pub struct Slot6 [64] {
+        /// `interface << 8 | protocol`.
+        pub owner: u32,
+        /// As [`Slot4::ports`].
+        pub ports: u32,
+        /// Local address, the bytes as native words.
+        pub local: [u32; 4],
+        /// Remote address, the bytes as native words.
+        pub remote: [u32; 4],
+        /// Dynamic part.
+        pub live: Live,
+    }
+
+    /// What changes while a flow lives.
+    pub struct Live [24] {
+        /// Jiffies of the last packet that refreshed it.
+        pub seen: u32,
+        /// Generation that last judged it.
+        pub generation: u32,
+        /// Last acknowledgement number by sender: 0 local, 1 remote.
+        pub ack: [u32; 2],
+        /// Sequence number after the FIN by sender: 0 local, 1 remote.
+        pub fin: [u32; 2],
+    }
+
+    /// A bucket of `CT4`. The `meta` words come first so that one cache line answers "not here".
+    pub struct Bucket4 [384] {
+        /// See [`crate::conntrack`]: tag, state, flags, version.
+        pub meta: [u64; WAYS],
+        /// The entries.
+        pub slots: [Slot4; WAYS],
+    }
+
+    /// A bucket of `CT6`.
+    pub struct Bucket6 [576] {
+        /// See [`crate::conntrack`]: tag, state, flags, version.
+        pub meta: [u64; WAYS],
+        /// The entries.
+        pub slots: [Slot6; WAYS],
+    }
+
+    /// Packets and bytes of one entry, by direction (0 ingress, 1 egress).
+    pub struct Account [32] {
+        /// Packets; segments where the kernel merged them.
+        pub packets: [u64; 2],
+        /// Bytes from the Ethernet header on.
+        pub bytes: [u64; 2],
+    }
+
+    /// The accounts of a bucket.
+    pub struct AccountBucket [256] {
+        /// By way.
+        pub accounts: [Account; WAYS],
+    }
+
+    /// Occupancy and events of one interface.
+    pub struct CtInterface [96] {
+        /// Tracked flows.
+        pub tracked: u64,
+        /// Tracked flows charged to the interface's reserve.
+        pub reserved: u64,
+        /// Tracked flows not assured.
+        pub unassured: u64,
+        /// Highest `tracked` since attachment.
+        pub peak: u64,
+        /// Packets dropped because no further flow could be tracked.
+        pub refused: u64,
+        /// Entries made.
+        pub created: u64,
+        /// Entries that idled out and were reclaimed.
+        pub expired: u64,
+        /// Entries replaced while unassured, to make room.
+        pub replaced: u64,
+        /// Entries removed by command, or because a new generation does not track them.
+        pub removed: u64,
+        /// Jiffies at the start of the current second of counting.
+        pub window: u64,
+        /// Entries made since then.
+        pub window_created: u64,
+        /// Entries made per second in the last full window.
+        pub per_second: u64,
+    }
+
+    /// Occupancy of the host.
+    pub struct CtHost [32] {
+        /// Tracked flows.
+        pub tracked: u64,
+        /// Tracked flows not charged to a reserve.
+        pub shared: u64,
+        /// Tracked flows not assured.
+        pub unassured: u64,
+        /// Highest `tracked`.
+        pub peak: u64,
+    }
+
+    /// Key of `FRAGMENTS` (decisions, Connection tracking 10).
+    pub struct FragmentKey [44] {
+        /// Interface id.
+        pub interface: u32,
+        /// `direction << 16 | family << 8 | protocol`.
+        pub kind: u32,
+        /// Identification, as on the wire, native word (IPv4: upper half zero).
+        pub id: u32,
+        /// Source; IPv4 in the first four bytes.
+        pub source: [u8; 16],
+        /// Destination; IPv4 in the first four bytes.
+        pub destination: [u8; 16],
+    }
+
+    /// Packets and bytes of one outcome.
+    pub struct Count [16] {
+        /// Packets; segments where the kernel merged them.
+        pub packets: u64,
+        /// Bytes from the Ethernet header on.
+        pub bytes: u64,
+    }
+
+    /// The counters of one interface on one CPU: by direction, by [`crate::verdict::Verdict::outcome`].
+    pub struct Counters [1312] {
+        /// `[direction][outcome]`.
+        pub counts: [[Count; OUTCOMES]; 2],
+    }
+
+    /// State of the sweep; the first 16 bytes are the kernel's `struct bpf_timer`.
+    pub struct Sweeper [32] {
+        /// Opaque to everybody but the kernel.
+        pub timer: [u64; 2],
+        /// Next bucket of `CT4`, `CT6` to look at.
+        pub cursor: [u32; 2],
+        /// Completed passes over both tables.
+        pub passes: u64,
+    }
+
+    /// A command for `ct_control`, sent as the payload after 14 bytes of Ethernet header.
+    pub struct CtCommand [64] {
+        /// See [`ct_op`].
+        pub op: u32,
+        /// Interface id.
+        pub interface: u32,
+        /// 4 or 6.
+        pub family: u32,
+        /// IP protocol number.
+        pub protocol: u32,
+        /// Local address; IPv4 in the first four bytes.
+        pub local: [u8; 16],
+        /// Remote address; IPv4 in the first four bytes.
+        pub remote: [u8; 16],
+        /// Local port, or identifier of an echo.
+        pub local_port: u16,
+        /// Remote port, or identifier of an echo.
+        pub remote_port: u16,
+        /// INSERT: 1 if the local side opened the flow. SWEEP, FLUSH: first bucket.
+        pub argument: u32,
+        /// SWEEP, FLUSH: buckets to visit, at most [`ct_op::MAX_BUCKETS`].
+        pub count: u32,
+        /// Zero.
+        pub _reserved: u32,
+    }
+}
+
+/// Operations of [`CtCommand`] and their answers (the program's return value).
+pub mod ct_op {
+    /// Answers the low 31 bits of jiffies.
+    pub const CLOCK: u32 = 1;
+    /// Inserts an established (or assured) flow, marked adopted. Answers [`OK`], [`EXISTS`] or [`FULL`].
+    pub const INSERT: u32 = 2;
+    /// Deletes one flow. Answers [`OK`] or [`MISSING`].
+    pub const DELETE: u32 = 3;
+    /// Reclaims expired entries of `count` buckets of one family. Answers how many.
+    pub const SWEEP: u32 = 4;
+    /// Deletes the interface's entries in `count` buckets of one family. Answers how many.
+    pub const FLUSH: u32 = 5;
+    /// Starts the sweep timer if it does not run. Answers [`OK`].
+    pub const ARM: u32 = 6;
+
+    /// Buckets one command may visit.
+    pub const MAX_BUCKETS: u32 = 1024;
+
+    /// Done.
+    pub const OK: u32 = 0;
+    /// INSERT: the flow is there already.
+    pub const EXISTS: u32 = 0x8000_0001;
+    /// INSERT: no room.
+    pub const FULL: u32 = 0x8000_0002;
+    /// DELETE: no such flow.
+    pub const MISSING: u32 = 0x8000_0003;
+    /// The command cannot be read.
+    pub const INVALID: u32 = 0x8000_0004;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn map_values_are_as_userspace_reads_them() {
+        let range = Range {
+            low: 80,
+            high: 443,
+            rule_set: 7,
+        };
+        let mut expected = [0; 8];
+        expected[..2].copy_from_slice(&80_u16.to_ne_bytes());
+        expected[2..4].copy_from_slice(&443_u16.to_ne_bytes());
+        expected[4..].copy_from_slice(&7_u32.to_ne_bytes());
+        assert_eq!(range.as_bytes(), expected);
+    }
+
+    #[test]
+    fn timeouts_have_a_name_each() {
+        assert_eq!(TIMEOUT_DEFAULTS[Timeout::Other as usize], ("other", 600));
+        assert_eq!(TIMEOUT_DEFAULTS[Timeout::TcpEstablished as usize].1, 432_000);
+    }
+}
