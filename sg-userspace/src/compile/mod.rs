@@ -1,0 +1,82 @@
+//! Resolved policy to map content. Pure: indexes are relative to the bank that will hold them.
+//!
+//! A new flow of family f and direction d is judged by `policy[policy_index(d, f)]` of its
+//! interface: class A is the longest match of the remote address in the policy's trie, or
+//! `any_class` where no prefix covers it; class B is `identities[(scope, identity of the remote)]`
+//! where `scope` is not 0. The flow is allowed if a range of A or B holds its port in the slice of
+//! its protocol. A longest match is one prefix only, so each class of a trie holds what all
+//! covering prefixes allow.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use sg_common::layout::{Class, IdentityKey, Policy, Range, TIMEOUTS};
+
+use crate::model::RuleId;
+
+/// Content of one bank.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Compiled {
+    /// Classes; index 0 is empty.
+    pub classes: Vec<Class>,
+    /// Ranges that the classes' slices point into.
+    pub ranges: Vec<Range>,
+    /// Tries of IPv4 policies, by [`Policy::trie`].
+    pub tries4: Vec<Trie>,
+    /// Tries of IPv6 policies, by [`Policy::trie`].
+    pub tries6: Vec<Trie>,
+    /// IPv4 member addresses and their identity (never 0), ascending.
+    pub members4: Vec<(Ipv4Addr, u32)>,
+    /// IPv6 member addresses and their identity (never 0), ascending.
+    pub members6: Vec<(Ipv6Addr, u32)>,
+    /// What members of an identity may reach in a scope: key and class.
+    pub identities: Vec<(IdentityKey, u32)>,
+    /// Interfaces, ascending by name.
+    pub interfaces: Vec<CompiledInterface>,
+    /// Link-local services that always pass.
+    pub services: Vec<IpAddr>,
+    /// Rules by number.
+    pub rules: Vec<RuleId>,
+    /// Sets of rule numbers, ascending, by [`Range::rule_set`]; set 0 is empty.
+    pub rule_sets: Vec<Vec<u32>>,
+    /// Tracked flows of the host.
+    pub allowance: u32,
+    /// Packets and bytes are kept per flow.
+    pub accounting: bool,
+}
+
+impl Compiled {
+    /// Ids of the rules in a set.
+    pub fn rule_set(&self, set: u32) -> impl Iterator<Item = RuleId> + '_ {
+        self.rule_sets[set as usize]
+            .iter()
+            .map(|rule| self.rules[*rule as usize])
+    }
+}
+
+/// Content of one longest-prefix trie.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Trie {
+    /// Prefix and class, ascending; never of length 0.
+    pub entries: Vec<(IpNet, u32)>,
+}
+
+/// An interface's record, short of what the loader knows (id, clock).
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompiledInterface {
+    /// Name in the definition.
+    pub name: String,
+    /// [`sg_common::layout::interface_flags`] that follow from the definition: `PRESENT`, `HOST` where
+    /// the orientation is given as such, and all of tracking, always-passed and address flags.
+    pub flags: u32,
+    /// By [`sg_common::layout::policy_index`]; tries and classes relative to their bank.
+    pub policy: [Policy; 4],
+    /// Idle lives in seconds, by [`sg_common::layout::Timeout`].
+    pub timeouts: [u32; TIMEOUTS],
+    /// Cap of tracked flows.
+    pub allowance: u32,
+    /// Tracked flows that no other interface can take.
+    pub reserve: u32,
+    /// Its addresses; empty where unknown (`ADDRESSES_KNOWN` is not set then).
+    pub addresses: Vec<IpAddr>,
+}
