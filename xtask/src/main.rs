@@ -1,1 +1,78 @@
-fn main() {}
+//! `cargo xtask`: what cargo cannot do alone, namely the eBPF toolchain, the eBPF object, the tests
+//! that need root, and what CI checks.
+//!
+//! Exit codes: 0 done, 1 the answer is no (something is missing, a check or a test failed), 2 it
+//! could not be done.
+
+mod build;
+mod check;
+mod clean;
+mod compiler;
+mod debian;
+mod ebpf;
+mod linker;
+mod process;
+mod setup;
+mod summary;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Set-up, eBPF build, tests and checks",
+    version
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Finds what building and testing need, and installs what is missing.
+    Setup(setup::Arguments),
+    /// Builds the eBPF object, and sgctl with the object inside.
+    Build(build::Arguments),
+    /// Runs every test, those of the kernel side included; needs root and asks sudo for it.
+    Test(test::Arguments),
+    /// Checks lock files, formatting, lints and that no generated object is tracked.
+    Check,
+    /// Removes the built object, installed tools and namespaces that demo or tests left behind.
+    Clean,
+}
+
+/// What a command found out, if it could be carried out at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Everything is there, or passed.
+    Yes,
+    /// Something is missing, or failed; it has been said what.
+    No,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<Answer> {
+    match command {
+        Command::Setup(arguments) => setup::run(&arguments),
+        Command::Build(arguments) => build::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Check => check::run(),
+        Command::Clean => clean::run(),
+    }
+}

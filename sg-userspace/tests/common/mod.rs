@@ -1,0 +1,3 @@
+//! Shared by the test programs.
+
+pub(crate) mod require;

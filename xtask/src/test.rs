@@ -1,0 +1,70 @@
+//! `cargo xtask test`: every test of the workspace, with object and root, and a summary.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::ebpf::{self, Flavour};
+use crate::summary::Summary;
+use crate::{Answer, process, setup};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Test optimised code, and the object without log output.
+    #[arg(long)]
+    release: bool,
+    /// Passed to every test program: name filters and options such as `--test-threads=1`.
+    #[arg(last = true)]
+    filters: Vec<String>,
+}
+
+/// Carries out `cargo xtask test`.
+pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
+    if !process::is_root() {
+        if process::find("sudo").is_none() {
+            bail!("the tests need root, and there is no sudo: run this command as root");
+        }
+        println!("the tests need root: their programs are run by sudo, building is not");
+    }
+    setup::tools()?;
+    ebpf::build(Flavour::of(arguments.release))?;
+
+    let mut cargo = tests(arguments)?;
+    let (status, output) = process::run_observed(&mut cargo)?;
+    let mut summary = Summary::of(&output);
+    summary.close(status.success());
+    print!("\n{summary}");
+    Ok(if summary.is_success() {
+        Answer::Yes
+    } else {
+        Answer::No
+    })
+}
+
+fn tests(arguments: &Arguments) -> Result<Command> {
+    let mut cargo = process::cargo();
+    cargo.args(["test", "--color", "never", "--workspace", "--no-fail-fast"]);
+    if arguments.release {
+        cargo.arg("--release");
+    }
+    cargo.arg("--").args(&arguments.filters);
+    cargo.env("SG_EBPF_REQUIRED", "1");
+    if !process::is_root() {
+        let (name, value) = runner()?;
+        cargo.env(name, value);
+    }
+    Ok(cargo)
+}
+
+/// The setting that makes cargo start test programs by sudo, so that what it builds stays the
+/// user's.
+fn runner() -> Result<(String, &'static str)> {
+    let version = process::output(Command::new("rustc").arg("-vV")).unwrap_or_default();
+    let host = version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .context("`rustc -vV` names no host")?;
+    let host = host.to_uppercase().replace('-', "_");
+    let sudo = "sudo --preserve-env=SG_EBPF_REQUIRED,RUST_BACKTRACE,CARGO_MANIFEST_DIR";
+    Ok((format!("CARGO_TARGET_{host}_RUNNER"), sudo))
+}
