@@ -108,6 +108,17 @@ pub enum Peer<N = String> {
     Group(N),
 }
 
+impl<N> Peer<N> {
+    /// The same peer under another kind of name.
+    pub fn map_name<M>(&self, rename: impl FnOnce(&N) -> M) -> Peer<M> {
+        match self {
+            Peer::Cidr(net) => Peer::Cidr(*net),
+            Peer::PrefixList(name) => Peer::PrefixList(rename(name)),
+            Peer::Group(name) => Peer::Group(rename(name)),
+        }
+    }
+}
+
 /// An enforced interface.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interface {

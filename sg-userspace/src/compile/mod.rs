@@ -10,9 +10,122 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use sg_common::layout::{Class, IdentityKey, Policy, Range, TIMEOUTS};
+use sg_common::abi::MAX_INTERFACES;
+use sg_common::layout::{
+    Class, IdentityKey, Policy, Range, TIMEOUTS, interface_flags, policy_index,
+};
+use sg_common::verdict::Direction;
 
-use crate::model::RuleId;
+use crate::model::{IcmpErrors, Orientation, RuleId, Track};
+use crate::resolve::{Resolved, ResolvedInterface};
+
+mod classes;
+mod error;
+mod identities;
+mod policies;
+mod ranges;
+mod rule_sets;
+
+pub use error::{Capacity, CompileError};
+
+use policies::Policies;
+
+/// Compiles a policy.
+///
+/// # Errors
+/// A limit of [`sg_common::abi`] or of the definition that the policy does not fit.
+pub fn compile(resolved: &Resolved) -> Result<Compiled, CompileError> {
+    check_interfaces(resolved)?;
+    let mut policies = Policies::new(resolved);
+    let mut interfaces = Vec::with_capacity(resolved.interfaces.len());
+    for (name, interface) in &resolved.interfaces {
+        let mut compiled = interface_record(name, interface, resolved);
+        for direction in Direction::ALL {
+            for ipv6 in [false, true] {
+                compiled.policy[policy_index(direction, ipv6)] = policies
+                    .policy(&interface.groups, direction, ipv6)
+                    .map_err(|error| error.within(name, direction, ipv6))?;
+            }
+        }
+        interfaces.push(compiled);
+    }
+    Ok(Compiled {
+        interfaces,
+        services: resolved.services.clone(),
+        allowance: resolved.conntrack.allowance,
+        accounting: resolved.conntrack.accounting,
+        ..policies.finish()?
+    })
+}
+
+fn check_interfaces(resolved: &Resolved) -> Result<(), CompileError> {
+    // Id 0 is nobody's.
+    let limit = MAX_INTERFACES - 1;
+    if resolved.interfaces.len() > limit as usize {
+        return Err(CompileError::Interfaces {
+            count: resolved.interfaces.len(),
+            limit,
+        });
+    }
+    let reserved = resolved
+        .interfaces
+        .values()
+        .map(|interface| u64::from(interface.settings.reserve))
+        .sum();
+    let allowance = resolved.conntrack.allowance;
+    if reserved > u64::from(allowance) {
+        return Err(CompileError::Reserves {
+            reserved,
+            allowance,
+        });
+    }
+    Ok(())
+}
+
+fn interface_record(
+    name: &str,
+    interface: &ResolvedInterface,
+    resolved: &Resolved,
+) -> CompiledInterface {
+    let settings = &interface.settings;
+    let flags = [
+        (true, interface_flags::PRESENT),
+        (
+            settings.orientation == Some(Orientation::Host),
+            interface_flags::HOST,
+        ),
+        (
+            settings.track == Track::Always,
+            interface_flags::TRACK_ALWAYS,
+        ),
+        (settings.tcp_loose, interface_flags::TCP_LOOSE),
+        (
+            settings.icmp_errors == IcmpErrors::Strict,
+            interface_flags::ICMP_STRICT,
+        ),
+        (settings.dhcp, interface_flags::DHCP),
+        (settings.mld, interface_flags::MLD),
+        (settings.nd_redirect, interface_flags::ND_REDIRECT),
+        (
+            interface.addresses.is_some(),
+            interface_flags::ADDRESSES_KNOWN,
+        ),
+        (!resolved.services.is_empty(), interface_flags::SERVICES),
+    ];
+    let host = resolved.conntrack.allowance;
+    CompiledInterface {
+        name: name.into(),
+        flags: flags
+            .iter()
+            .filter(|(set, _)| *set)
+            .fold(0, |flags, (_, bit)| flags | bit),
+        policy: [Policy::ZERO; 4],
+        timeouts: settings.timeouts,
+        allowance: settings.allowance.map_or(host, |own| own.min(host)),
+        reserve: settings.reserve,
+        addresses: interface.addresses.clone().unwrap_or_default(),
+    }
+}
 
 /// Content of one bank.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -80,3 +193,6 @@ pub struct CompiledInterface {
     /// Its addresses; empty where unknown (`ADDRESSES_KNOWN` is not set then).
     pub addresses: Vec<IpAddr>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,11 +10,103 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sg_common::verdict::Direction;
 
-use crate::model::{Conntrack, InterfaceSettings, Peer, Rule};
+use crate::model::{Conntrack, Group, Interface, InterfaceSettings, Model, Peer, Rule};
 
+mod evaluate;
 mod name;
+mod orphan;
 
 pub use name::Name;
+
+/// Resolves a model with the addresses that interfaces have at the moment.
+///
+/// `current` is asked for interfaces whose addresses the definition does not list; one that it does
+/// not know has unknown addresses and lends its groups no member. Of addresses read from a device,
+/// those that mean nothing outside its link (loopback, link-local, multicast, unspecified) make no
+/// member either: anybody on another link may have the same.
+pub fn resolve(model: &Model, current: &BTreeMap<String, Vec<IpAddr>>) -> Resolved {
+    let mut groups: BTreeMap<Name, ResolvedGroup> = model
+        .groups
+        .iter()
+        .map(|(name, group)| (Name::of_definition(name), resolve_group(group)))
+        .collect();
+    for (group, addresses) in &model.members {
+        if let Some(group) = groups.get_mut(&Name::of_definition(group)) {
+            group.members.extend(addresses);
+        }
+    }
+    let mut interfaces = BTreeMap::new();
+    for (name, interface) in &model.interfaces {
+        let resolved = resolve_interface(interface, current.get(name));
+        for group in &resolved.groups {
+            if let Some(group) = groups.get_mut(group) {
+                group.members.extend(member_addresses(interface, &resolved));
+            }
+        }
+        interfaces.insert(name.clone(), resolved);
+    }
+    Resolved {
+        groups,
+        prefix_lists: model
+            .prefix_lists
+            .iter()
+            .map(|(name, entries)| (Name::of_definition(name), entries.clone()))
+            .collect(),
+        interfaces,
+        services: model.services.clone(),
+        conntrack: model.conntrack,
+    }
+}
+
+fn resolve_group(group: &Group) -> ResolvedGroup {
+    let rules = |rules: &[Rule]| rules.iter().map(resolve_rule).collect();
+    ResolvedGroup {
+        ingress: rules(&group.ingress),
+        egress: rules(&group.egress),
+        members: BTreeSet::new(),
+    }
+}
+
+fn resolve_rule(rule: &Rule) -> ResolvedRule {
+    Rule {
+        id: rule.id,
+        traffic: rule.traffic,
+        peer: rule.peer.map_name(|name| Name::of_definition(name)),
+        description: rule.description.clone(),
+        origin: rule.origin.clone(),
+    }
+}
+
+fn resolve_interface(interface: &Interface, current: Option<&Vec<IpAddr>>) -> ResolvedInterface {
+    let mut addresses = interface.addresses.as_ref().or(current).cloned();
+    if let Some(addresses) = &mut addresses {
+        addresses.sort_unstable();
+        addresses.dedup();
+    }
+    ResolvedInterface {
+        settings: interface.settings.clone(),
+        groups: interface.groups.iter().map(Name::of_definition).collect(),
+        addresses,
+        orphan: false,
+    }
+}
+
+fn member_addresses<'a>(
+    interface: &'a Interface,
+    resolved: &'a ResolvedInterface,
+) -> impl Iterator<Item = IpAddr> + 'a {
+    let listed = interface.addresses.is_some();
+    let all = resolved.addresses.iter().flatten().copied();
+    all.filter(move |address| listed || reaches_beyond_its_link(address))
+}
+
+fn reaches_beyond_its_link(address: &IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !(link_local || address.is_loopback() || address.is_multicast() || address.is_unspecified())
+}
 
 /// A rule whose peer names are [`Name`]s.
 pub type ResolvedRule = Rule<Peer<Name>>;
@@ -68,3 +160,6 @@ pub struct ResolvedInterface {
     #[serde(default)]
     pub orphan: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! One direction and family of one set of groups: trie, class of everywhere, scope.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use sg_common::layout::{NO_TRIE, Policy, policy_flags, slice};
+use sg_common::verdict::Direction;
+
+use super::classes::Classes;
+use super::error::{Capacity, CompileError, Full};
+use super::identities::Scopes;
+use super::{Compiled, Trie};
+use crate::model::Peer;
+use crate::resolve::{Name, Resolved};
+
+/// Compiles policies, equal ones once.
+pub(super) struct Policies<'a> {
+    resolved: &'a Resolved,
+    classes: Classes<'a>,
+    /// Number of the first rule of a group and direction.
+    first_rule: HashMap<(&'a Name, Direction), u32>,
+    /// Tries of IPv4 and IPv6.
+    tries: [Vec<Trie>; 2],
+    scopes: Scopes<'a>,
+    compiled: HashMap<(Direction, bool, Vec<&'a Name>), Policy>,
+}
+
+impl<'a> Policies<'a> {
+    /// Numbers the rules of all groups that an interface carries.
+    pub(super) fn new(resolved: &'a Resolved) -> Self {
+        let in_force: BTreeSet<&Name> = resolved
+            .interfaces
+            .values()
+            .flat_map(|interface| &interface.groups)
+            .collect();
+        let mut rules = Vec::new();
+        let mut first_rule = HashMap::new();
+        for name in in_force {
+            let Some((name, group)) = resolved.groups.get_key_value(name) else {
+                continue;
+            };
+            for direction in Direction::ALL {
+                first_rule.insert((name, direction), rules.len() as u32);
+                rules.extend(group.rules(direction));
+            }
+        }
+        Self {
+            resolved,
+            classes: Classes::new(rules),
+            first_rule,
+            tries: Default::default(),
+            scopes: Scopes::default(),
+            compiled: HashMap::new(),
+        }
+    }
+
+    /// The policy of an interface with these groups.
+    pub(super) fn policy(
+        &mut self,
+        groups: &[Name],
+        direction: Direction,
+        ipv6: bool,
+    ) -> Result<Policy, Full> {
+        let groups = self.relevant(groups, direction);
+        let key = (direction, ipv6, groups);
+        if let Some(policy) = self.compiled.get(&key) {
+            return Ok(*policy);
+        }
+        let rules = self.sort_by_peer(&key.2, direction, ipv6);
+        let policy = self.compile(rules, ipv6)?;
+        self.compiled.insert(key, policy);
+        Ok(policy)
+    }
+
+    /// All map content but the interfaces and the host's settings.
+    pub(super) fn finish(mut self) -> Result<Compiled, CompileError> {
+        let members = self
+            .scopes
+            .members(self.resolved, &mut self.classes)
+            .map_err(|capacity| CompileError::Members { capacity })?;
+        let [tries4, tries6] = self.tries;
+        let content = self.classes.finish();
+        Ok(Compiled {
+            classes: content.classes,
+            ranges: content.ranges,
+            tries4,
+            tries6,
+            members4: members.members4,
+            members6: members.members6,
+            identities: members.identities,
+            rules: content.rules,
+            rule_sets: content.rule_sets,
+            ..Compiled::default()
+        })
+    }
+
+    /// The groups that have a rule of this direction, sorted: what makes two policies equal.
+    fn relevant(&self, groups: &[Name], direction: Direction) -> Vec<&'a Name> {
+        let relevant: BTreeSet<&Name> = groups
+            .iter()
+            .filter_map(|name| self.resolved.groups.get_key_value(name))
+            .filter(|(_, group)| !group.rules(direction).is_empty())
+            .map(|(name, _)| name)
+            .collect();
+        relevant.into_iter().collect()
+    }
+
+    fn sort_by_peer(
+        &self,
+        groups: &[&'a Name],
+        direction: Direction,
+        ipv6: bool,
+    ) -> RulesByPeer<'a> {
+        let mut sorted = RulesByPeer::default();
+        for name in groups {
+            let first = self.first_rule[&(*name, direction)];
+            let rules = self.resolved.groups[*name].rules(direction);
+            for (number, rule) in (first..).zip(rules) {
+                if rule.traffic.slices(ipv6).next().is_none() {
+                    continue;
+                }
+                match &rule.peer {
+                    Peer::Cidr(net) => sorted.add_net(net, number, ipv6),
+                    Peer::PrefixList(list) => {
+                        for net in self.resolved.prefix_lists.get(list).into_iter().flatten() {
+                            sorted.add_net(net, number, ipv6);
+                        }
+                    }
+                    Peer::Group(group) => sorted.groups.entry(group).or_default().push(number),
+                }
+            }
+        }
+        // A list may hold everywhere more than once.
+        sorted.everywhere.dedup();
+        sorted.prefixes.sort_unstable();
+        sorted.prefixes.dedup();
+        sorted
+    }
+
+    fn compile(&mut self, rules: RulesByPeer<'a>, ipv6: bool) -> Result<Policy, Full> {
+        let everywhere = self.classes.of_rules(&rules.everywhere, ipv6)?;
+        let entries = self.push_down(everywhere, &rules.prefixes, ipv6)?;
+        let tries = &mut self.tries[usize::from(ipv6)];
+        let trie = if entries.is_empty() {
+            NO_TRIE
+        } else {
+            if tries.len() >= Capacity::Tries.limit() {
+                return Err(Capacity::Tries.into());
+            }
+            tries.push(Trie { entries });
+            tries.len() as u32 - 1
+        };
+        let mut by_group = Vec::with_capacity(rules.groups.len());
+        for (group, numbers) in rules.groups {
+            by_group.push((group, self.classes.of_rules(&numbers, ipv6)?));
+        }
+        let mut flags = 0;
+        if self.classes.covers_everything(everywhere, slice::TCP) {
+            flags |= policy_flags::OPEN_TCP;
+        }
+        if self.classes.covers_everything(everywhere, slice::UDP) {
+            flags |= policy_flags::OPEN_UDP;
+        }
+        Ok(Policy {
+            trie,
+            any_class: self.classes.publish(everywhere)?,
+            scope: self.scopes.add(by_group),
+            flags,
+        })
+    }
+
+    /// Gives every prefix the class of all rules that cover it. In ascending order (address, then
+    /// length) the prefixes that cover the next one are those on the stack.
+    fn push_down(
+        &mut self,
+        everywhere: u32,
+        prefixes: &[(Prefix, u32)],
+        ipv6: bool,
+    ) -> Result<Vec<(IpNet, u32)>, Full> {
+        let mut entries = Vec::new();
+        let mut covering: Vec<(Prefix, u32)> = Vec::new();
+        let mut numbers = Vec::new();
+        for same in prefixes.chunk_by(|a, b| a.0 == b.0) {
+            let prefix = same[0].0;
+            numbers.clear();
+            numbers.extend(same.iter().map(|(_, rule)| rule));
+            while covering.pop_if(|(top, _)| !top.contains(prefix)).is_some() {}
+            let outer = covering.last().map_or(everywhere, |(_, class)| *class);
+            let own = self.classes.of_rules(&numbers, ipv6)?;
+            let at = |capacity| Full {
+                capacity,
+                rule: None,
+            };
+            let class = self.classes.union(outer, own).map_err(at)?;
+            // Where the prefix adds nothing, its covering prefix answers as well.
+            if class != outer {
+                let published = self.classes.publish(class).map_err(|capacity| Full {
+                    capacity,
+                    rule: Some(self.classes.rule(numbers[0]).id),
+                })?;
+                entries.push((prefix.net(ipv6), published));
+                covering.push((prefix, class));
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// Rule numbers of one policy, ascending, by peer.
+#[derive(Default)]
+struct RulesByPeer<'a> {
+    everywhere: Vec<u32>,
+    prefixes: Vec<(Prefix, u32)>,
+    groups: BTreeMap<&'a Name, Vec<u32>>,
+}
+
+impl RulesByPeer<'_> {
+    fn add_net(&mut self, net: &IpNet, rule: u32, ipv6: bool) {
+        if matches!(net, IpNet::V6(_)) != ipv6 {
+            return;
+        }
+        if net.prefix_len() == 0 {
+            self.everywhere.push(rule);
+        } else {
+            self.prefixes.push((Prefix::of(net), rule));
+        }
+    }
+}
+
+/// A prefix of one family. IPv4 addresses stand in the upper bits, so that both families mask alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Prefix {
+    bits: u128,
+    len: u8,
+}
+
+impl Prefix {
+    fn of(net: &IpNet) -> Self {
+        let bits = match net {
+            IpNet::V4(net) => u128::from(net.network().to_bits()) << 96,
+            IpNet::V6(net) => net.network().to_bits(),
+        };
+        Self {
+            bits,
+            len: net.prefix_len(),
+        }
+    }
+
+    /// Whether `other` lies within. Neither has length 0.
+    fn contains(self, other: Self) -> bool {
+        self.len <= other.len && (self.bits ^ other.bits) >> (128 - u32::from(self.len)) == 0
+    }
+
+    fn net(self, ipv6: bool) -> IpNet {
+        if ipv6 {
+            IpNet::V6(Ipv6Net::new_assert(self.bits.into(), self.len))
+        } else {
+            let bits = (self.bits >> 96) as u32;
+            IpNet::V4(Ipv4Net::new_assert(bits.into(), self.len))
+        }
+    }
+}

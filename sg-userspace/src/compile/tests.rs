@@ -1,0 +1,289 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use sg_common::layout::{NO_TRIE, policy_flags};
+
+use super::*;
+use crate::model::{Group, Interface, InterfaceSettings, Model, Peer, Ports, Rule, Traffic};
+use crate::resolve::resolve;
+
+mod limits;
+mod lookup;
+mod property;
+
+use lookup::lookup;
+
+/// No rule lets it pass.
+const NONE: [u32; 0] = [];
+
+/// A rule whose id is its number.
+fn rule(number: u32, traffic: Traffic, peer: Peer) -> Rule {
+    Rule {
+        id: id(number),
+        traffic,
+        peer,
+        description: None,
+        origin: None,
+    }
+}
+
+fn id(number: u32) -> RuleId {
+    format!("sgr-{number:017x}").parse().unwrap()
+}
+
+fn tcp(from: u16, to: u16) -> Traffic {
+    Traffic::Tcp(Ports { from, to })
+}
+
+fn cidr(text: &str) -> Peer {
+    Peer::Cidr(text.parse().unwrap())
+}
+
+fn ingress(rules: Vec<Rule>) -> Group {
+    Group {
+        ingress: rules,
+        ..Group::default()
+    }
+}
+
+fn interface(groups: &[&str]) -> Interface {
+    Interface {
+        settings: InterfaceSettings::new("eth0"),
+        groups: groups.iter().map(|name| name.to_string()).collect(),
+        addresses: None,
+    }
+}
+
+fn compiled(model: &Model) -> Compiled {
+    compile(&resolve(model, &BTreeMap::new())).unwrap()
+}
+
+fn single(rules: Vec<Rule>) -> Compiled {
+    compiled(&Model {
+        groups: [("g".into(), ingress(rules))].into(),
+        interfaces: [("i".into(), interface(&["g"]))].into(),
+        ..Model::default()
+    })
+}
+
+/// Which rules let a TCP flow towards `i` pass.
+fn hit(compiled: &Compiled, remote: &str, port: u16) -> Vec<u32> {
+    let hits = lookup(
+        compiled,
+        "i",
+        Direction::Ingress,
+        6,
+        remote.parse().unwrap(),
+        port,
+    );
+    let number = |hit: RuleId| u32::from_str_radix(&hit.to_string()[4..], 16).unwrap();
+    hits.unwrap_or_default().into_iter().map(number).collect()
+}
+
+#[test]
+fn a_narrow_prefix_does_not_hide_what_a_wide_one_allows() {
+    let compiled = single(vec![
+        rule(1, tcp(80, 80), cidr("10.0.0.0/8")),
+        rule(2, tcp(22, 22), cidr("10.1.0.0/16")),
+        rule(3, tcp(443, 443), cidr("0.0.0.0/0")),
+        rule(4, tcp(80, 80), cidr("10.1.2.3/32")),
+    ]);
+    assert_eq!(hit(&compiled, "10.1.2.3", 80), [1, 4]);
+    assert_eq!(hit(&compiled, "10.1.2.3", 22), [2]);
+    assert_eq!(hit(&compiled, "10.1.2.3", 443), [3]);
+    assert_eq!(hit(&compiled, "10.2.0.1", 22), NONE);
+    assert_eq!(hit(&compiled, "192.0.2.1", 443), [3]);
+    assert_eq!(
+        hit(&compiled, "2001:db8::1", 443),
+        NONE,
+        "everywhere is one family's"
+    );
+}
+
+#[test]
+fn an_empty_policy_lets_nothing_pass() {
+    let compiled = compiled(&Model {
+        interfaces: [("i".into(), interface(&[]))].into(),
+        ..Model::default()
+    });
+    let nothing = Policy {
+        trie: NO_TRIE,
+        ..Policy::ZERO
+    };
+    assert_eq!(compiled.interfaces[0].policy, [nothing; 4]);
+    assert_eq!(compiled.classes, [Class::ZERO]);
+    assert_eq!(compiled.rule_sets, [Vec::<u32>::new()]);
+    assert_eq!(compiled.ranges, []);
+}
+
+#[test]
+fn equal_policies_are_compiled_once() {
+    let rules = || vec![rule(1, tcp(80, 80), cidr("10.0.0.0/8"))];
+    let egress_only = Group {
+        egress: vec![rule(2, tcp(80, 80), cidr("10.0.0.0/8"))],
+        ..Group::default()
+    };
+    let model = Model {
+        groups: [("g".into(), ingress(rules())), ("e".into(), egress_only)].into(),
+        interfaces: [
+            ("a".into(), interface(&["g"])),
+            ("b".into(), interface(&["e", "g"])),
+        ]
+        .into(),
+        ..Model::default()
+    };
+    let compiled = compiled(&model);
+    let towards = policy_index(Direction::Ingress, false);
+    let [a, b] = &compiled.interfaces[..] else {
+        panic!("two interfaces");
+    };
+    assert_eq!(a.policy[towards], b.policy[towards]);
+    assert_eq!(compiled.tries4.len(), 2, "one ingress, one egress");
+    assert_eq!(compiled.tries6.len(), 0);
+}
+
+#[test]
+fn a_list_is_one_class_and_one_entry_per_widest_prefix() {
+    let list = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24"];
+    let compiled = compiled(&Model {
+        groups: [(
+            "g".into(),
+            ingress(vec![rule(1, tcp(80, 80), Peer::PrefixList("l".into()))]),
+        )]
+        .into(),
+        prefix_lists: [("l".into(), list.map(|net| net.parse().unwrap()).to_vec())].into(),
+        interfaces: [("i".into(), interface(&["g"]))].into(),
+        ..Model::default()
+    });
+    let nets: Vec<_> = compiled.tries4[0]
+        .entries
+        .iter()
+        .map(|(net, _)| net.to_string())
+        .collect();
+    assert_eq!(nets, ["10.0.0.0/8", "192.0.2.0/24"]);
+    assert_eq!(compiled.classes.len(), 2);
+    assert_eq!(hit(&compiled, "10.1.2.3", 80), [1]);
+}
+
+#[test]
+fn open_means_every_port_from_everywhere() {
+    let open =
+        |rules| single(rules).interfaces[0].policy[policy_index(Direction::Ingress, false)].flags;
+    let everywhere = || cidr("0.0.0.0/0");
+    assert_eq!(
+        open(vec![rule(1, Traffic::All, everywhere())]),
+        policy_flags::OPEN_TCP | policy_flags::OPEN_UDP,
+    );
+    assert_eq!(
+        open(vec![rule(1, tcp(0, 65535), everywhere())]),
+        policy_flags::OPEN_TCP
+    );
+    let halves = [
+        rule(1, tcp(0, 79), everywhere()),
+        rule(2, tcp(79, 65535), everywhere()),
+    ];
+    assert_eq!(open(halves.to_vec()), policy_flags::OPEN_TCP);
+    assert_eq!(open(vec![rule(1, tcp(1, 65535), everywhere())]), 0);
+    assert_eq!(open(vec![rule(1, Traffic::All, cidr("::/0"))]), 0);
+    // Fact 3.11: the two halves of the address space are not "everywhere".
+    let halves = [
+        rule(1, Traffic::All, cidr("0.0.0.0/1")),
+        rule(2, Traffic::All, cidr("128.0.0.0/1")),
+    ];
+    assert_eq!(open(halves.to_vec()), 0);
+}
+
+#[test]
+fn flags_and_figures_follow_the_definition() {
+    let mut model = Model {
+        interfaces: [("i".into(), interface(&[]))].into(),
+        ..Model::default()
+    };
+    let record = &compiled(&model).interfaces[0];
+    assert_eq!(
+        record.flags,
+        interface_flags::PRESENT | interface_flags::DHCP | interface_flags::MLD,
+    );
+    assert_eq!(record.allowance, model.conntrack.allowance);
+
+    let own = model.interfaces.get_mut("i").unwrap();
+    own.addresses = Some(vec!["10.0.0.1".parse().unwrap()]);
+    own.settings = InterfaceSettings {
+        orientation: Some(Orientation::Host),
+        track: Track::Always,
+        tcp_loose: true,
+        icmp_errors: IcmpErrors::Strict,
+        dhcp: false,
+        mld: false,
+        nd_redirect: true,
+        allowance: Some(77),
+        reserve: 7,
+        ..InterfaceSettings::new("eth0")
+    };
+    model.services = vec!["169.254.169.254".parse().unwrap()];
+    let compiled = compiled(&model);
+    let record = &compiled.interfaces[0];
+    assert_eq!(
+        record.flags,
+        interface_flags::PRESENT
+            | interface_flags::HOST
+            | interface_flags::TRACK_ALWAYS
+            | interface_flags::TCP_LOOSE
+            | interface_flags::ICMP_STRICT
+            | interface_flags::ND_REDIRECT
+            | interface_flags::ADDRESSES_KNOWN
+            | interface_flags::SERVICES,
+    );
+    assert_eq!((record.allowance, record.reserve), (77, 7));
+    assert_eq!(record.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+    assert_eq!(compiled.services, model.services);
+}
+
+#[test]
+fn identities_count_only_groups_that_rules_refer_to() {
+    let member = |text: &str| vec![text.parse().unwrap()];
+    let compiled = compiled(&Model {
+        groups: [
+            (
+                "g".into(),
+                ingress(vec![
+                    rule(1, tcp(1, 1), Peer::Group("x".into())),
+                    rule(2, tcp(2, 2), Peer::Group("y".into())),
+                ]),
+            ),
+            ("x".into(), Group::default()),
+            ("y".into(), Group::default()),
+            ("z".into(), Group::default()),
+        ]
+        .into(),
+        members: [
+            (
+                "x".into(),
+                vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()],
+            ),
+            ("y".into(), member("10.0.0.2")),
+            (
+                "z".into(),
+                vec!["10.0.0.1".parse().unwrap(), "10.0.0.3".parse().unwrap()],
+            ),
+        ]
+        .into(),
+        interfaces: [("i".into(), interface(&["g"]))].into(),
+        ..Model::default()
+    });
+    let addresses: Vec<_> = compiled
+        .members4
+        .iter()
+        .map(|(address, _)| address.to_string())
+        .collect();
+    assert_eq!(addresses, ["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(hit(&compiled, "10.0.0.1", 1), [1]);
+    assert_eq!(hit(&compiled, "10.0.0.1", 2), NONE);
+    assert_eq!(hit(&compiled, "10.0.0.2", 2), [2]);
+    assert_eq!(hit(&compiled, "10.0.0.3", 1), NONE);
+    let distinct: BTreeSet<_> = compiled
+        .members4
+        .iter()
+        .map(|(_, identity)| identity)
+        .collect();
+    assert_eq!(distinct.len(), 2);
+}
