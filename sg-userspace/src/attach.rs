@@ -1,0 +1,439 @@
+//! Links between programs and a device: made, replaced without a gap, verified, undone.
+//!
+//! Ingress is XDP or tcx, egress is tcx. Every link is pinned as `links/<id>-<direction>`.
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+    links::{FdLink, LinkError, PinnedLink},
+    tc::{SchedClassifierLink, TcAttachOptions},
+    xdp::XdpLink,
+};
+
+use crate::{
+    bpf::{self, LinkDetails, TcxHook},
+    link::Link,
+    model::Hook,
+    netns::{Netns, NetnsError},
+    pin::{PinError, Pins},
+    programs::{ProgramSet, ProgramsError},
+    state::HookInForce,
+};
+
+/// Ingress, as pins spell it.
+pub const INGRESS: &str = "ingress";
+/// Egress, as pins spell it.
+pub const EGRESS: &str = "egress";
+
+/// What attaching came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The ingress hook in force.
+    pub hook: HookInForce,
+    /// Why this hook, where the choice was ours.
+    pub why: String,
+}
+
+/// Why an interface is not attached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// No tcx before Linux 6.6.
+    #[error("needs Linux 6.6 (tcx); this is Linux {release}")]
+    Tcx {
+        /// Release of the running kernel.
+        release: String,
+    },
+    /// The kernel refused a hook.
+    #[error("cannot attach {direction} of {device} by {hook}: {}", advice(source))]
+    Refused {
+        /// `ingress` or `egress`.
+        direction: &'static str,
+        /// The device.
+        device: String,
+        /// What was tried.
+        hook: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// aya failed before or after the kernel's answer.
+    #[error("cannot attach {direction} of {device}")]
+    Program {
+        /// `ingress` or `egress`.
+        direction: &'static str,
+        /// The device.
+        device: String,
+        /// aya's answer.
+        source: Box<ProgramError>,
+    },
+    /// A link cannot be pinned, opened or examined.
+    #[error("cannot {operation} link {}", path.display())]
+    Link {
+        /// What was tried.
+        operation: &'static str,
+        /// Its pin.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The device was replaced while it was being attached.
+    #[error("{device} was replaced by another device meanwhile; try again")]
+    Replaced {
+        /// The device.
+        device: String,
+    },
+    /// Ours is not first in the tcx chain although it was attached so.
+    #[error("{direction} of {device} does not run first in its tcx chain")]
+    NotFirst {
+        /// `ingress` or `egress`.
+        direction: &'static str,
+        /// The device.
+        device: String,
+    },
+    /// The namespace cannot be entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// Programs cannot be examined.
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
+    /// A pin cannot be removed.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+}
+
+/// Fails where tcx is missing.
+///
+/// # Errors
+/// [`AttachError::Tcx`].
+pub fn require_tcx() -> Result<(), AttachError> {
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let mut numbers = release.split(|mark: char| !mark.is_ascii_digit());
+    let mut next = || {
+        numbers
+            .next()
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(0_u32)
+    };
+    if (next(), next()) < (6, 6) {
+        return Err(AttachError::Tcx { release });
+    }
+    Ok(())
+}
+
+/// Attaches both directions of a device, first in its chains, and pins the links. If the second
+/// direction fails, the first is undone.
+///
+/// Egress comes first: a workload that opens a connection in between is then known when the
+/// answer meets ingress.
+///
+/// # Errors
+/// See [`AttachError`].
+pub fn attach(
+    pins: &Pins,
+    set: &mut ProgramSet,
+    netns: &Netns,
+    link: &Link,
+    id: u32,
+    wanted: Hook,
+) -> Result<Attachment, AttachError> {
+    netns.run(|| {
+        let egress = pins.link(id, EGRESS);
+        attach_tc(&mut set.tc_egress, link, TcxHook::Egress, &egress)?;
+        let attached = attach_ingress(set, link, wanted, &pins.link(id, INGRESS));
+        if attached.is_err() {
+            detach(&egress)?;
+        }
+        attached
+    })?
+}
+
+/// Moves ingress of an attached device to another hook; the old one goes when the new one judges.
+///
+/// # Errors
+/// See [`AttachError`]; the old hook stays in force then.
+pub fn move_ingress(
+    pins: &Pins,
+    set: &mut ProgramSet,
+    netns: &Netns,
+    link: &Link,
+    id: u32,
+    wanted: Hook,
+) -> Result<Attachment, AttachError> {
+    let (new, old) = (pins.link(id, "ingress-new"), pins.link(id, INGRESS));
+    detach(&new)?;
+    // The kernel allows one XDP mode at a time, so a device cannot pass from one to the other
+    // without a moment on TC.
+    let attachment = netns.run(|| attach_ingress(set, link, wanted, &new))??;
+    detach(&old)?;
+    std::fs::rename(&new, &old).map_err(|source| AttachError::Link {
+        operation: "rename",
+        path: new,
+        source: source.into(),
+    })?;
+    Ok(attachment)
+}
+
+/// What is known about a pinned link; `None` if there is no such pin.
+///
+/// # Errors
+/// [`AttachError::Link`].
+pub fn details(pin: &Path) -> Result<Option<LinkDetails>, AttachError> {
+    let examined = bpf::open_pinned(pin)
+        .and_then(|link| link.map(|link| bpf::link_details(link.as_fd())).transpose());
+    examined.map_err(|source| link_failed("examine", pin, source))
+}
+
+/// Puts the set's programs behind existing links, in place: no packet goes unjudged.
+///
+/// # Errors
+/// See [`AttachError`].
+pub fn update(
+    pins: &Pins,
+    set: &mut ProgramSet,
+    id: u32,
+    hook: HookInForce,
+) -> Result<(), AttachError> {
+    let ingress = pins.link(id, INGRESS);
+    if let Some(link) = open(&ingress)? {
+        match hook {
+            HookInForce::Xdp | HookInForce::XdpGeneric => {
+                let link = XdpLink::try_from(FdLink::from(link));
+                let link = link.map_err(|source| link_failed("open", &ingress, source))?;
+                let updated = set.xdp_ingress.attach_to_link(link);
+                updated
+                    .and_then(|id| set.xdp_ingress.take_link(id))
+                    .map_err(|source| link_failed("update", &ingress, source))?;
+            }
+            HookInForce::Tc => update_tc(&mut set.tc_ingress, link, &ingress)?,
+        }
+    }
+    let egress = pins.link(id, EGRESS);
+    match open(&egress)? {
+        Some(link) => update_tc(&mut set.tc_egress, link, &egress),
+        None => Ok(()),
+    }
+}
+
+/// Detaches a pinned link at once and removes the pin; a missing one is fine.
+///
+/// # Errors
+/// See [`AttachError`].
+pub fn detach(pin: &Path) -> Result<(), AttachError> {
+    let detached = bpf::open_pinned(pin)
+        .and_then(|link| link.map(|link| bpf::detach_link(link.as_fd())).transpose());
+    detached.map_err(|source| link_failed("detach", pin, source))?;
+    Ok(Pins::remove(pin)?)
+}
+
+/// Programs that run before `ours` at a device's tcx hook, in the calling thread's namespace;
+/// `None` if ours is not there.
+///
+/// # Errors
+/// [`AttachError::Refused`].
+pub fn ahead_of(ours: u32, link: &Link, hook: TcxHook) -> Result<Option<Vec<u32>>, AttachError> {
+    let chain = bpf::tcx_programs(link.ifindex, hook).map_err(|source| AttachError::Refused {
+        direction: direction(hook),
+        device: link.name.clone(),
+        hook: "tc",
+        source,
+    })?;
+    let place = chain.iter().position(|program| *program == ours);
+    Ok(place.map(|place| chain[..place].to_vec()))
+}
+
+fn attach_ingress(
+    set: &mut ProgramSet,
+    link: &Link,
+    wanted: Hook,
+    pin: &Path,
+) -> Result<Attachment, AttachError> {
+    let done = |hook, why: &str| Attachment {
+        hook,
+        why: why.to_owned(),
+    };
+    match wanted {
+        Hook::Tc => {
+            attach_tc(&mut set.tc_ingress, link, TcxHook::Ingress, pin)?;
+            Ok(done(HookInForce::Tc, "as asked"))
+        }
+        Hook::Xdp => {
+            attach_xdp(&mut set.xdp_ingress, link, XdpMode::Driver, pin)?;
+            Ok(done(HookInForce::Xdp, "as asked"))
+        }
+        Hook::XdpGeneric => {
+            attach_xdp(&mut set.xdp_ingress, link, XdpMode::Skb, pin)?;
+            Ok(done(HookInForce::XdpGeneric, "as asked"))
+        }
+        Hook::Auto if link.prefers_tc() => {
+            attach_tc(&mut set.tc_ingress, link, TcxHook::Ingress, pin)?;
+            let kind = link.kind.as_deref().unwrap_or_default();
+            let why = format!("native XDP on a {kind} would switch its peer's segmentation off");
+            Ok(done(HookInForce::Tc, &why))
+        }
+        Hook::Auto => match attach_xdp(&mut set.xdp_ingress, link, XdpMode::Driver, pin) {
+            Ok(()) => Ok(done(HookInForce::Xdp, "the driver supports it")),
+            Err(AttachError::Refused { source, .. }) => {
+                attach_tc(&mut set.tc_ingress, link, TcxHook::Ingress, pin)?;
+                let why = format!("native XDP is not to be had: {}", advice(&source));
+                Ok(done(HookInForce::Tc, &why))
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+fn attach_xdp(
+    program: &mut Xdp,
+    link: &Link,
+    mode: XdpMode,
+    pin: &Path,
+) -> Result<(), AttachError> {
+    let hook = match mode {
+        XdpMode::Skb => "xdp-generic",
+        _ => "xdp",
+    };
+    let id = program
+        .attach_to_if_index(link.ifindex, mode)
+        .map_err(|error| attach_failed(INGRESS, link, hook, error))?;
+    let taken = program
+        .take_link(id)
+        .map_err(|error| attach_failed(INGRESS, link, hook, error))?;
+    // On EINVAL aya attaches by netlink instead, which no pin would keep: dropping it detaches.
+    let made = FdLink::try_from(taken).map_err(|_| AttachError::Refused {
+        direction: INGRESS,
+        device: link.name.clone(),
+        hook,
+        source: io::Error::from_raw_os_error(libc::EINVAL),
+    })?;
+    keep(made, link, pin)
+}
+
+fn attach_tc(
+    program: &mut SchedClassifier,
+    link: &Link,
+    hook: TcxHook,
+    pin: &Path,
+) -> Result<(), AttachError> {
+    let failed = |error| attach_failed(direction(hook), link, "tc", error);
+    let attach_type = match hook {
+        TcxHook::Ingress => TcAttachType::Ingress,
+        TcxHook::Egress => TcAttachType::Egress,
+    };
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program
+        .attach_with_options(&link.name, attach_type, first)
+        .map_err(failed)?;
+    let taken = program.take_link(id).map_err(failed)?;
+    let made = FdLink::try_from(taken).map_err(|source| link_failed("take", pin, source))?;
+    let ours = program.info().map_err(failed)?.id();
+    if ahead_of(ours, link, hook)?.is_none_or(|ahead| !ahead.is_empty()) {
+        return Err(AttachError::NotFirst {
+            direction: direction(hook),
+            device: link.name.clone(),
+        });
+    }
+    keep(made, link, pin)
+}
+
+/// Pins a fresh link, and makes sure that it sits on the device that was examined.
+fn keep(made: FdLink, link: &Link, pin: &Path) -> Result<(), AttachError> {
+    // A pin of this name belongs to a link that was given up before it was removed.
+    detach(pin)?;
+    made.pin(pin)
+        .map_err(|source| link_failed("pin", pin, source))?;
+    if details(pin)?.is_none_or(|found| found.ifindex != link.ifindex) {
+        detach(pin)?;
+        return Err(AttachError::Replaced {
+            device: link.name.clone(),
+        });
+    }
+    Ok(())
+}
+
+fn update_tc(
+    program: &mut SchedClassifier,
+    link: PinnedLink,
+    pin: &Path,
+) -> Result<(), AttachError> {
+    let link = SchedClassifierLink::try_from(FdLink::from(link))
+        .map_err(|source| link_failed("open", pin, source))?;
+    let updated = program.attach_to_link(link);
+    updated
+        .and_then(|id| program.take_link(id))
+        .map_err(|source| link_failed("update", pin, source))?;
+    Ok(())
+}
+
+fn open(pin: &Path) -> Result<Option<PinnedLink>, AttachError> {
+    match PinnedLink::from_pin(pin) {
+        Ok(link) => Ok(Some(link)),
+        Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(source) => Err(link_failed("open", pin, source)),
+    }
+}
+
+fn direction(hook: TcxHook) -> &'static str {
+    match hook {
+        TcxHook::Ingress => INGRESS,
+        TcxHook::Egress => EGRESS,
+    }
+}
+
+fn link_failed(
+    operation: &'static str,
+    pin: &Path,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> AttachError {
+    AttachError::Link {
+        operation,
+        path: pin.to_owned(),
+        source: Box::new(source),
+    }
+}
+
+fn attach_failed(
+    direction: &'static str,
+    link: &Link,
+    hook: &'static str,
+    error: ProgramError,
+) -> AttachError {
+    let device = link.name.clone();
+    match error {
+        ProgramError::SyscallError(error) => AttachError::Refused {
+            direction,
+            device,
+            hook,
+            source: error.io_error,
+        },
+        error => AttachError::Program {
+            direction,
+            device,
+            source: Box::new(error),
+        },
+    }
+}
+
+/// What an error number means here; the kernel has no words for it.
+fn advice(error: &io::Error) -> String {
+    let meaning = match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => "the driver does not support it",
+        Some(libc::ERANGE) => "the MTU is too large for XDP on this driver",
+        Some(libc::EBUSY) => "another XDP program holds the hook",
+        Some(libc::EEXIST) => "another XDP mode is in use on this device",
+        Some(libc::EINVAL) => "the driver or kernel does not support it in this configuration",
+        Some(libc::ENOSPC) => "the driver has no queues left for it",
+        Some(libc::EPERM) => "permission denied; it needs CAP_BPF and CAP_NET_ADMIN",
+        _ => return error.to_string(),
+    };
+    format!("{meaning} ({error})")
+}

@@ -1,0 +1,355 @@
+//! Compiled policy into the bank that is not in force, and the flip that puts it in force.
+
+use std::{
+    net::IpAddr,
+    os::fd::{AsFd as _, AsRawFd as _, RawFd},
+};
+
+use aya::{
+    Pod,
+    maps::{MapData, MapError},
+};
+use ipnet::IpNet;
+use sg_common::{
+    abi::{MAX_CLASSES, MAX_INTERFACES, MAX_RANGES, MAX_TRIES, map},
+    layout::{AddressKey, IdentityKey, Interface, NO_TRIE, Policy, TIMEOUTS},
+};
+
+use crate::{
+    compile::{Compiled, CompiledInterface, Trie},
+    control::padded,
+    shape::{Object, ShapeError},
+    table::{Table, TableError},
+    tables::Tables,
+};
+
+/// Why a bank could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BankError {
+    /// A map failed.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The object does not say what inner maps look like.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// More of something than a bank holds.
+    #[error("{found} {what} do not fit: there is room for {room}")]
+    Capacity {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many fit.
+        room: u32,
+    },
+    /// The inner map in force cannot be opened.
+    #[error("cannot open the member map in force")]
+    InForce(#[source] Box<MapError>),
+    /// An interface of the policy has no id.
+    #[error("interface {name} of the policy has no id")]
+    NoId {
+        /// The interface.
+        name: String,
+    },
+}
+
+/// Writes `compiled` as the generation after the one in force and puts it in force; answers its
+/// number. `id_of` gives the id of an interface by name, `hz` jiffies per second.
+///
+/// No packet sees a mixture: everything goes to the other bank, which no program has read since a
+/// grace period, and one word decides.
+///
+/// # Errors
+/// See [`BankError`]; the generation in force stays untouched then.
+pub fn put_in_force(
+    tables: &Tables,
+    object: &Object,
+    compiled: &Compiled,
+    hz: u32,
+    id_of: impl Fn(&str) -> Option<u32>,
+) -> Result<u32, BankError> {
+    check_room(compiled)?;
+    let current = tables.generation()?;
+    let generation = current.wrapping_add(1);
+    let bank = generation & 1;
+    wait_for_readers(tables, current & 1)?;
+
+    write_region(&tables.classes, bank * MAX_CLASSES, &compiled.classes)?;
+    write_region(&tables.ranges, bank * MAX_RANGES, &compiled.ranges)?;
+    write_tries::<8>(&tables.tries4, object, map::TRIES4, bank, &compiled.tries4)?;
+    write_tries::<20>(&tables.tries6, object, map::TRIES6, bank, &compiled.tries6)?;
+
+    let members = compiled.members4.iter();
+    let (keys, values): (Vec<_>, Vec<_>) = members
+        .map(|(address, identity)| (address.octets(), *identity))
+        .unzip();
+    write_inner(
+        &tables.members4,
+        object,
+        map::MEMBERS4,
+        bank,
+        &keys,
+        &values,
+    )?;
+    let members = compiled.members6.iter();
+    let (keys, values): (Vec<_>, Vec<_>) = members
+        .map(|(address, identity)| (address.octets(), *identity))
+        .unzip();
+    write_inner(
+        &tables.members6,
+        object,
+        map::MEMBERS6,
+        bank,
+        &keys,
+        &values,
+    )?;
+    let (keys, values): (Vec<IdentityKey>, Vec<u32>) = compiled.identities.iter().copied().unzip();
+    write_inner(
+        &tables.identities,
+        object,
+        map::IDENTITIES,
+        bank,
+        &keys,
+        &values,
+    )?;
+
+    let mut records = vec![Interface::ZERO; MAX_INTERFACES as usize];
+    let mut addresses: Vec<AddressKey> = compiled
+        .services
+        .iter()
+        .map(|service| address_key(0, *service))
+        .collect();
+    for interface in &compiled.interfaces {
+        let id = id_of(&interface.name).ok_or_else(|| BankError::NoId {
+            name: interface.name.clone(),
+        })?;
+        records[id as usize] = record(interface, bank, hz);
+        addresses.extend(interface.addresses.iter().map(|one| address_key(id, *one)));
+    }
+    addresses.sort_unstable_by_key(|key| (key.interface, key.family, key.address));
+    addresses.dedup();
+    let known = vec![1_u32; addresses.len()];
+    write_inner(
+        &tables.addresses,
+        object,
+        map::ADDRESSES,
+        bank,
+        &addresses,
+        &known,
+    )?;
+    write_region(&tables.interfaces, bank * MAX_INTERFACES, &records)?;
+
+    tables.generation.set(&0, &generation)?;
+    Ok(generation)
+}
+
+/// `BPF_MAP_TYPE_LPM_TRIE` and the hashes refuse to be empty.
+const SMALLEST: u32 = 1;
+
+/// Checks against the region of a bank: one element more would be the other bank's.
+fn check_room(compiled: &Compiled) -> Result<(), BankError> {
+    for (what, found, room) in [
+        ("classes", compiled.classes.len(), MAX_CLASSES),
+        ("port ranges", compiled.ranges.len(), MAX_RANGES),
+        ("IPv4 prefix tries", compiled.tries4.len(), MAX_TRIES / 2),
+        ("IPv6 prefix tries", compiled.tries6.len(), MAX_TRIES / 2),
+        ("interfaces", compiled.interfaces.len(), MAX_INTERFACES - 1),
+    ] {
+        if found > room as usize {
+            return Err(BankError::Capacity { what, found, room });
+        }
+    }
+    Ok(())
+}
+
+/// Waits until no program reads the bank that was retired by the last flip.
+///
+/// Writing an element of a map of maps waits for an RCU grace period, so the member map in force
+/// is put where it already is. The first generation has no predecessor and waits for nobody.
+fn wait_for_readers(tables: &Tables, bank: u32) -> Result<(), BankError> {
+    let Some(id) = tables.members4.get(&bank)? else {
+        return Ok(());
+    };
+    let inner = MapData::from_id(id).map_err(|error| BankError::InForce(Box::new(error)))?;
+    Ok(tables.members4.set(&bank, &descriptor(&inner))?)
+}
+
+fn write_region<V: Pod>(table: &Table<u32, V>, start: u32, values: &[V]) -> Result<(), BankError> {
+    let keys: Vec<u32> = (start..).take(values.len()).collect();
+    Ok(table.set_all(&keys, values)?)
+}
+
+/// Makes and fills the tries of a bank, `KEY` bytes a key, and drops what the bank held beyond.
+fn write_tries<const KEY: usize>(
+    outer: &Table<u32, u32>,
+    object: &Object,
+    name: &'static str,
+    bank: u32,
+    tries: &[Trie],
+) -> Result<(), BankError> {
+    let form = object.inner(name)?;
+    let start = bank * MAX_TRIES / 2;
+    let mut made = Vec::with_capacity(tries.len());
+    for trie in tries {
+        let entries = u32::try_from(trie.entries.len()).unwrap_or(u32::MAX);
+        let inner = Table::<[u8; KEY], u32>::create(
+            "SG_TRIE",
+            form.map_type,
+            entries.max(SMALLEST),
+            form.flags,
+        )?;
+        let (keys, values): (Vec<_>, Vec<_>) = trie
+            .entries
+            .iter()
+            .map(|(prefix, class)| (prefix_key::<KEY>(prefix), *class))
+            .unzip();
+        inner.set_all(&keys, &values)?;
+        made.push(inner);
+    }
+    let keys: Vec<u32> = (start..).take(made.len()).collect();
+    let descriptors: Vec<u32> = made
+        .iter()
+        .map(|inner| raw(inner.fd().as_raw_fd()))
+        .collect();
+    outer.set_all(&keys, &descriptors)?;
+
+    let mut stale = Vec::new();
+    for index in (start..start + MAX_TRIES / 2).skip(made.len()) {
+        if outer.get(&index)?.is_none() {
+            break;
+        }
+        stale.push(index);
+    }
+    Ok(outer.remove_all(&stale)?)
+}
+
+/// Makes and fills the one inner map of a bank.
+fn write_inner<K: Pod>(
+    outer: &Table<u32, u32>,
+    object: &Object,
+    name: &'static str,
+    bank: u32,
+    keys: &[K],
+    values: &[u32],
+) -> Result<(), BankError> {
+    let form = object.inner(name)?;
+    let entries = u32::try_from(keys.len()).unwrap_or(u32::MAX).max(SMALLEST);
+    let inner = Table::<K, u32>::create(name, form.map_type, entries, form.flags)?;
+    inner.set_all(keys, values)?;
+    Ok(outer.set(&bank, &raw(inner.fd().as_raw_fd()))?)
+}
+
+/// Key of an LPM trie: prefix length as a native word, then the address in network order.
+fn prefix_key<const KEY: usize>(prefix: &IpNet) -> [u8; KEY] {
+    let mut key = [0; KEY];
+    key[..4].copy_from_slice(&u32::from(prefix.prefix_len()).to_ne_bytes());
+    match prefix.network() {
+        IpAddr::V4(address) => key[4..].copy_from_slice(&address.octets()),
+        IpAddr::V6(address) => key[4..].copy_from_slice(&address.octets()),
+    }
+    key
+}
+
+fn address_key(interface: u32, address: IpAddr) -> AddressKey {
+    AddressKey {
+        interface,
+        family: if address.is_ipv4() { 4 } else { 6 },
+        address: padded(address),
+    }
+}
+
+fn record(interface: &CompiledInterface, bank: u32, hz: u32) -> Interface {
+    Interface {
+        flags: interface.flags,
+        allowance: interface.allowance,
+        reserve: interface.reserve,
+        timeouts: jiffies(interface.timeouts, hz),
+        policy: interface.policy.map(|policy| Policy {
+            trie: match policy.trie {
+                NO_TRIE => NO_TRIE,
+                trie => bank * MAX_TRIES / 2 + trie,
+            },
+            ..policy
+        }),
+        ..Interface::ZERO
+    }
+}
+
+/// Stamps are 32-bit and compared with wrap-around: no life may reach half their range.
+fn jiffies(seconds: [u32; TIMEOUTS], hz: u32) -> [u32; TIMEOUTS] {
+    seconds.map(|seconds| seconds.saturating_mul(hz).min(i32::MAX as u32 / 2))
+}
+
+fn descriptor(map: &MapData) -> u32 {
+    raw(map.fd().as_fd().as_raw_fd())
+}
+
+fn raw(fd: RawFd) -> u32 {
+    u32::try_from(fd).expect("an open file descriptor is not negative")
+}
+
+#[cfg(test)]
+mod tests {
+    use sg_common::layout::Class;
+
+    use super::*;
+
+    #[test]
+    fn prefix_keys_are_as_the_kernel_compares_them() {
+        let key: [u8; 8] = prefix_key(&"10.1.0.0/16".parse().unwrap());
+        assert_eq!(key[..4], 16_u32.to_ne_bytes());
+        assert_eq!(key[4..], [10, 1, 0, 0]);
+        let key: [u8; 20] = prefix_key(&"2001:db8::/32".parse().unwrap());
+        assert_eq!(key[..4], 32_u32.to_ne_bytes());
+        assert_eq!(key[4..8], [0x20, 0x01, 0x0d, 0xb8]);
+    }
+
+    #[test]
+    fn lives_stay_below_half_the_clock() {
+        let lives = jiffies([432_000; TIMEOUTS], 1000);
+        assert_eq!(lives[0], 432_000_000);
+        let lives = jiffies([u32::MAX; TIMEOUTS], 1000);
+        assert!(lives[0] < 1 << 31);
+    }
+
+    #[test]
+    fn tries_are_found_in_their_bank() {
+        let interface = CompiledInterface {
+            name: "a".into(),
+            flags: 1,
+            policy: [
+                Policy {
+                    trie: 3,
+                    ..Policy::ZERO
+                },
+                Policy {
+                    trie: NO_TRIE,
+                    ..Policy::ZERO
+                },
+                Policy::ZERO,
+                Policy::ZERO,
+            ],
+            timeouts: [1; TIMEOUTS],
+            allowance: 10,
+            reserve: 0,
+            addresses: Vec::new(),
+        };
+        let written = record(&interface, 1, 250);
+        assert_eq!(written.policy[0].trie, MAX_TRIES / 2 + 3);
+        assert_eq!(written.policy[1].trie, NO_TRIE);
+        assert_eq!(written.timeouts, [250; TIMEOUTS]);
+    }
+
+    #[test]
+    fn a_policy_too_large_for_its_bank_is_refused() {
+        let compiled = Compiled {
+            classes: vec![Class::ZERO; MAX_CLASSES as usize + 1],
+            ..Compiled::default()
+        };
+        assert!(matches!(
+            check_room(&compiled),
+            Err(BankError::Capacity { .. })
+        ));
+    }
+}

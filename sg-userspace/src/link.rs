@@ -1,0 +1,243 @@
+//! A network device as rtnetlink describes it, and whether a group can be attached to it.
+
+use std::net::IpAddr;
+
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use crate::netlink::{self, NetlinkError, Scope};
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Name in its namespace.
+    pub name: String,
+    /// Index in its namespace.
+    pub ifindex: u32,
+    /// What made it (`veth`, `tun`, `bridge`, …); `None` for most physical devices.
+    pub kind: Option<String>,
+    /// Whether frames carry an Ethernet header.
+    pub ethernet: bool,
+    /// Whether it is the loopback device.
+    pub loopback: bool,
+    /// Whether the device it is paired with or stands on lies in another network namespace.
+    pub peer_elsewhere: bool,
+    /// Largest packet in bytes, without the Ethernet header.
+    pub mtu: u32,
+    /// Addresses, both families, link-local ones included.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Why a device is not used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// There is no such device.
+    #[error("no device {device} in this network namespace (`ip link` lists them)")]
+    Missing {
+        /// The device.
+        device: String,
+    },
+    /// rtnetlink did not answer.
+    #[error("cannot read device {device}")]
+    Netlink {
+        /// The device.
+        device: String,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// Frames without an Ethernet header cannot be judged.
+    #[error(
+        "{device} carries no Ethernet header ({kind}); attach to the device its traffic comes through"
+    )]
+    NotEthernet {
+        /// The device.
+        device: String,
+        /// What it is.
+        kind: String,
+    },
+    /// The loopback device carries the host's own traffic.
+    #[error("{device} is the loopback device: nothing from outside passes it")]
+    Loopback {
+        /// The device.
+        device: String,
+    },
+    /// Bridged frames do not pass the bridge's own hooks.
+    #[error("{device} is a bridge: forwarded frames do not pass it. Attach to its ports")]
+    Bridge {
+        /// The device.
+        device: String,
+    },
+}
+
+impl Link {
+    /// Reads a device of the calling thread's network namespace, by name.
+    ///
+    /// # Errors
+    /// [`LinkError::Missing`] and [`LinkError::Netlink`].
+    pub fn read(device: &str) -> Result<Self, LinkError> {
+        let failed = |source| LinkError::Netlink {
+            device: device.to_owned(),
+            source,
+        };
+        let mut query = LinkMessage::default();
+        query
+            .attributes
+            .push(LinkAttribute::IfName(device.to_owned()));
+        let answers = match netlink::request(
+            NETLINK_ROUTE,
+            RouteNetlinkMessage::GetLink(query),
+            Scope::One,
+        ) {
+            Ok(answers) => answers,
+            Err(NetlinkError::Refused(error))
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ENODEV | libc::EINVAL | libc::ERANGE)
+                ) =>
+            {
+                return Err(LinkError::Missing {
+                    device: device.to_owned(),
+                });
+            }
+            Err(source) => return Err(failed(source)),
+        };
+        let message = answers
+            .into_iter()
+            .find_map(|answer| match answer {
+                RouteNetlinkMessage::NewLink(link) => Some(link),
+                _ => None,
+            })
+            .ok_or_else(|| LinkError::Missing {
+                device: device.to_owned(),
+            })?;
+        let mut link = Self::from_message(&message, device);
+        link.addresses = addresses(link.ifindex).map_err(failed)?;
+        Ok(link)
+    }
+
+    fn from_message(message: &LinkMessage, device: &str) -> Self {
+        let mut link = Self {
+            name: device.to_owned(),
+            ifindex: message.header.index,
+            kind: None,
+            ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            loopback: message.header.flags.contains(LinkFlags::Loopback),
+            peer_elsewhere: false,
+            mtu: 0,
+            addresses: Vec::new(),
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        if let LinkInfo::Kind(kind) = info {
+                            link.kind = Some(kind_name(kind));
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+
+    /// Whether groups can be enforced here at all.
+    ///
+    /// # Errors
+    /// [`LinkError::Loopback`], [`LinkError::NotEthernet`], [`LinkError::Bridge`].
+    pub fn check(&self) -> Result<(), LinkError> {
+        let device = self.name.clone();
+        if self.loopback {
+            return Err(LinkError::Loopback { device });
+        }
+        if !self.ethernet {
+            return Err(LinkError::NotEthernet {
+                device,
+                kind: self.kind.clone().unwrap_or_else(|| "raw".to_owned()),
+            });
+        }
+        if self.is_kind("bridge") {
+            return Err(LinkError::Bridge { device });
+        }
+        Ok(())
+    }
+
+    /// Whether the definition must say which side this is: a tap, or a veth whose peer lies in
+    /// another namespace, may be the workload's own NIC or the host's end of it.
+    pub fn orientation_ambiguous(&self) -> bool {
+        self.is_kind("tun") || (self.is_kind("veth") && self.peer_elsewhere)
+    }
+
+    /// Whether the peer is software on this machine, for which native XDP switches segmentation
+    /// off.
+    pub fn prefers_tc(&self) -> bool {
+        self.is_kind("veth") || self.is_kind("tun")
+    }
+
+    /// What a reader should know about attaching here, if anything.
+    pub fn caution(&self) -> Option<String> {
+        let kind = self.kind.as_deref()?;
+        matches!(kind, "bond" | "team" | "vlan" | "macvlan" | "ipvlan").then(|| {
+            format!(
+                "{} is a {kind}: traffic of the device below that does not pass it is not judged",
+                self.name
+            )
+        })
+    }
+
+    fn is_kind(&self, kind: &str) -> bool {
+        self.kind.as_deref() == Some(kind)
+    }
+}
+
+fn kind_name(kind: &InfoKind) -> String {
+    kind.to_string()
+}
+
+fn addresses(ifindex: u32) -> Result<Vec<IpAddr>, NetlinkError> {
+    let answers = netlink::request(
+        NETLINK_ROUTE,
+        RouteNetlinkMessage::GetAddress(AddressMessage::default()),
+        Scope::All,
+    )?;
+    let mut found: Vec<IpAddr> = answers
+        .iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewAddress(address) if address.header.index == ifindex => {
+                own_address(address)
+            }
+            _ => None,
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// `IFA_LOCAL` where there is one: on a point-to-point device `IFA_ADDRESS` is the other end.
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
+            _ => None,
+        });
+    local.or_else(|| {
+        message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            })
+    })
+}

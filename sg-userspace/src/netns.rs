@@ -1,0 +1,147 @@
+//! Network namespaces: named, opened, told apart, entered for one closure.
+
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::{Deserialize, Serialize};
+
+/// An open network namespace.
+#[derive(Debug)]
+pub struct Netns {
+    file: File,
+    identity: NetnsIdentity,
+}
+
+/// What tells network namespaces apart. A number of a namespace that is gone may come back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetnsIdentity {
+    /// Device number of the namespace file system.
+    pub device: u64,
+    /// Inode number in it.
+    pub inode: u64,
+    /// Where it was found; absent for the namespace sgctl ran in.
+    pub path: Option<PathBuf>,
+}
+
+impl NetnsIdentity {
+    /// Whether both are the same namespace, however they were reached.
+    pub fn is(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+/// Why a namespace cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetnsError {
+    /// There is no such namespace.
+    #[error("cannot open network namespace {} (`ip netns list` shows the named ones)", path.display())]
+    Open {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// It cannot be entered.
+    #[error("cannot enter network namespace {}", path.display())]
+    Enter {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// It is not the namespace it was.
+    #[error("network namespace {} is not the one it was: it was removed and made again", path.display())]
+    Replaced {
+        /// Which.
+        path: PathBuf,
+    },
+}
+
+impl Netns {
+    /// Opens a namespace by name (below `/run/netns`) or path; `None` is the one sgctl runs in.
+    ///
+    /// # Errors
+    /// [`NetnsError::Open`].
+    pub fn open(name: Option<&str>) -> Result<Self, NetnsError> {
+        let path = match name {
+            None => None,
+            Some(name) if name.contains('/') => Some(PathBuf::from(name)),
+            Some(name) => Some(Path::new("/run/netns").join(name)),
+        };
+        Self::at(path)
+    }
+
+    /// Opens a namespace again that was seen before.
+    ///
+    /// # Errors
+    /// [`NetnsError::Open`] if it is gone, [`NetnsError::Replaced`] if another took its place.
+    pub fn reopen(identity: &NetnsIdentity) -> Result<Self, NetnsError> {
+        let found = Self::at(identity.path.clone())?;
+        if !found.identity.is(identity) {
+            return Err(NetnsError::Replaced {
+                path: found.path().to_owned(),
+            });
+        }
+        Ok(found)
+    }
+
+    fn at(path: Option<PathBuf>) -> Result<Self, NetnsError> {
+        let place = path.as_deref().unwrap_or(Path::new(OWN));
+        let failed = |source| NetnsError::Open {
+            path: place.to_owned(),
+            source,
+        };
+        let file = File::open(place).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        let (device, inode) = (found.dev(), found.ino());
+        Ok(Self {
+            file,
+            identity: NetnsIdentity {
+                device,
+                inode,
+                path,
+            },
+        })
+    }
+
+    /// What tells it apart.
+    pub fn identity(&self) -> &NetnsIdentity {
+        &self.identity
+    }
+
+    /// Runs `task` inside the namespace, on a thread of its own: the caller's stays where it is.
+    ///
+    /// # Errors
+    /// [`NetnsError::Enter`].
+    ///
+    /// # Panics
+    /// If `task` does.
+    pub fn run<T: Send>(&self, task: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;
+                Ok(task())
+            });
+            match inside.join() {
+                Ok(answer) => answer.map_err(|source: rustix::io::Errno| NetnsError::Enter {
+                    path: self.path().to_owned(),
+                    source: source.into(),
+                }),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    fn path(&self) -> &Path {
+        self.identity.path.as_deref().unwrap_or(Path::new(OWN))
+    }
+}
+
+/// The calling thread's network namespace.
+const OWN: &str = "/proc/thread-self/ns/net";

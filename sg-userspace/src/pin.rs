@@ -1,0 +1,257 @@
+//! Where maps, links and programs are pinned.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use sg_common::abi::{ABI_VERSION, map};
+
+use crate::directory::{self, DirectoryError};
+
+/// Where pins live unless `--bpffs` says otherwise.
+pub const DEFAULT: &str = "/sys/fs/bpf/sgctl";
+
+/// Where a BPF file system is mounted by convention.
+const BPFFS: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
+const BPFFS_MAGIC: i64 = 0xcafe_4a11;
+
+/// The pin directories of one enforcer.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    base: PathBuf,
+    root: PathBuf,
+}
+
+/// Why pins cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PinError {
+    /// A directory is not to be trusted.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The directory lies on another file system.
+    #[error("{} is not on a BPF file system; mount one (`mount -t bpf bpf {BPFFS}`) or name another place with --bpffs", path.display())]
+    NotBpffs {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Mounting would help nobody: the mount namespace is private.
+    #[error(
+        "no BPF file system at {BPFFS}, and this is a private mount namespace (as `ip netns exec` makes it): pins made here would vanish with it. Run sgctl outside and use --netns"
+    )]
+    PrivateMounts,
+    /// Mounting failed.
+    #[error("cannot mount a BPF file system at {BPFFS}")]
+    Mount {
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A pin cannot be listed or removed.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+impl Pins {
+    /// The pins below `base`, in the directory of this ABI version. Touches nothing.
+    pub fn new(base: &Path) -> Self {
+        Self {
+            base: base.to_owned(),
+            root: base.join(format!("v{ABI_VERSION}")),
+        }
+    }
+
+    /// Makes the directories, mounting a BPF file system where the default place lacks one, and
+    /// checks that only root can reach what is in them.
+    ///
+    /// # Errors
+    /// See [`PinError`].
+    pub fn prepare(&self) -> Result<(), PinError> {
+        let parent = self.base.parent().unwrap_or(Path::new("/"));
+        if !is_bpffs(parent) {
+            if parent != Path::new(BPFFS) {
+                return Err(PinError::NotBpffs {
+                    path: parent.to_owned(),
+                });
+            }
+            mount()?;
+        }
+        directory::private(&self.base)?;
+        directory::private(&self.root)?;
+        for name in ["maps", "links", "progs"] {
+            directory::private(&self.root.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Whether anything of ours is pinned here.
+    pub fn exist(&self) -> bool {
+        self.map(map::RUNTIME).exists() || self.links().is_ok_and(|links| !links.is_empty())
+    }
+
+    /// Checks the directories that exist, without making any.
+    ///
+    /// # Errors
+    /// See [`PinError`].
+    pub fn check(&self) -> Result<(), PinError> {
+        for path in [&self.base, &self.root] {
+            if std::fs::symlink_metadata(path).is_ok() {
+                directory::private(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory of this ABI version.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Pin of a map.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.root.join("maps").join(name)
+    }
+
+    /// Pin of an interface's link; `hook` is `ingress` or `egress`.
+    pub fn link(&self, interface: u32, hook: &str) -> PathBuf {
+        self.root.join("links").join(format!("{interface}-{hook}"))
+    }
+
+    /// Directory of the programs loaded for a network namespace.
+    pub fn programs(&self, namespace: u32) -> PathBuf {
+        self.root.join("progs").join(format!("ns{namespace}"))
+    }
+
+    /// Every pinned link.
+    ///
+    /// # Errors
+    /// [`PinError::Io`]; a missing directory holds no links.
+    pub fn links(&self) -> Result<Vec<PathBuf>, PinError> {
+        list(&self.root.join("links"))
+    }
+
+    /// Every directory of programs.
+    ///
+    /// # Errors
+    /// [`PinError::Io`].
+    pub fn program_sets(&self) -> Result<Vec<PathBuf>, PinError> {
+        list(&self.root.join("progs"))
+    }
+
+    /// Removes one pin; a missing one is fine.
+    ///
+    /// # Errors
+    /// [`PinError::Io`].
+    pub fn remove(path: &Path) -> Result<(), PinError> {
+        match std::fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(PinError::Io {
+                operation: "remove",
+                path: path.to_owned(),
+                source,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a directory of programs with all in it; a missing one is fine.
+    ///
+    /// # Errors
+    /// [`PinError::Io`].
+    pub fn remove_programs(directory: &Path) -> Result<(), PinError> {
+        for program in list(directory)? {
+            Self::remove(&program)?;
+        }
+        remove_directory(directory)
+    }
+
+    /// Removes every map and program and the directories. Links must be gone before.
+    ///
+    /// # Errors
+    /// [`PinError::Io`].
+    pub fn remove_all(&self) -> Result<(), PinError> {
+        for set in self.program_sets()? {
+            Self::remove_programs(&set)?;
+        }
+        for map in list(&self.root.join("maps"))? {
+            Self::remove(&map)?;
+        }
+        for name in ["maps", "links", "progs"] {
+            remove_directory(&self.root.join(name))?;
+        }
+        remove_directory(&self.root)?;
+        // Another ABI version may still live beside us.
+        match std::fs::remove_dir(&self.base) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(PinError::Io {
+                operation: "remove",
+                path: self.base.clone(),
+                source,
+            }),
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+fn list(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
+    let failed = |source| PinError::Io {
+        operation: "list",
+        path: directory.to_owned(),
+        source,
+    };
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(failed(source)),
+    };
+    let mut paths = entries
+        .map(|entry| entry.map(|entry| entry.path()).map_err(failed))
+        .collect::<Result<Vec<_>, _>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn remove_directory(path: &Path) -> Result<(), PinError> {
+    match std::fs::remove_dir(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(PinError::Io {
+            operation: "remove",
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|found| i64::from(found.f_type) == BPFFS_MAGIC)
+}
+
+fn mount() -> Result<(), PinError> {
+    let own = std::fs::read_link("/proc/self/ns/mnt");
+    let first = std::fs::read_link("/proc/1/ns/mnt");
+    if let (Ok(own), Ok(first)) = (own, first)
+        && own != first
+    {
+        return Err(PinError::PrivateMounts);
+    }
+    rustix::mount::mount(
+        "bpf",
+        BPFFS,
+        "bpf",
+        rustix::mount::MountFlags::NOSUID
+            | rustix::mount::MountFlags::NODEV
+            | rustix::mount::MountFlags::NOEXEC,
+        Some(c"mode=0700"),
+    )
+    .map_err(|source| PinError::Mount {
+        source: source.into(),
+    })
+}

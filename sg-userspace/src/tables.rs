@@ -1,0 +1,112 @@
+//! Every pinned map, opened and typed.
+
+use sg_common::{
+    abi::map,
+    layout::{
+        AccountBucket, Bucket4, Bucket6, Class, Counters, CtHost, CtInterface, IndexSet, Interface,
+        Range, Runtime,
+    },
+};
+
+use crate::{
+    pin::Pins,
+    table::{Table, TableError},
+};
+
+/// The maps that the control plane reads or writes.
+#[derive(Debug)]
+pub struct Tables {
+    /// The generation in force.
+    pub generation: Table<u32, u32>,
+    /// What is fixed while attached.
+    pub runtime: Table<u32, Runtime>,
+    /// (namespace, ifindex) → interface id.
+    pub interface_index: Table<u32, IndexSet>,
+    /// Interface records, two banks.
+    pub interfaces: Table<u32, Interface>,
+    /// Classes, two banks.
+    pub classes: Table<u32, Class>,
+    /// Port ranges, two banks.
+    pub ranges: Table<u32, Range>,
+    /// IPv4 tries, two banks; values are map descriptors when written, map ids when read.
+    pub tries4: Table<u32, u32>,
+    /// IPv6 tries, two banks.
+    pub tries6: Table<u32, u32>,
+    /// IPv4 members, one map per bank.
+    pub members4: Table<u32, u32>,
+    /// IPv6 members, one map per bank.
+    pub members6: Table<u32, u32>,
+    /// Identities, one map per bank.
+    pub identities: Table<u32, u32>,
+    /// Addresses of interfaces, one map per bank.
+    pub addresses: Table<u32, u32>,
+    /// Conntrack, IPv4.
+    pub ct4: Table<u32, Bucket4>,
+    /// Conntrack, IPv6.
+    pub ct6: Table<u32, Bucket6>,
+    /// Accounts of `ct4`.
+    pub account4: Table<u32, AccountBucket>,
+    /// Accounts of `ct6`.
+    pub account6: Table<u32, AccountBucket>,
+    /// Occupancy per interface.
+    pub ct_interfaces: Table<u32, CtInterface>,
+    /// Occupancy of the host.
+    pub ct_host: Table<u32, CtHost>,
+    /// Counters per interface, per CPU.
+    pub counters: Table<u32, Counters>,
+}
+
+impl Tables {
+    /// Opens all pins.
+    ///
+    /// # Errors
+    /// See [`TableError`].
+    pub fn open(pins: &Pins) -> Result<Self, TableError> {
+        Ok(Self {
+            generation: Table::open(&pins.map(map::GENERATION))?,
+            runtime: Table::open(&pins.map(map::RUNTIME))?,
+            interface_index: Table::open(&pins.map(map::INTERFACE_INDEX))?,
+            interfaces: Table::open(&pins.map(map::INTERFACES))?,
+            classes: Table::open(&pins.map(map::CLASSES))?,
+            ranges: Table::open(&pins.map(map::RANGES))?,
+            tries4: Table::open(&pins.map(map::TRIES4))?,
+            tries6: Table::open(&pins.map(map::TRIES6))?,
+            members4: Table::open(&pins.map(map::MEMBERS4))?,
+            members6: Table::open(&pins.map(map::MEMBERS6))?,
+            identities: Table::open(&pins.map(map::IDENTITIES))?,
+            addresses: Table::open(&pins.map(map::ADDRESSES))?,
+            ct4: Table::open(&pins.map(map::CT4))?,
+            ct6: Table::open(&pins.map(map::CT6))?,
+            account4: Table::open(&pins.map(map::ACCOUNT4))?,
+            account6: Table::open(&pins.map(map::ACCOUNT6))?,
+            ct_interfaces: Table::open(&pins.map(map::CT_INTERFACES))?,
+            ct_host: Table::open(&pins.map(map::CT_HOST))?,
+            counters: Table::open(&pins.map(map::COUNTERS))?,
+        })
+    }
+
+    /// The record of what is fixed; its `hz` is 0 until the first load is complete.
+    ///
+    /// # Errors
+    /// See [`TableError`].
+    pub fn runtime(&self) -> Result<Runtime, TableError> {
+        Ok(self.runtime.get(&0)?.unwrap_or(Runtime::ZERO))
+    }
+
+    /// The generation in force.
+    ///
+    /// # Errors
+    /// See [`TableError`].
+    pub fn generation(&self) -> Result<u32, TableError> {
+        Ok(self.generation.get(&0)?.unwrap_or_default())
+    }
+
+    /// Occupancy of an interface.
+    ///
+    /// # Errors
+    /// See [`TableError`].
+    pub fn occupancy(&self, interface: u32) -> Result<CtInterface, TableError> {
+        let found = self.ct_interfaces.get(&interface)?;
+        Ok(found.unwrap_or(CtInterface::ZERO))
+    }
+}
