@@ -48,21 +48,24 @@ pub(crate) fn build(flavour: Flavour) -> Result<()> {
             Ok(object) => return publish(&object, &toolchain),
             Err(Failure::Source) => effort = Effort::Find,
             Err(Failure::Toolchain(why)) => {
-                eprintln!("{} with {}: {why}", toolchain.compiler, toolchain.linker);
+                eprintln!("{toolchain} did not build the eBPF object ({why}); trying the next");
             }
         }
         tried.push(toolchain);
-        eprintln!("this toolchain did not build the eBPF object; looking for another one");
     }
-    match tried.len() {
-        0 => bail!("no toolchain for the eBPF object; `cargo xtask setup` says what is missing"),
-        count => bail!("none of {count} toolchains built the eBPF object; the reasons stand above"),
+    if tried.is_empty() {
+        bail!("no toolchain for the eBPF object; `cargo xtask setup` says what is missing");
     }
+    let tried: Vec<String> = tried.iter().map(Toolchain::to_string).collect();
+    bail!(
+        "could not build the eBPF object, for the reasons above; tried {}",
+        tried.join("; ")
+    );
 }
 
 fn attempt(toolchain: &Toolchain, flavour: Flavour) -> Result<Result<PathBuf, Failure>> {
     let target_directory = workspace::ebpf_target_directory();
-    println!("building the eBPF object with {}", toolchain.compiler);
+    println!("building the eBPF object with {toolchain}");
     let mut cargo = cargo(toolchain);
     // Unoptimised code does not pass the verifier: both flavours are optimised.
     cargo.args([

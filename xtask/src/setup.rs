@@ -5,6 +5,8 @@
 //! stands behind rustup's compiler on `PATH`, and bpf-linker is built into `target/tools`. The
 //! user's own toolchains are never changed.
 
+use std::fmt;
+
 use anyhow::{Context, Result, bail};
 
 use crate::compiler::{self, Compiler, Rejected};
@@ -23,6 +25,12 @@ pub(crate) struct Arguments {
 pub(crate) struct Toolchain {
     pub(crate) compiler: Compiler,
     pub(crate) linker: Linker,
+}
+
+impl fmt::Display for Toolchain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} and {}", self.compiler, self.linker)
+    }
 }
 
 /// What may be done to come by a toolchain.
