@@ -1,1 +1,17 @@
-fn main() {}
+//! `sgctl`: security groups for this host's network interfaces.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod cli;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("sgctl: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

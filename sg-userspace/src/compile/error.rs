@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sg_common::abi::{MAX_CLASSES, MAX_RANGES, MAX_TRIES};
+use sg_common::abi::{MAX_CLASSES, MAX_INTERFACES, MAX_RANGES, MAX_TRIES};
 use sg_common::verdict::Direction;
 
 use crate::model::RuleId;
@@ -19,7 +19,7 @@ pub enum CompileError {
         /// Interfaces of the policy.
         count: usize,
         /// What fits.
-        limit: u32,
+        limit: usize,
     },
     /// The interfaces' reserves do not fit the host's allowance.
     #[error(
@@ -53,6 +53,16 @@ pub enum CompileError {
     },
 }
 
+impl CompileError {
+    /// The rule that did not fit, where one can be named.
+    pub fn rule(&self) -> Option<RuleId> {
+        match self {
+            Self::Capacity { rule, .. } => *rule,
+            Self::Interfaces { .. } | Self::Reserves { .. } | Self::Members { .. } => None,
+        }
+    }
+}
+
 fn family(ipv6: bool) -> &'static str {
     if ipv6 { "IPv6" } else { "IPv4" }
 }
@@ -75,6 +85,9 @@ pub enum Capacity {
 }
 
 impl Capacity {
+    /// Interfaces that can be enforced at a time: id 0 is nobody's.
+    pub const INTERFACES: usize = MAX_INTERFACES as usize - 1;
+
     /// What fits.
     pub fn limit(self) -> usize {
         match self {

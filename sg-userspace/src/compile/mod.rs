@@ -10,7 +10,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use sg_common::abi::MAX_INTERFACES;
 use sg_common::layout::{
     Class, IdentityKey, Policy, Range, TIMEOUTS, interface_flags, policy_index,
 };
@@ -59,9 +58,8 @@ pub fn compile(resolved: &Resolved) -> Result<Compiled, CompileError> {
 }
 
 fn check_interfaces(resolved: &Resolved) -> Result<(), CompileError> {
-    // Id 0 is nobody's.
-    let limit = MAX_INTERFACES - 1;
-    if resolved.interfaces.len() > limit as usize {
+    let limit = Capacity::INTERFACES;
+    if resolved.interfaces.len() > limit {
         return Err(CompileError::Interfaces {
             count: resolved.interfaces.len(),
             limit,

@@ -1,0 +1,211 @@
+//! `sgctl check`: what is wrong with a definition, or what it amounts to.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use serde::Serialize;
+use sg_userspace::compile::{Capacity, CompileError, Compiled, compile};
+use sg_userspace::definition::diagnostic::Place;
+use sg_userspace::definition::{self, Diagnostic, Severity, Source, escape_json, render, source};
+use sg_userspace::model::{Model, Rule};
+use sg_userspace::resolve::resolve;
+
+/// Arguments of `sgctl check`.
+#[derive(clap::Args)]
+pub(crate) struct Check {
+    /// Definition files, or directories whose *.toml files are meant; all together are one definition
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Print the answer as JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Checks a definition without touching the system. Answers 1 if it has errors.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn run(check: &Check) -> anyhow::Result<ExitCode> {
+    let sources = source::read(&check.files)?;
+    let checked = definition::check(&sources);
+    let mut diagnostics = checked.diagnostics;
+    let mut summary = None;
+    if let Some(model) = &checked.model {
+        // Addresses that are read from devices do not change what fits.
+        match compile(&resolve(model, &BTreeMap::new())) {
+            Ok(compiled) => summary = Some(Summary::new(model, &compiled)),
+            Err(error) => diagnostics.push(does_not_fit(&error, model, &sources)),
+        }
+    }
+    let report = Report::new(summary, diagnostics);
+    let shown = if check.json {
+        report.print_json()
+    } else {
+        report.print_text(sources.len())
+    };
+    shown.context("cannot print the answer")?;
+    Ok(if report.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+/// The answer; its shape is that of `--json`.
+#[derive(Serialize)]
+struct Report {
+    ok: bool,
+    errors: usize,
+    warnings: usize,
+    summary: Option<Summary>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// What a definition amounts to.
+#[derive(Serialize)]
+struct Summary {
+    groups: usize,
+    rules: usize,
+    prefix_lists: usize,
+    interfaces: usize,
+    services: usize,
+    allowance: u32,
+    capacity: Vec<Used>,
+}
+
+/// How much of a table is used.
+#[derive(Serialize)]
+struct Used {
+    table: &'static str,
+    used: usize,
+    limit: usize,
+}
+
+impl Report {
+    fn new(summary: Option<Summary>, diagnostics: Vec<Diagnostic>) -> Self {
+        let count = |severity| {
+            let of_it = diagnostics
+                .iter()
+                .filter(|found| found.severity == severity);
+            of_it.count()
+        };
+        let errors = count(Severity::Error);
+        Self {
+            ok: errors == 0,
+            errors,
+            warnings: count(Severity::Warning),
+            summary,
+            diagnostics,
+        }
+    }
+
+    fn print_json(&self) -> io::Result<()> {
+        let json = serde_json::to_string_pretty(self)?;
+        writeln!(io::stdout().lock(), "{}", escape_json(&json))
+    }
+
+    fn print_text(&self, files: usize) -> io::Result<()> {
+        write!(io::stderr().lock(), "{}", render(&self.diagnostics))?;
+        let files = plural(files, "file");
+        let warnings = match self.warnings {
+            0 => String::new(),
+            count => format!(", {}", plural(count, "warning")),
+        };
+        match &self.summary {
+            Some(summary) => {
+                let mut out = io::stdout().lock();
+                writeln!(out, "{files}: ok{warnings}")?;
+                summary.print(&mut out)
+            }
+            None => {
+                let errors = plural(self.errors, "error");
+                writeln!(io::stderr().lock(), "{files}: {errors}{warnings}")
+            }
+        }
+    }
+}
+
+impl Summary {
+    fn new(model: &Model, compiled: &Compiled) -> Self {
+        let used = |table, used, capacity: Capacity| Used {
+            table,
+            used,
+            limit: capacity.limit(),
+        };
+        Self {
+            groups: model.groups.len(),
+            rules: model.rule_count(),
+            prefix_lists: model.prefix_lists.len(),
+            interfaces: model.interfaces.len(),
+            services: model.services.len(),
+            allowance: model.conntrack.allowance,
+            capacity: vec![
+                Used {
+                    table: "interfaces",
+                    used: compiled.interfaces.len(),
+                    limit: Capacity::INTERFACES,
+                },
+                used("classes", compiled.classes.len() - 1, Capacity::Classes),
+                used("port ranges", compiled.ranges.len(), Capacity::Ranges),
+                used("IPv4 tries", compiled.tries4.len(), Capacity::Tries),
+                used("IPv6 tries", compiled.tries6.len(), Capacity::Tries),
+            ],
+        }
+    }
+
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        for (name, count) in [
+            ("groups", self.groups),
+            ("rules", self.rules),
+            ("prefix lists", self.prefix_lists),
+            ("interfaces", self.interfaces),
+            ("services", self.services),
+            ("allowance", self.allowance as usize),
+        ] {
+            writeln!(out, "  {name:<14} {count}")?;
+        }
+        writeln!(out, "capacity used")?;
+        for Used { table, used, limit } in &self.capacity {
+            writeln!(out, "  {table:<14} {used} of {limit}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A full table, pointed at the rule that did not fit where that is known.
+fn does_not_fit(error: &CompileError, model: &Model, sources: &[Source]) -> Diagnostic {
+    let place = error.rule().and_then(|id| {
+        let mut groups = model.groups.values();
+        let rule: &Rule = groups.find_map(|group| {
+            let mut rules = group.ingress.iter().chain(&group.egress);
+            rules.find(|rule| rule.id == id)
+        })?;
+        let origin = rule.origin.as_ref()?;
+        let source = sources.iter().find(|source| source.name == origin.file)?;
+        let line = source.line(origin.line as usize)?;
+        let indent = line.text.len() - line.text.trim_start().len();
+        Some(Place {
+            file: origin.file.to_string(),
+            line: line.line,
+            column: indent + 1,
+            width: line.text.trim().chars().count().max(1),
+            source_line: line.text.into(),
+        })
+    });
+    Diagnostic {
+        severity: Severity::Error,
+        code: "capacity",
+        message: error.to_string(),
+        help: None,
+        place,
+        related: None,
+    }
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{s}")
+}

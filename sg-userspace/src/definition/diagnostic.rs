@@ -1,0 +1,265 @@
+//! What is wrong, where, and what to do: as data, as text in the compiler manner, as JSON.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::escape::{escape, push};
+use super::source::Source;
+
+/// Characters of a source line that are shown before and after the caret.
+const WINDOW: usize = 100;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Nothing is applied.
+    Error,
+    /// Applied, but probably not what was meant.
+    Warning,
+}
+
+impl Severity {
+    /// `error` or `warning`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+    }
+}
+
+/// One thing that is wrong.
+///
+/// Strings hold what the file holds, control characters included; [`render`] escapes them, and so
+/// does JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// Error or warning.
+    pub severity: Severity,
+    /// AWS's error code where it has one (fact 1.44), else a short name of ours.
+    pub code: &'static str,
+    /// One sentence.
+    pub message: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// Where; `None` for what concerns the definition as a whole.
+    #[serde(flatten)]
+    pub place: Option<Place>,
+    /// Another place that plays a part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub related: Option<Related>,
+}
+
+/// A place in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// File as it was named to us.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// Characters concerned, at least 1 and not beyond the line.
+    pub width: usize,
+    /// The line.
+    pub source_line: String,
+}
+
+/// A second place and its part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Related {
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Its part.
+    pub message: String,
+}
+
+impl Place {
+    /// The place of a byte range.
+    pub fn new(source: &Source, start: usize, end: usize) -> Self {
+        let position = source.position(start);
+        let offset = position.offset.min(position.text.len());
+        let (before, rest) = position.text.split_at(offset);
+        let length = end.saturating_sub(start).min(rest.len());
+        let concerned = &rest[..rest.floor_char_boundary(length)];
+        Self {
+            file: source.name.to_string(),
+            line: position.line,
+            column: before.chars().count() + 1,
+            width: concerned.chars().count().max(1),
+            source_line: position.text.into(),
+        }
+    }
+}
+
+/// Diagnostics as text, each followed by an empty line.
+pub fn render(diagnostics: &[Diagnostic]) -> String {
+    let mut text = String::new();
+    for diagnostic in diagnostics {
+        diagnostic
+            .write(&mut text)
+            .expect("a String takes any text");
+    }
+    text
+}
+
+impl Diagnostic {
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let severity = self.severity.name();
+        writeln!(out, "{severity}[{}]: {}", self.code, escape(&self.message))?;
+        let number = |place: &Place| place.line.to_string().len();
+        let margin = self
+            .place
+            .iter()
+            .chain(self.related.as_ref().map(|related| &related.place))
+            .map(number)
+            .max()
+            .unwrap_or(1);
+        if let Some(place) = &self.place {
+            place.write(out, margin, "-->", "")?;
+        }
+        if let Some(related) = &self.related {
+            related.place.write(out, margin, ":::", &related.message)?;
+        }
+        if let Some(help) = &self.help {
+            writeln!(out, "{:margin$} = help: {}", "", escape(help))?;
+        }
+        writeln!(out)
+    }
+}
+
+impl Place {
+    fn write(&self, out: &mut String, margin: usize, arrow: &str, label: &str) -> std::fmt::Result {
+        let Self { line, column, .. } = self;
+        writeln!(
+            out,
+            "{:margin$}{arrow} {}:{line}:{column}",
+            "",
+            escape(&self.file)
+        )?;
+        let (text, indent, width) = self.excerpt();
+        writeln!(out, "{:margin$} |", "")?;
+        writeln!(out, "{line:margin$} | {text}")?;
+        let carets = "^".repeat(width);
+        let label = escape(label);
+        let marked = format!("{:indent$}{carets} {label}", "");
+        writeln!(out, "{:margin$} | {}", "", marked.trim_end())
+    }
+
+    /// The line around the caret as it is shown; the caret's indent and width in it.
+    fn excerpt(&self) -> (String, usize, usize) {
+        let caret = self.column - 1;
+        let first = caret.saturating_sub(WINDOW);
+        let mut shown = String::new();
+        let mut indent = 0;
+        let mut end = 0;
+        if first > 0 {
+            shown.push('…');
+        }
+        let mut characters = self.source_line.chars().enumerate().skip(first);
+        for (index, character) in characters.by_ref().take(2 * WINDOW) {
+            if index == caret {
+                indent = shown.chars().count();
+            }
+            match character {
+                '\t' => shown.push(' '),
+                other => push(&mut shown, other),
+            }
+            if index < caret + self.width {
+                end = shown.chars().count();
+            }
+        }
+        let length = shown.chars().count();
+        if caret >= self.source_line.chars().count() {
+            (indent, end) = (length, length);
+        }
+        if characters.next().is_some() {
+            shown.push('…');
+        }
+        (shown, indent, end.saturating_sub(indent).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str, start: usize, end: usize) -> Place {
+        Place::new(&Source::new("f.toml", text.into()), start, end)
+    }
+
+    fn shown(place: Place, related: Option<Place>) -> String {
+        let related = related.map(|place| Related {
+            place,
+            message: "there".into(),
+        });
+        render(&[Diagnostic {
+            severity: Severity::Error,
+            code: "code",
+            message: "bad \x07".into(),
+            help: Some("do it".into()),
+            place: Some(place),
+            related,
+        }])
+    }
+
+    #[test]
+    fn text_is_in_the_compiler_manner() {
+        let text = "a = 1\nb\t= \"\x1b\"";
+        assert_eq!(
+            shown(at(text, 10, 13), Some(at(text, 0, 1))),
+            r#"error[code]: bad \u{7}
+ --> f.toml:2:5
+  |
+2 | b = "\u{1b}"
+  |     ^^^^^^^^
+ ::: f.toml:1:1
+  |
+1 | a = 1
+  | ^ there
+  = help: do it
+
+"#
+        );
+    }
+
+    #[test]
+    fn the_caret_may_stand_behind_the_line() {
+        assert!(shown(at("ab", 2, 2), None).contains("1 | ab\n  |   ^\n"));
+        assert!(shown(at("", 0, 0), None).contains("1 | \n  | ^\n"));
+    }
+
+    #[test]
+    fn long_lines_are_cut_around_the_caret() {
+        let text = format!("{}!{}", "x".repeat(500), "y".repeat(500));
+        let shown = shown(at(&text, 500, 501), None);
+        let line = format!("1 | …{}!{}…\n", "x".repeat(100), "y".repeat(99));
+        assert!(shown.contains(&line), "{shown}");
+        assert!(
+            shown.contains(&format!("\n  | {}^\n", " ".repeat(101))),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn json_is_flat() {
+        let diagnostic = Diagnostic {
+            severity: Severity::Warning,
+            code: "code",
+            message: "m".into(),
+            help: None,
+            place: Some(at("ab", 1, 2)),
+            related: None,
+        };
+        let json = serde_json::to_value(diagnostic).unwrap();
+        let expected = serde_json::json!({
+            "severity": "warning", "code": "code", "message": "m",
+            "file": "f.toml", "line": 1, "column": 2, "width": 1, "source_line": "ab",
+        });
+        assert_eq!(json, expected);
+    }
+}

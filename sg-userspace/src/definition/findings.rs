@@ -1,0 +1,136 @@
+//! Diagnostics as they are found, before their places are looked up.
+
+use std::ops::RangeInclusive;
+
+use super::diagnostic::{Diagnostic, Place, Related, Severity};
+use super::source::Source;
+use super::tree::At;
+
+/// All that was found so far.
+#[derive(Default)]
+pub(super) struct Findings {
+    list: Vec<Finding>,
+    /// Lines that are not TOML: what else they seem to say is not to be trusted.
+    broken: Vec<Broken>,
+}
+
+/// Lines of a file.
+struct Broken {
+    file: u32,
+    lines: RangeInclusive<usize>,
+}
+
+/// One thing found.
+pub(super) struct Finding {
+    severity: Severity,
+    code: &'static str,
+    at: At,
+    message: String,
+    help: Option<String>,
+    related: Option<(At, String)>,
+}
+
+impl Finding {
+    /// Says what to do.
+    pub(super) fn help(&mut self, help: impl Into<String>) -> &mut Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Names a second place.
+    pub(super) fn related(&mut self, at: At, message: impl Into<String>) -> &mut Self {
+        self.related = Some((at, message.into()));
+        self
+    }
+}
+
+impl Findings {
+    /// Adds an error.
+    pub(super) fn error(
+        &mut self,
+        code: &'static str,
+        at: At,
+        message: impl Into<String>,
+    ) -> &mut Finding {
+        self.add(Severity::Error, code, at, message.into())
+    }
+
+    /// Adds a warning.
+    pub(super) fn warning(
+        &mut self,
+        code: &'static str,
+        at: At,
+        message: impl Into<String>,
+    ) -> &mut Finding {
+        self.add(Severity::Warning, code, at, message.into())
+    }
+
+    /// Adds an error or a warning.
+    pub(super) fn add(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        at: At,
+        message: String,
+    ) -> &mut Finding {
+        self.list.push(Finding {
+            severity,
+            code,
+            at,
+            message,
+            help: None,
+            related: None,
+        });
+        let last = self.list.len() - 1;
+        &mut self.list[last]
+    }
+
+    /// Notes that lines are not TOML.
+    pub(super) fn lines_are_broken(&mut self, file: u32, lines: RangeInclusive<usize>) {
+        self.broken.push(Broken { file, lines });
+    }
+
+    /// Whether any file is not TOML, so that things may be missing that are there.
+    pub(super) fn is_broken(&self) -> bool {
+        !self.broken.is_empty()
+    }
+
+    /// The diagnostics, by position.
+    pub(super) fn into_diagnostics(mut self, sources: &[Source]) -> Vec<Diagnostic> {
+        // Stable: what was found first at a place comes first.
+        self.list
+            .sort_by_key(|finding| (finding.at.file, finding.at.start));
+        let place = |at: At| {
+            let source = &sources[at.file as usize];
+            Place::new(source, at.start as usize, at.end as usize)
+        };
+        let mut diagnostics = Vec::with_capacity(self.list.len());
+        for finding in self.list {
+            let place_of_it = place(finding.at);
+            let untrusted = |broken: &Broken| {
+                // What the parser made up to go on stands nowhere.
+                let made_up = finding.at.end == 0;
+                broken.file == finding.at.file
+                    && (made_up || broken.lines.contains(&place_of_it.line))
+            };
+            if finding.code != SYNTAX && self.broken.iter().any(untrusted) {
+                continue;
+            }
+            diagnostics.push(Diagnostic {
+                severity: finding.severity,
+                code: finding.code,
+                message: finding.message,
+                help: finding.help,
+                place: Some(place_of_it),
+                related: finding.related.map(|(at, message)| Related {
+                    place: place(at),
+                    message,
+                }),
+            });
+        }
+        diagnostics
+    }
+}
+
+/// Code of what is not TOML.
+pub(super) const SYNTAX: &str = "syntax";

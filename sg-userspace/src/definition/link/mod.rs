@@ -1,0 +1,238 @@
+//! [`Definition`] to [`Model`]: names meet what they name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::escape::quote;
+use super::findings::Findings;
+use super::parse::nearest;
+use super::source::Source;
+use super::tree::{At, DefaultEgress, Definition, File, Located, Quotas};
+use crate::model::{Conntrack, DEFAULT_ALLOWANCE, Model};
+
+mod interface;
+mod quota;
+mod rule;
+
+/// Links all files. The model is whole only if no error is found.
+pub(super) fn link(definition: &Definition, sources: &[Source], findings: &mut Findings) -> Model {
+    let mut linker = Linker {
+        definition,
+        sources,
+        findings,
+        places: Places::default(),
+        quotas: Quotas::Warn,
+    };
+    linker.places = linker.places();
+    linker.quotas = linker
+        .once("quotas", |file| file.quotas.as_ref())
+        .unwrap_or(Quotas::Warn);
+    let conntrack = linker.conntrack();
+    let model = Model {
+        groups: linker.groups(),
+        prefix_lists: linker.prefix_lists(),
+        interfaces: linker.interfaces(&conntrack),
+        members: linker.members(),
+        services: linker.services(),
+        conntrack,
+    };
+    linker.unpopulated_groups(&model);
+    linker.check_quotas();
+    model
+}
+
+struct Linker<'d, 'f> {
+    definition: &'d Definition,
+    sources: &'d [Source],
+    findings: &'f mut Findings,
+    places: Places<'d>,
+    quotas: Quotas,
+}
+
+/// Where each name is defined.
+#[derive(Default)]
+struct Places<'d> {
+    groups: BTreeMap<&'d str, At>,
+    prefix_lists: BTreeMap<&'d str, At>,
+}
+
+impl<'d> Linker<'d, '_> {
+    fn files(&self) -> impl Iterator<Item = &'d File> + use<'d> {
+        self.definition.files.iter()
+    }
+
+    /// Notes where names are defined, and finds those defined twice.
+    fn places(&mut self) -> Places<'d> {
+        let mut places = Places::default();
+        // Fact 1.32: names of groups are compared without case.
+        let mut folded: HashMap<String, At> = HashMap::new();
+        for group in self.files().flat_map(|file| &file.groups) {
+            let name = &group.name;
+            match folded.get(&name.value.to_ascii_lowercase()) {
+                Some(first) => self.defined_twice("InvalidGroup.Duplicate", "group", name, *first),
+                None => {
+                    folded.insert(name.value.to_ascii_lowercase(), name.at);
+                    places.groups.insert(&name.value, name.at);
+                }
+            }
+        }
+        for list in self.files().flat_map(|file| &file.prefix_lists) {
+            match places.prefix_lists.get(list.name.value.as_str()) {
+                Some(first) => {
+                    self.defined_twice("duplicate-name", "prefix list", &list.name, *first);
+                }
+                None => {
+                    places.prefix_lists.insert(&list.name.value, list.name.at);
+                }
+            }
+        }
+        places
+    }
+
+    fn defined_twice(&mut self, code: &'static str, kind: &str, name: &Located<String>, first: At) {
+        let message = format!("{kind} {} is defined twice", quote(&name.value));
+        self.findings
+            .error(code, name.at, message)
+            .related(first, "first here")
+            .help("all files together are one definition: merge the two, or rename one");
+    }
+
+    /// A setting that stands once in all files.
+    fn once<T: Copy + 'd>(
+        &mut self,
+        name: &str,
+        setting: impl Fn(&'d File) -> Option<&'d Located<T>>,
+    ) -> Option<T> {
+        let mut given = self.files().filter_map(setting);
+        let first = given.next()?;
+        for second in given {
+            self.findings
+                .error(
+                    "duplicate-name",
+                    second.at,
+                    format!("`{name}` is set twice"),
+                )
+                .related(first.at, "first here")
+                .help("it holds for all files together: set it in one of them");
+        }
+        Some(first.value)
+    }
+
+    fn conntrack(&mut self) -> Conntrack {
+        Conntrack {
+            allowance: self
+                .once("allowance", |file| file.allowance.as_ref())
+                .unwrap_or(DEFAULT_ALLOWANCE),
+            accounting: self
+                .once("accounting", |file| file.accounting.as_ref())
+                .unwrap_or(true),
+        }
+    }
+
+    fn prefix_lists(&mut self) -> BTreeMap<String, Vec<IpNet>> {
+        let mut lists = BTreeMap::new();
+        for list in self.files().flat_map(|file| &file.prefix_lists) {
+            if list.entries.is_empty() && !self.findings.is_broken() {
+                let message = format!("prefix list {} is empty", quote(&list.name.value));
+                self.findings
+                    .warning("empty", list.name.at, message)
+                    .help("rules that refer to it allow nothing");
+            }
+            let entries = self.distinct(&list.entries, "duplicate-entry");
+            lists.insert(list.name.value.clone(), entries);
+        }
+        lists
+    }
+
+    fn members(&mut self) -> BTreeMap<String, Vec<IpAddr>> {
+        let mut members: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+        let mut places: HashMap<&str, At> = HashMap::new();
+        for table in self.files().flat_map(|file| &file.members) {
+            let group = &table.group;
+            if let Some(first) = places.insert(&group.value, group.at) {
+                self.defined_twice("duplicate-name", "members of", group, first);
+            }
+            self.check_group(group);
+            let addresses = self.distinct(&table.addresses, "duplicate-entry");
+            members.insert(group.value.clone(), addresses);
+        }
+        members
+    }
+
+    fn services(&mut self) -> Vec<IpAddr> {
+        let mut services: Vec<IpAddr> = self
+            .files()
+            .flat_map(|file| &file.services)
+            .map(|service| service.value)
+            .collect();
+        services.sort_unstable();
+        services.dedup();
+        services
+    }
+
+    /// The values without repetitions, each of which is a warning.
+    fn distinct<T: Copy + Eq + std::hash::Hash + std::fmt::Display>(
+        &mut self,
+        values: &[Located<T>],
+        code: &'static str,
+    ) -> Vec<T> {
+        let mut seen: HashMap<T, At> = HashMap::with_capacity(values.len());
+        let mut distinct = Vec::with_capacity(values.len());
+        for value in values {
+            if let Some(first) = seen.get(&value.value) {
+                self.findings
+                    .warning(code, value.at, format!("{} is listed twice", value.value))
+                    .related(*first, "first here");
+                continue;
+            }
+            seen.insert(value.value, value.at);
+            distinct.push(value.value);
+        }
+        distinct
+    }
+
+    /// Whether the group exists.
+    fn check_group(&mut self, name: &Located<String>) -> bool {
+        if self.places.groups.contains_key(name.value.as_str()) {
+            return true;
+        }
+        let known = self.places.groups.keys().copied();
+        let help = match nearest(&name.value, known) {
+            Some(near) => format!("did you mean {}?", quote(near)),
+            None => "define it as [groups.NAME]; it may be empty".into(),
+        };
+        self.unknown("InvalidGroup.NotFound", "group", name, help);
+        false
+    }
+
+    /// Whether the prefix list exists.
+    fn check_prefix_list(&mut self, name: &Located<String>) -> bool {
+        if self.places.prefix_lists.contains_key(name.value.as_str()) {
+            return true;
+        }
+        let known = self.places.prefix_lists.keys().copied();
+        let help = match nearest(&name.value, known) {
+            Some(near) => format!("did you mean {}?", quote(near)),
+            None => "define it as [prefix_lists.NAME]".into(),
+        };
+        self.unknown("InvalidPrefixListID.NotFound", "prefix list", name, help);
+        false
+    }
+
+    fn unknown(&mut self, code: &'static str, kind: &str, name: &Located<String>, help: String) {
+        // What is not TOML may hold the definition.
+        if self.findings.is_broken() {
+            return;
+        }
+        let message = format!("there is no {kind} {}", quote(&name.value));
+        self.findings.error(code, name.at, message).help(help);
+    }
+
+    fn default_egress(&self, file: &File) -> DefaultEgress {
+        file.egress
+            .as_ref()
+            .map_or(DefaultEgress::Explicit, |egress| egress.value)
+    }
+}

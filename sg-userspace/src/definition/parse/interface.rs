@@ -1,0 +1,238 @@
+//! Enforced interfaces.
+
+use std::ops::RangeInclusive;
+
+use sg_common::layout::{TIMEOUT_DEFAULTS, Timeout};
+
+use super::super::escape::quote;
+use super::super::tree::{Interface, Located};
+use super::value::{Parser, Table, Value};
+use crate::model::{Hook, IcmpErrors, InterfaceSettings, Orientation, Track};
+
+/// Keys of an interface.
+const KEYS: &[&str] = &[
+    "device",
+    "netns",
+    "groups",
+    "orientation",
+    "allowance",
+    "reserve",
+    "addresses",
+    "hook",
+    "timeouts",
+    "track",
+    "tcp_loose",
+    "icmp_errors",
+    "dhcp",
+    "mld",
+    "nd_redirect",
+];
+
+/// Tracked flows of one interface.
+const ALLOWANCE: RangeInclusive<i64> = 1..=16_777_216;
+/// Bytes of a device name, without the terminator (IFNAMSIZ).
+const DEVICE: usize = 15;
+/// Bytes of a network namespace's name or path.
+const NETNS: usize = 4095;
+/// Established TCP of `profile = "nitro-v6"`, in seconds (fact 3.21).
+const NITRO_V6_TCP_ESTABLISHED: u32 = 350;
+
+impl Parser<'_> {
+    pub(super) fn interface(&mut self, name: Located<String>, table: Table<'_>) -> Interface {
+        self.require(
+            &table,
+            "groups",
+            "name its groups; `groups = []` denies all",
+        );
+        let mut interface = Interface {
+            groups: None,
+            addresses: None,
+            device: name.clone(),
+            allowance_at: None,
+            reserve_at: None,
+            settings: InterfaceSettings::new(name.value.as_str()),
+            name,
+        };
+        for (key, value) in self.keys(&table, KEYS) {
+            match key {
+                "groups" => interface.groups = self.group_names(value),
+                "addresses" => {
+                    let elements = self.array(value);
+                    let addresses = elements.into_iter();
+                    interface.addresses = Some(
+                        addresses
+                            .filter_map(|element| self.unicast_address(element))
+                            .collect(),
+                    );
+                }
+                "device" => {
+                    if let Some(device) = self.string(value) {
+                        interface.device = Located {
+                            value: device.value.into(),
+                            at: device.at,
+                        };
+                    }
+                }
+                "allowance" => {
+                    interface.allowance_at = Some(value.at);
+                    let allowance = self.integer(value, ALLOWANCE);
+                    interface.settings.allowance = allowance.map(|number| number.value as u32);
+                }
+                "reserve" => {
+                    interface.reserve_at = Some(value.at);
+                    if let Some(reserve) = self.integer(value, 0..=*ALLOWANCE.end()) {
+                        interface.settings.reserve = reserve.value as u32;
+                    }
+                }
+                _ => self.setting(key, value, &mut interface.settings),
+            }
+        }
+        if self.check_device(&interface.device) {
+            interface.settings.device = interface.device.value.clone();
+        }
+        interface
+    }
+
+    fn group_names(&mut self, value: Value<'_>) -> Option<Located<Vec<Located<String>>>> {
+        let toml::de::DeValue::Array(_) = value.inner else {
+            return self.wrong_type(value, "an array of group names");
+        };
+        let elements = self.array(value);
+        let names = elements.into_iter().filter_map(|element| {
+            self.string(element).map(|name| Located {
+                value: name.value.to_string(),
+                at: name.at,
+            })
+        });
+        Some(Located {
+            value: names.collect(),
+            at: value.at,
+        })
+    }
+
+    fn setting(&mut self, key: &str, value: Value<'_>, settings: &mut InterfaceSettings) {
+        match key {
+            "netns" => settings.netns = self.netns(value),
+            "timeouts" => self.timeouts(value, settings),
+            "orientation" => {
+                let words = [("own", Orientation::Own), ("host", Orientation::Host)];
+                settings.orientation = self.choice(value, &words).map(|word| word.value);
+            }
+            "hook" => {
+                let words = [
+                    ("auto", Hook::Auto),
+                    ("xdp", Hook::Xdp),
+                    ("xdp-generic", Hook::XdpGeneric),
+                    ("tc", Hook::Tc),
+                ];
+                if let Some(word) = self.choice(value, &words) {
+                    settings.hook = word.value;
+                }
+            }
+            "track" => {
+                let words = [("auto", Track::Auto), ("always", Track::Always)];
+                if let Some(word) = self.choice(value, &words) {
+                    settings.track = word.value;
+                }
+            }
+            "icmp_errors" => {
+                let words = [
+                    ("related", IcmpErrors::Related),
+                    ("strict", IcmpErrors::Strict),
+                ];
+                if let Some(word) = self.choice(value, &words) {
+                    settings.icmp_errors = word.value;
+                }
+            }
+            _ => {
+                let Some(Located { value: on, .. }) = self.boolean(value) else {
+                    return;
+                };
+                match key {
+                    "tcp_loose" => settings.tcp_loose = on,
+                    "dhcp" => settings.dhcp = on,
+                    "mld" => settings.mld = on,
+                    _ => settings.nd_redirect = on,
+                }
+            }
+        }
+    }
+
+    fn netns(&mut self, value: Value<'_>) -> Option<String> {
+        let text = self.string(value)?;
+        let netns = text.value;
+        let is_path = netns.starts_with('/');
+        let fault = if netns.is_empty() {
+            Some("is empty")
+        } else if netns.len() > NETNS {
+            Some("is too long")
+        } else if netns.contains(char::is_control) {
+            Some("contains a control character")
+        } else if !is_path && (netns.contains('/') || netns == "." || netns == "..") {
+            Some("is neither a name nor an absolute path")
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            self.invalid(
+                text.at,
+                format!("the network namespace {} {fault}", quote(netns)),
+            )
+            .help("a name as in `ip netns`, or an absolute path such as /proc/1234/ns/net");
+            return None;
+        }
+        Some(netns.into())
+    }
+
+    /// Names the kernel accepts (`dev_valid_name`).
+    fn check_device(&mut self, device: &Located<String>) -> bool {
+        let name = device.value.as_str();
+        let fits = (1..=DEVICE).contains(&name.len());
+        let plain =
+            !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+        if fits && plain && name != "." && name != ".." {
+            return true;
+        }
+        let message = format!("{} cannot be the name of a Linux device", quote(name));
+        self.invalid(device.at, message).help(format!(
+            "1 to {DEVICE} bytes without space, `/` or `:`; `device = \"eth0\"` names it where the table's name cannot"
+        ));
+        false
+    }
+
+    fn timeouts(&mut self, value: Value<'_>, settings: &mut InterfaceSettings) {
+        let Some(table) = self.table(value) else {
+            return;
+        };
+        let names = TIMEOUT_DEFAULTS.map(|(name, _)| name);
+        let known: Vec<&str> = names.into_iter().chain(["profile"]).collect();
+        let given = self.keys(&table, &known);
+        for (_, value) in given.iter().filter(|(key, _)| *key == "profile") {
+            let words = [("nitro-v6", NITRO_V6_TCP_ESTABLISHED)];
+            if let Some(seconds) = self.choice(*value, &words) {
+                settings.timeouts[Timeout::TcpEstablished as usize] = seconds.value;
+            }
+        }
+        // A timeout of its own wins over the profile, wherever it stands.
+        for (key, value) in given {
+            if let Some(index) = names.iter().position(|name| *name == key)
+                && let Some(seconds) = self.integer(value, timeout_range(index))
+            {
+                settings.timeouts[index] = seconds.value as u32;
+            }
+        }
+    }
+}
+
+/// Seconds a timeout may have: AWS's ranges where AWS has one (fact 3.21).
+fn timeout_range(index: usize) -> RangeInclusive<i64> {
+    const TCP_ESTABLISHED: usize = Timeout::TcpEstablished as usize;
+    const UDP: usize = Timeout::Udp as usize;
+    const UDP_STREAM: usize = Timeout::UdpStream as usize;
+    match index {
+        TCP_ESTABLISHED => 60..=432_000,
+        UDP => 30..=60,
+        UDP_STREAM => 60..=180,
+        _ => 1..=432_000,
+    }
+}

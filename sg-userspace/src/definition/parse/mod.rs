@@ -1,0 +1,194 @@
+//! TOML to [`Definition`]: types, ranges, known keys.
+
+use toml::de::DeTable;
+
+use super::escape::quote;
+use super::findings::{Findings, SYNTAX};
+use super::source::Source;
+use super::tree::{At, DefaultEgress, Definition, File, Located, Members, PrefixList, Quotas};
+
+mod address;
+mod group;
+mod interface;
+mod name;
+mod value;
+
+pub(super) use value::nearest;
+use value::{Parser, Table, Value};
+
+/// Tracked flows that `[conntrack] allowance` may name.
+const ALLOWANCE: std::ops::RangeInclusive<i64> = 1024..=16_777_216;
+
+/// Parses all files.
+pub(super) fn parse(sources: &[Source], findings: &mut Findings) -> Definition {
+    let files = (0..)
+        .zip(sources)
+        .map(|(file, source)| parse_file(file, source, findings));
+    Definition {
+        files: files.collect(),
+    }
+}
+
+fn parse_file(file: u32, source: &Source, findings: &mut Findings) -> File {
+    if let Some(byte) = source.invalid_at {
+        let at = located(file, byte..byte + 1);
+        findings
+            .error(SYNTAX, at, "not UTF-8")
+            .help("TOML is UTF-8 text: convert the file");
+        findings.lines_are_broken(file, 1..=usize::MAX);
+        return File::default();
+    }
+    let (document, errors) = DeTable::parse_recoverable(&source.text);
+    syntax_errors(file, source, &errors, findings);
+    let root = Table::new(document.get_ref(), located(file, 0..0), "the file");
+    Parser { file, findings }.root(root)
+}
+
+/// One error a line is enough; and where something is never closed, all that follows is swallowed
+/// and only the first error means anything.
+fn syntax_errors(file: u32, source: &Source, errors: &[toml::de::Error], findings: &mut Findings) {
+    let mut errors: Vec<_> = errors
+        .iter()
+        .map(|error| (error.span().unwrap_or_default(), error.message()))
+        .collect();
+    errors.sort_by_key(|(range, _)| range.start);
+    let swallowed = errors.iter().any(|(_, message)| {
+        message.starts_with("unclosed array") || message.starts_with("unclosed inline")
+    });
+    let mut reported = 0;
+    for (range, message) in errors {
+        let at = located(file, range.clone());
+        let line = source.position(range.start).line;
+        if message == "duplicate key" {
+            // Both are read, so nothing is missing for it.
+            let key = source.text.get(range).unwrap_or_default();
+            findings
+                .error(SYNTAX, at, format!("{} is defined twice", quote(key)))
+                .help("a key or table stands once in a file: merge the two, or rename one");
+            continue;
+        }
+        if line == reported {
+            continue;
+        }
+        reported = line;
+        let finding = findings.error(SYNTAX, at, message);
+        if swallowed {
+            finding.help("a `[` or `{` before this is not closed");
+            findings.lines_are_broken(file, line..=usize::MAX);
+            return;
+        }
+        findings.lines_are_broken(file, line..=line);
+    }
+}
+
+fn located(file: u32, range: std::ops::Range<usize>) -> At {
+    // Sources are no longer than 256 MiB.
+    At {
+        file,
+        start: range.start as u32,
+        end: range.end as u32,
+    }
+}
+
+impl Parser<'_> {
+    fn root(&mut self, table: Table<'_>) -> File {
+        let mut file = File::default();
+        for (key, value) in self.keys(
+            &table,
+            &[
+                "defaults",
+                "conntrack",
+                "services",
+                "groups",
+                "prefix_lists",
+                "interfaces",
+                "members",
+            ],
+        ) {
+            match key {
+                "defaults" => self.defaults(value, &mut file),
+                "conntrack" => self.conntrack(value, &mut file),
+                "services" => file.services = self.services(value),
+                "groups" => {
+                    file.groups =
+                        self.named(value, |parser, name, table| parser.group(name, table));
+                }
+                "prefix_lists" => {
+                    file.prefix_lists =
+                        self.named(value, |parser, name, table| parser.prefix_list(name, table));
+                }
+                "interfaces" => {
+                    file.interfaces =
+                        self.named(value, |parser, name, table| parser.interface(name, table));
+                }
+                _ => {
+                    file.members =
+                        self.named(value, |parser, name, table| parser.members(name, table));
+                }
+            }
+        }
+        file
+    }
+
+    fn defaults(&mut self, value: Value<'_>, file: &mut File) {
+        let Some(table) = self.table(value) else {
+            return;
+        };
+        for (key, value) in self.keys(&table, &["egress", "quotas"]) {
+            if key == "egress" {
+                file.egress = self.choice(
+                    value,
+                    &[
+                        ("explicit", DefaultEgress::Explicit),
+                        ("allow", DefaultEgress::Allow),
+                        ("deny", DefaultEgress::Deny),
+                    ],
+                );
+            } else {
+                file.quotas = self.choice(value, &[("warn", Quotas::Warn), ("aws", Quotas::Aws)]);
+            }
+        }
+    }
+
+    fn conntrack(&mut self, value: Value<'_>, file: &mut File) {
+        let Some(table) = self.table(value) else {
+            return;
+        };
+        for (key, value) in self.keys(&table, &["allowance", "accounting"]) {
+            if key == "allowance" {
+                file.allowance = self.integer(value, ALLOWANCE).map(|allowance| Located {
+                    value: allowance.value as u32,
+                    at: allowance.at,
+                });
+            } else {
+                file.accounting = self.boolean(value);
+            }
+        }
+    }
+
+    fn prefix_list(&mut self, name: Located<String>, table: Table<'_>) -> PrefixList {
+        let mut entries = Vec::new();
+        self.require(
+            &table,
+            "entries",
+            "`entries = []` is a list that matches nothing",
+        );
+        for (_, value) in self.keys(&table, &["entries"]) {
+            for entry in self.array(value) {
+                entries.extend(self.cidr(entry));
+            }
+        }
+        PrefixList { name, entries }
+    }
+
+    fn members(&mut self, group: Located<String>, table: Table<'_>) -> Members {
+        let mut addresses = Vec::new();
+        self.require(&table, "addresses", "list the members' addresses");
+        for (_, value) in self.keys(&table, &["addresses"]) {
+            for entry in self.array(value) {
+                addresses.extend(self.unicast_address(entry));
+            }
+        }
+        Members { group, addresses }
+    }
+}

@@ -1,0 +1,195 @@
+//! Source files: the only place of the definition that touches the file system.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Bytes a file may have; byte positions fit into 32 bits with room.
+pub const MAX_BYTES: u64 = 256 << 20;
+
+/// A file of a definition.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The file as it was named to us.
+    pub name: Arc<str>,
+    /// Its text; not beyond `invalid_at` what the file holds.
+    pub text: String,
+    /// Byte at which the file stops being UTF-8.
+    pub invalid_at: Option<usize>,
+    /// Byte at which each line begins.
+    lines: Vec<usize>,
+}
+
+/// A place in a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position<'a> {
+    /// Line, from 1.
+    pub line: usize,
+    /// Byte within the line, from 0.
+    pub offset: usize,
+    /// The line without its end.
+    pub text: &'a str,
+}
+
+/// Why files could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The system refused.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A directory without a definition.
+    #[error("{} holds no *.toml file; an empty definition is an empty file", path.display())]
+    Empty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file beyond [`MAX_BYTES`].
+    #[error("{} has more than {MAX_BYTES} bytes; split it", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Reads files, and of directories every `*.toml` directly in them in the order of their names.
+///
+/// # Errors
+/// See [`SourceError`].
+pub fn read(paths: &[PathBuf]) -> Result<Vec<Source>, SourceError> {
+    let mut sources = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            for file in files_of(path)? {
+                sources.push(read_file(&file)?);
+            }
+        } else {
+            sources.push(read_file(path)?);
+        }
+    }
+    Ok(sources)
+}
+
+impl Source {
+    /// A source from memory.
+    pub fn new(name: &str, bytes: Vec<u8>) -> Self {
+        let (text, invalid_at) = match String::from_utf8(bytes) {
+            Ok(text) => (text, None),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                (String::from_utf8_lossy(error.as_bytes()).into(), Some(at))
+            }
+        };
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = std::iter::once(0)
+            .chain(ends.map(|(end, _)| end + 1))
+            .collect();
+        Self {
+            name: name.into(),
+            text,
+            invalid_at,
+            lines,
+        }
+    }
+
+    /// Line and offset of a byte.
+    pub fn position(&self, byte: usize) -> Position<'_> {
+        let byte = self.text.floor_char_boundary(byte);
+        let line = self.lines.partition_point(|start| *start <= byte);
+        let start = self.lines[line - 1];
+        let end = self
+            .lines
+            .get(line)
+            .map_or(self.text.len(), |next| next - 1);
+        let text = &self.text[start..end];
+        Position {
+            line,
+            offset: byte - start,
+            text: text.strip_suffix('\r').unwrap_or(text),
+        }
+    }
+
+    /// A line by its number, from 1, without its end.
+    pub fn line(&self, number: usize) -> Option<Position<'_>> {
+        let start = self.lines.get(number.checked_sub(1)?)?;
+        Some(self.position(*start))
+    }
+}
+
+fn files_of(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
+    let failed = |source| SourceError::Io {
+        op: "read directory",
+        path: directory.into(),
+        source,
+    };
+    let mut files = Vec::new();
+    for entry in directory.read_dir().map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let is_toml = path
+            .extension()
+            .is_some_and(|extension| extension == "toml");
+        if is_toml && path.is_file() {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(SourceError::Empty {
+            path: directory.into(),
+        });
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+fn read_file(path: &Path) -> Result<Source, SourceError> {
+    let failed = |op| {
+        move |source| SourceError::Io {
+            op,
+            path: path.into(),
+            source,
+        }
+    };
+    let file = File::open(path).map_err(failed("open"))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed("read"))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(SourceError::TooLarge { path: path.into() });
+    }
+    Ok(Source::new(&path.to_string_lossy(), bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_lines_and_offsets() {
+        let source = Source::new("f", "ab\r\ncü\n".into());
+        let position = |byte| {
+            let position = source.position(byte);
+            (position.line, position.offset, position.text)
+        };
+        assert_eq!(position(0), (1, 0, "ab"));
+        assert_eq!(position(4), (2, 0, "cü"));
+        assert_eq!(position(6), (2, 1, "cü"), "inside a character");
+        assert_eq!(position(8), (3, 0, ""));
+        assert_eq!(position(99), (3, 0, ""));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_located() {
+        let source = Source::new("f", b"ok\n\xff".to_vec());
+        assert_eq!(source.invalid_at, Some(3));
+        assert_eq!(source.position(3).line, 2);
+    }
+}

@@ -1,0 +1,142 @@
+//! The typed form of the files: every value parsed and located, no name looked up.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::model::{InterfaceSettings, Peer, RuleId, Traffic};
+
+/// Bytes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Index into the sources.
+    pub file: u32,
+    /// First byte.
+    pub start: u32,
+    /// Byte behind the last.
+    pub end: u32,
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub at: At,
+}
+
+/// All files.
+#[derive(Clone, Debug, Default)]
+pub struct Definition {
+    /// In the order of the sources.
+    pub files: Vec<File>,
+}
+
+/// One file. Values that are missing or wrong are absent.
+#[derive(Clone, Debug, Default)]
+pub struct File {
+    /// `[defaults] egress`.
+    pub egress: Option<Located<DefaultEgress>>,
+    /// `[defaults] quotas`.
+    pub quotas: Option<Located<Quotas>>,
+    /// `[conntrack] allowance`.
+    pub allowance: Option<Located<u32>>,
+    /// `[conntrack] accounting`.
+    pub accounting: Option<Located<bool>>,
+    /// `services`.
+    pub services: Vec<Located<IpAddr>>,
+    /// `[groups.NAME]`.
+    pub groups: Vec<Group>,
+    /// `[prefix_lists.NAME]`.
+    pub prefix_lists: Vec<PrefixList>,
+    /// `[interfaces.NAME]`.
+    pub interfaces: Vec<Interface>,
+    /// `[members.GROUP]`.
+    pub members: Vec<Members>,
+}
+
+/// What a group without `egress` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultEgress {
+    /// It is an error.
+    Explicit,
+    /// Everything may leave, as with AWS.
+    Allow,
+    /// Nothing may leave but replies.
+    Deny,
+}
+
+/// What exceeding a quota of AWS is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quotas {
+    /// A warning.
+    Warn,
+    /// An error, with AWS's code.
+    Aws,
+}
+
+/// `[groups.NAME]`.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// NAME.
+    pub name: Located<String>,
+    /// `description`.
+    pub description: Option<String>,
+    /// `ingress`; a group without lets nothing in.
+    pub ingress: Vec<Entry>,
+    /// `egress`; `None`: not given.
+    pub egress: Option<Vec<Entry>>,
+}
+
+/// One entry of `ingress` or `egress`: a rule for each combination of traffic and peer.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The whole entry.
+    pub at: At,
+    /// `id`.
+    pub id: Option<Located<RuleId>>,
+    /// `protocol` with `ports`, or `type` and `code`.
+    pub traffic: Vec<Located<Traffic>>,
+    /// `cidr`, `prefix_list` or `group`.
+    pub peers: Vec<Located<Peer>>,
+    /// `description`.
+    pub description: Option<String>,
+}
+
+/// `[prefix_lists.NAME]`.
+#[derive(Clone, Debug)]
+pub struct PrefixList {
+    /// NAME.
+    pub name: Located<String>,
+    /// `entries`, host bits zero.
+    pub entries: Vec<Located<IpNet>>,
+}
+
+/// `[interfaces.NAME]`.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// NAME.
+    pub name: Located<String>,
+    /// `groups`; `None`: missing or wrong.
+    pub groups: Option<Located<Vec<Located<String>>>>,
+    /// `addresses`.
+    pub addresses: Option<Vec<Located<IpAddr>>>,
+    /// `device`, or NAME.
+    pub device: Located<String>,
+    /// Where `allowance` stands.
+    pub allowance_at: Option<At>,
+    /// Where `reserve` stands.
+    pub reserve_at: Option<At>,
+    /// Everything else.
+    pub settings: InterfaceSettings,
+}
+
+/// `[members.GROUP]`.
+#[derive(Clone, Debug)]
+pub struct Members {
+    /// GROUP.
+    pub group: Located<String>,
+    /// `addresses`.
+    pub addresses: Vec<Located<IpAddr>>,
+}
