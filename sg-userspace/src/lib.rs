@@ -1,13 +1,19 @@
 //! Control plane of the security-group enforcer.
 
+pub mod adopt;
+pub mod apply;
 pub mod attach;
 pub mod bank;
 pub mod bpf;
 pub mod compile;
 pub mod control;
+pub mod definition;
+pub mod detach;
 pub mod directory;
+pub mod flows;
 pub mod index;
 pub mod link;
+pub mod mapping;
 pub mod model;
 pub mod netlink;
 pub mod netns;
@@ -15,7 +21,13 @@ pub mod object;
 pub mod pin;
 pub mod programs;
 pub mod resolve;
+pub mod session;
 pub mod shape;
+pub mod sockets;
 pub mod state;
+pub mod stats;
+pub mod status;
 pub mod table;
 pub mod tables;
+pub mod target;
+pub mod view;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
@@ -139,7 +139,7 @@ impl Link {
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         if let LinkInfo::Kind(kind) = info {
-                            link.kind = Some(kind_name(kind));
+                            link.kind = Some(kind.to_string());
                         }
                     }
                 }
@@ -176,6 +176,13 @@ impl Link {
         self.is_kind("tun") || (self.is_kind("veth") && self.peer_elsewhere)
     }
 
+    /// Whether a workload can be at the other end of the device.
+    pub fn has_workload_behind(&self) -> bool {
+        ["veth", "tun", "macvtap", "netkit"]
+            .iter()
+            .any(|kind| self.is_kind(kind))
+    }
+
     /// Whether the peer is software on this machine, for which native XDP switches segmentation
     /// off.
     pub fn prefers_tc(&self) -> bool {
@@ -196,10 +203,6 @@ impl Link {
     fn is_kind(&self, kind: &str) -> bool {
         self.kind.as_deref() == Some(kind)
     }
-}
-
-fn kind_name(kind: &InfoKind) -> String {
-    kind.to_string()
 }
 
 fn addresses(ifindex: u32) -> Result<Vec<IpAddr>, NetlinkError> {

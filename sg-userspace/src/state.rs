@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sg_common::abi::MAX_INTERFACES;
 
 use crate::{
+    compile::Compiled,
     directory::{self, DirectoryError},
     model::Orientation,
     netns::NetnsIdentity,
@@ -104,6 +105,16 @@ pub enum HookInForce {
     XdpGeneric,
     /// tcx.
     Tc,
+}
+
+impl RuleSets {
+    /// Those of a compiled policy.
+    pub fn of(compiled: &Compiled) -> Self {
+        Self {
+            rules: compiled.rules.iter().map(ToString::to_string).collect(),
+            sets: compiled.rule_sets.clone(),
+        }
+    }
 }
 
 impl HookInForce {

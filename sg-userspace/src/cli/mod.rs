@@ -1,30 +1,114 @@
-//! The command line: one command per file.
+//! The command line: one command per file, each printing what a library function found out.
 
-use std::process::ExitCode;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
+use sg_userspace::{pin, session::Context, state};
 
+mod apply;
 mod check;
+mod ct;
+mod definition;
+mod detach;
+mod stats;
+mod status;
+mod text;
 
-/// Security groups for this host's network interfaces
+/// Security groups for this host's network interfaces.
+///
+/// A definition file says which groups of allow rules apply to which interfaces. `sgctl apply`
+/// makes the kernel enforce it and returns; enforcement stays until `sgctl detach`.
 #[derive(Parser)]
-#[command(name = "sgctl", version)]
+#[command(name = "sgctl", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
+    #[command(flatten)]
+    places: Places,
     #[command(subcommand)]
     command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sgctl check sg.toml            find mistakes without touching anything
+  sgctl apply sg.toml            enforce
+  sgctl status                   what is enforced where
+  sgctl stats eth0               counters, as ethtool -S prints them
+  sgctl detach --all             stop enforcing
+
+Exit status: 0 done; 1 the answer is no; 2 it could not be done.";
+
+/// Where things are.
+#[derive(clap::Args)]
+struct Places {
+    /// Network namespace, by name or path, of interfaces whose definition names none
+    #[arg(long, global = true, value_name = "NAME|PATH")]
+    netns: Option<String>,
+    /// Directory that remembers what is attached; one per enforcer
+    #[arg(long, global = true, value_name = "DIR", default_value = state::DEFAULT)]
+    state_dir: PathBuf,
+    /// Directory on a BPF file system that holds maps, programs and links; one per enforcer
+    #[arg(long, global = true, value_name = "DIR", default_value = pin::DEFAULT)]
+    bpffs: PathBuf,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Check a definition without applying it
     Check(check::Check),
+    /// Enforce a definition and return
+    Apply(apply::Apply),
+    /// Show what is enforced where
+    Status(status::Status),
+    /// Show counters and conntrack figures
+    Stats(stats::Stats),
+    /// Look at tracked flows
+    Ct(ct::Ct),
+    /// Stop enforcing on an interface, or everywhere
+    Detach(detach::Detach),
 }
 
 impl Cli {
-    /// Runs the command.
+    /// Runs the command. A reader that has gone away is no failure.
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        match &self.command {
+        let context = self.places.context();
+        let done = match &self.command {
             Command::Check(check) => check::run(check),
+            Command::Apply(apply) => apply.run(&context),
+            Command::Status(status) => status.run(&context),
+            Command::Stats(stats) => stats.run(&context),
+            Command::Ct(ct) => ct.run(&context),
+            Command::Detach(detach) => detach.run(&context),
+        };
+        match done {
+            Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+            done => done,
         }
     }
+}
+
+impl Places {
+    fn context(&self) -> Context {
+        Context {
+            bpffs: absolute(&self.bpffs),
+            state_dir: absolute(&self.state_dir),
+            netns: self.netns.clone(),
+        }
+    }
+}
+
+/// Paths are checked and remembered as seen from the root.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
 }

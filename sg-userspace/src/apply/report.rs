@@ -1,0 +1,96 @@
+//! What an apply did, for people and programs to read.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    adopt::Adopted, attach::Attachment, bpf::TcxHook, model::Orientation, state::HookInForce,
+    target::Target,
+};
+
+/// What an apply did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The generation in force.
+    pub generation: u32,
+    /// Interfaces of the definition.
+    pub interfaces: Vec<InterfaceReport>,
+    /// Interfaces that the definition no longer names and that keep their last policy.
+    pub orphans: Vec<String>,
+    /// Interfaces detached because the definition no longer names them.
+    pub detached: Vec<String>,
+    /// Interfaces that were dropped because their device is gone.
+    pub gone: Vec<String>,
+    /// Ids of the interfaces to be detached.
+    #[serde(skip)]
+    pub(super) detaching: Vec<u32>,
+}
+
+/// What became of one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceReport {
+    /// Name in the definition.
+    pub name: String,
+    /// Device.
+    pub device: String,
+    /// Our id.
+    pub id: u32,
+    /// Which side it is.
+    pub orientation: Orientation,
+    /// Ingress hook in force.
+    pub hook: HookInForce,
+    /// Why this hook.
+    pub why: String,
+    /// What was done.
+    pub change: Change,
+    /// Flows taken over from the kernel's sockets.
+    pub adopted: Adopted,
+    /// What a reader should know.
+    pub warnings: Vec<String>,
+}
+
+/// What was done to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// It is enforced from now on.
+    Attached,
+    /// It was enforced before, and is so by the new policy.
+    Updated,
+}
+
+impl InterfaceReport {
+    pub(super) fn new(target: &Target, id: u32, attachment: Attachment, change: Change) -> Self {
+        Self {
+            name: target.name.clone(),
+            device: target.link.name.clone(),
+            id,
+            orientation: target.orientation,
+            hook: attachment.hook,
+            why: attachment.why,
+            change,
+            adopted: Adopted::default(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// A warning about who runs before us in a tcx chain, if anybody does.
+pub(crate) fn ahead(device: &str, hook: TcxHook, ahead: Option<Vec<u32>>) -> Option<String> {
+    let direction = match hook {
+        TcxHook::Ingress => "ingress",
+        TcxHook::Egress => "egress",
+    };
+    match ahead {
+        None => Some(format!(
+            "our program is not in the {direction} chain of {device}"
+        )),
+        Some(ahead) if ahead.is_empty() => None,
+        Some(ahead) => {
+            let ids: Vec<String> = ahead.iter().map(u32::to_string).collect();
+            Some(format!(
+                "program {} stands before ours in the {direction} chain of {device} and may let packets pass unjudged (`bpftool prog show id N` names it)",
+                ids.join(", ")
+            ))
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `sgctl stats`: counters, as `ethtool -S` prints them.
+
+use std::{collections::BTreeMap, io, process::ExitCode};
+
+use serde::Serialize;
+use sg_userspace::{
+    session::Context,
+    stats::{self, InterfaceStats},
+};
+
+use super::text::print_json;
+
+/// Show counters and conntrack figures.
+///
+/// One `name: value` a line below a heading, as `ethtool -S` prints them. The first two are the
+/// figures of EC2 under their own names: conntrack_allowance_available says how many more
+/// connections could be tracked, conntrack_allowance_exceeded counts packets dropped because none
+/// could. Counters do not go backwards while an interface is attached.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  sgctl stats                    the host and every attached interface
+  sgctl stats eth0               one interface, by device or by its name in the definition
+  sgctl stats eth0 | grep -v ': 0$'
+  sgctl stats --json
+
+The reasons behind `dropped_` names are explained in the documentation of counters.")]
+pub(crate) struct Stats {
+    /// Interface, by its name in the definition or by its device
+    #[arg(value_name = "IFACE")]
+    interface: Option<String>,
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Stats {
+    pub(crate) fn run(&self, context: &Context) -> anyhow::Result<ExitCode> {
+        let stats = stats::read(context, self.interface.as_deref())?;
+        let host = self.interface.is_none().then(|| stats.host.named());
+        if self.json {
+            print_json(&Answer {
+                host: host.map(|named| named.into_iter().collect()),
+                interfaces: stats.interfaces.iter().map(Figures::of).collect(),
+            })?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut out = io::stdout().lock();
+        if let Some(named) = host {
+            print(&mut out, "Host statistics:", &named)?;
+        }
+        for one in &stats.interfaces {
+            // As ethtool: one interface needs no name above its figures.
+            let heading = match self.interface {
+                Some(_) => "NIC statistics:".to_owned(),
+                None => format!("NIC statistics for {} ({}):", one.name, one.device),
+            };
+            print(&mut out, &heading, &one.named())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Answer {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<BTreeMap<String, u64>>,
+    interfaces: Vec<Figures>,
+}
+
+#[derive(Serialize)]
+struct Figures {
+    name: String,
+    device: String,
+    netns: Option<String>,
+    id: u32,
+    statistics: BTreeMap<String, u64>,
+}
+
+impl Figures {
+    fn of(stats: &InterfaceStats) -> Self {
+        Self {
+            name: stats.name.clone(),
+            device: stats.device.clone(),
+            netns: stats.netns.clone(),
+            id: stats.id,
+            statistics: stats.named().into_iter().collect(),
+        }
+    }
+}
+
+fn print(out: &mut impl io::Write, heading: &str, named: &[(String, u64)]) -> io::Result<()> {
+    writeln!(out, "{heading}")?;
+    for (name, value) in named {
+        writeln!(out, "     {name}: {value}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Ending enforcement: of one interface, or of all with everything that is pinned.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    attach::{self, AttachError, EGRESS, INGRESS},
+    control::{Control, ControlError},
+    index::{self, IndexError},
+    pin::{PinError, Pins},
+    programs::ProgramsError,
+    session::{Context, Session, SessionError},
+    state::{Attached, Lock, StateError},
+};
+
+/// What was detached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detached {
+    /// Names of the interfaces.
+    pub interfaces: Vec<String>,
+    /// Tracked flows that ended with them.
+    pub flows: u64,
+    /// Whether nothing is left, so that maps, programs and state were removed.
+    pub all: bool,
+}
+
+/// Why enforcement did not end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DetachError {
+    /// Nothing of that name is attached.
+    #[error("no attached interface is called {name}; attached: {attached}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        attached: String,
+    },
+    /// What is pinned cannot be opened.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// State or lock.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A link cannot be detached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The interface index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// Flows cannot be ended.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Programs cannot be removed.
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
+    /// Pins cannot be removed.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+}
+
+/// Detaches one interface, by its name in the definition or its device.
+///
+/// Its flows end. With the last interface everything pinned is removed.
+///
+/// # Errors
+/// See [`DetachError`].
+pub fn interface(context: &Context, name: &str) -> Result<Detached, DetachError> {
+    let lock = Lock::take(&context.state_dir)?;
+    let unknown = |attached: Vec<&str>| DetachError::Unknown {
+        name: name.to_owned(),
+        attached: match attached.as_slice() {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        },
+    };
+    let Some(mut session) = Session::open(context, &lock)? else {
+        return Err(unknown(Vec::new()));
+    };
+    let Some(found) = session.state.find(name).cloned() else {
+        let names = session.state.interfaces.iter();
+        return Err(unknown(names.map(|one| one.name.as_str()).collect()));
+    };
+    let flows = one(&mut session, &lock, &found)?;
+    let all = session.state.interfaces.is_empty();
+    if all {
+        session.pins.remove_all()?;
+        lock.clear()?;
+    }
+    Ok(Detached {
+        interfaces: vec![found.name],
+        flows,
+        all,
+    })
+}
+
+/// Detaches everything and removes all pins and the state, whatever condition they are in.
+///
+/// # Errors
+/// See [`DetachError`].
+pub fn all(context: &Context) -> Result<Detached, DetachError> {
+    let lock = Lock::take(&context.state_dir)?;
+    let pins = Pins::new(&context.bpffs);
+    pins.check()?;
+    // The state only lends names here; one that cannot be read must not keep links in place.
+    let names = match lock.read() {
+        Ok(Some(state)) => state.interfaces.into_iter().map(|one| one.name).collect(),
+        Ok(None) | Err(_) => Vec::new(),
+    };
+    for link in pins.links()? {
+        attach::detach(&link)?;
+    }
+    pins.remove_all()?;
+    lock.clear()?;
+    Ok(Detached {
+        interfaces: names,
+        flows: 0,
+        all: true,
+    })
+}
+
+/// Detaches one interface of an open session; what is shared stays. Returns how many flows ended.
+pub(crate) fn one(
+    session: &mut Session,
+    lock: &Lock,
+    attached: &Attached,
+) -> Result<u64, DetachError> {
+    for hook in [EGRESS, INGRESS] {
+        attach::detach(&session.pins.link(attached.id, hook))?;
+    }
+    index::remove(
+        &session.tables.interface_index,
+        attached.namespace,
+        attached.ifindex,
+    )?;
+    let flows = flush(session, attached.id)?;
+    session.state.interfaces.retain(|one| one.id != attached.id);
+    session.state.resolved.interfaces.remove(&attached.name);
+    drop_idle_namespace(session, attached.namespace)?;
+    lock.write(&session.state)?;
+    Ok(flows)
+}
+
+/// Ends all flows of an interface.
+pub(crate) fn flush(session: &Session, id: u32) -> Result<u64, DetachError> {
+    let control: Control = session.control()?;
+    Ok(control.flush(id, session.runtime.buckets)?)
+}
+
+/// Removes the programs of a namespace without interfaces, unless they are the last: conntrack
+/// commands need one set.
+fn drop_idle_namespace(session: &mut Session, number: u32) -> Result<(), DetachError> {
+    let used = session
+        .state
+        .interfaces
+        .iter()
+        .any(|one| one.namespace == number);
+    if used || session.state.namespaces.len() == 1 {
+        return Ok(());
+    }
+    Pins::remove_programs(&session.pins.programs(number))?;
+    session.state.namespaces.retain(|one| one.number != number);
+    Ok(())
+}

@@ -1,0 +1,362 @@
+//! One writer's view of what is pinned: opened and checked, or made for the first time.
+
+use std::path::PathBuf;
+
+use sg_common::{
+    abi::{CT_UNASSURED_PERCENT, PROGRAM_CT_CONTROL},
+    layout::Runtime,
+};
+
+use crate::{
+    attach::{self, AttachError},
+    compile::Compiled,
+    control::{Control, ControlError},
+    model::Conntrack,
+    netns::NetnsIdentity,
+    pin::{PinError, Pins},
+    programs::{self, ProgramSet, ProgramsError},
+    shape::{Object, ShapeError, Sizes},
+    state::{Lock, Namespace, State, StateError},
+    table::TableError,
+    tables::Tables,
+};
+
+/// Where an enforcer keeps its things, and which namespace nameless interfaces are in.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Directory of the pins, on a BPF file system.
+    pub bpffs: PathBuf,
+    /// Directory of state and lock.
+    pub state_dir: PathBuf,
+    /// Network namespace, by name or path, of interfaces that name none; `None`: sgctl's own.
+    pub netns: Option<String>,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self {
+            bpffs: crate::pin::DEFAULT.into(),
+            state_dir: crate::state::DEFAULT.into(),
+            netns: None,
+        }
+    }
+}
+
+/// Opened maps and what is remembered about them.
+#[derive(Debug)]
+pub struct Session {
+    /// The embedded object.
+    pub object: Object,
+    /// Where everything is pinned.
+    pub pins: Pins,
+    /// The maps.
+    pub tables: Tables,
+    /// What is remembered.
+    pub state: State,
+    /// What is fixed while attached.
+    pub runtime: Runtime,
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The pin directories cannot be used.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// The object or the pinned maps cannot be used.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// The state cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Programs cannot be loaded.
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
+    /// A map failed.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A conntrack command failed.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A link failed.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// Enforcement is pinned, and what is remembered belongs to something else.
+    #[error(
+        "{} holds an enforcer that the state in {} does not describe; name the right --state-dir, or start anew with `sgctl detach --all`",
+        pins.display(),
+        state.display()
+    )]
+    Strange {
+        /// Where the pins are.
+        pins: PathBuf,
+        /// Where the state is.
+        state: PathBuf,
+    },
+    /// Tables are made once and cannot grow.
+    #[error(
+        "allowance {wanted} does not fit the tables in use, which were made for {made}: needs `sgctl detach --all` first"
+    )]
+    Allowance {
+        /// The allowance asked for.
+        wanted: u32,
+        /// The largest that fits.
+        made: u32,
+    },
+    /// Accounts are made once, or not at all.
+    #[error(
+        "accounting = {wanted} differs from the tables in use, which were made with accounting = {made}: needs `sgctl detach --all` first"
+    )]
+    Accounting {
+        /// What is asked for.
+        wanted: bool,
+        /// What is there.
+        made: bool,
+    },
+}
+
+impl Session {
+    /// Opens what is pinned, if anything is in force there.
+    ///
+    /// # Errors
+    /// See [`SessionError`]; nothing is changed.
+    pub fn open(context: &Context, lock: &Lock) -> Result<Option<Self>, SessionError> {
+        let pins = Pins::new(&context.bpffs);
+        pins.check()?;
+        if !pins.exist() {
+            return Ok(None);
+        }
+        let strange = || SessionError::Strange {
+            pins: pins.root().to_owned(),
+            state: context.state_dir.clone(),
+        };
+        let Some(runtime) = fixed(&pins)? else {
+            // A first load that was cut short: nothing can be attached yet.
+            return if pins.links()?.is_empty() {
+                Ok(None)
+            } else {
+                Err(strange())
+            };
+        };
+        let object = Object::embedded()?;
+        object.check_pinned(&pins, sizes_of(&runtime))?;
+        let tables = Tables::open(&pins)?;
+        let state = lock.read()?.ok_or_else(strange)?;
+        if state.runtime != tables.runtime.id() {
+            return Err(strange());
+        }
+        Ok(Some(Self {
+            object,
+            pins,
+            tables,
+            state,
+            runtime,
+        }))
+    }
+
+    /// Makes maps and the programs of the first namespace, from nothing.
+    ///
+    /// # Errors
+    /// See [`SessionError`]; what was made is removed again.
+    pub fn create(
+        context: &Context,
+        lock: &Lock,
+        conntrack: Conntrack,
+        first: &NetnsIdentity,
+    ) -> Result<Self, SessionError> {
+        let object = Object::embedded()?;
+        let pins = Pins::new(&context.bpffs);
+        pins.check()?;
+        pins.remove_all()?;
+        pins.prepare()?;
+        let made = Self::load(object, pins.clone(), conntrack, first);
+        let stored = made.and_then(|made| {
+            lock.write(&made.state)?;
+            Ok(made)
+        });
+        if stored.is_err() {
+            pins.remove_all()?;
+        }
+        stored
+    }
+
+    fn load(
+        object: Object,
+        pins: Pins,
+        conntrack: Conntrack,
+        first: &NetnsIdentity,
+    ) -> Result<Self, SessionError> {
+        let sizes = Sizes::new(conntrack.allowance, conntrack.accounting);
+        let number = 1;
+        programs::load(&pins, &object, sizes, number)?;
+        programs::publish(&pins, number)?;
+        let tables = Tables::open(&pins)?;
+        let control = Control::open(&pins.programs(number).join(PROGRAM_CT_CONTROL))?;
+        let runtime = Runtime {
+            hz: control.measure_hz()?,
+            accounting: u32::from(conntrack.accounting),
+            buckets: [sizes.buckets; 2],
+            allowance: conntrack.allowance,
+            shared: conntrack.allowance,
+            unassured: unassured(conntrack.allowance),
+            seed: seed(),
+            ..Runtime::ZERO
+        };
+        tables.runtime.set(&0, &runtime)?;
+        control.arm()?;
+        let mut state = State::new(tables.runtime.id());
+        state.namespaces.push(Namespace {
+            number,
+            identity: first.clone(),
+            object: object.digest.clone(),
+        });
+        Ok(Self {
+            object,
+            pins,
+            tables,
+            state,
+            runtime,
+        })
+    }
+
+    /// Whether other conntrack settings can come into force on these tables.
+    ///
+    /// # Errors
+    /// [`SessionError::Allowance`], [`SessionError::Accounting`].
+    pub fn check_conntrack(&self, wanted: Conntrack) -> Result<(), SessionError> {
+        let sizes = sizes_of(&self.runtime);
+        if wanted.accounting != sizes.accounting {
+            return Err(SessionError::Accounting {
+                wanted: wanted.accounting,
+                made: sizes.accounting,
+            });
+        }
+        if wanted.allowance > sizes.capacity() {
+            return Err(SessionError::Allowance {
+                wanted: wanted.allowance,
+                made: sizes.capacity(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Puts the limits of a policy into force: allowance, and what of it nobody has reserved.
+    ///
+    /// # Errors
+    /// See [`TableError`].
+    pub fn set_limits(&mut self, compiled: &Compiled) -> Result<(), TableError> {
+        let reserved = compiled
+            .interfaces
+            .iter()
+            .fold(0_u32, |sum, one| sum.saturating_add(one.reserve));
+        self.runtime.allowance = compiled.allowance;
+        self.runtime.shared = compiled.allowance.saturating_sub(reserved);
+        self.runtime.unassured = unassured(compiled.allowance);
+        self.tables.runtime.set(&0, &self.runtime)
+    }
+
+    /// The conntrack program, of whichever namespace: all share the tables.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn control(&self) -> Result<Control, ControlError> {
+        let number = self.state.namespaces.first().map_or(1, |one| one.number);
+        Control::open(&self.pins.programs(number).join(PROGRAM_CT_CONTROL))
+    }
+
+    /// The number of a namespace, its programs loaded from the embedded object. Programs of another
+    /// object are replaced behind the links in use, without a gap.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub fn namespace(&mut self, lock: &Lock, which: &NetnsIdentity) -> Result<u32, SessionError> {
+        let known = self
+            .state
+            .namespaces
+            .iter()
+            .position(|one| one.identity.is(which));
+        if let Some(place) = known {
+            let number = self.state.namespaces[place].number;
+            if self.state.namespaces[place].object != self.object.digest {
+                self.load_programs(number)?;
+                self.state.namespaces[place].object = self.object.digest.clone();
+                self.control()?.arm()?;
+            }
+            self.state.namespaces[place].identity = which.clone();
+            lock.write(&self.state)?;
+            return Ok(number);
+        }
+        let number = self.state.give_namespace();
+        self.load_programs(number)?;
+        self.state.namespaces.push(Namespace {
+            number,
+            identity: which.clone(),
+            object: self.object.digest.clone(),
+        });
+        lock.write(&self.state)?;
+        Ok(number)
+    }
+
+    /// Opens the programs of a namespace.
+    ///
+    /// # Errors
+    /// See [`ProgramsError`].
+    pub fn programs(&self, number: u32) -> Result<ProgramSet, ProgramsError> {
+        programs::open(&self.pins, number)
+    }
+
+    fn load_programs(&self, number: u32) -> Result<(), SessionError> {
+        let sizes = sizes_of(&self.runtime);
+        let mut set = programs::load(&self.pins, &self.object, sizes, number)?;
+        for one in &self.state.interfaces {
+            if one.namespace == number {
+                attach::update(&self.pins, &mut set, one.id, one.hook)?;
+            }
+        }
+        Ok(programs::publish(&self.pins, number)?)
+    }
+}
+
+/// The record of what is fixed, once a first load has been completed.
+///
+/// # Errors
+/// See [`TableError`].
+pub fn fixed(pins: &Pins) -> Result<Option<Runtime>, TableError> {
+    let pin = pins.map(sg_common::abi::map::RUNTIME);
+    if !pin.exists() {
+        return Ok(None);
+    }
+    let table = crate::table::Table::<u32, Runtime>::open(&pin)?;
+    Ok(table.get(&0)?.filter(|runtime| runtime.hz != 0))
+}
+
+fn sizes_of(runtime: &Runtime) -> Sizes {
+    Sizes {
+        buckets: runtime.buckets[0],
+        accounting: runtime.accounting != 0,
+    }
+}
+
+fn unassured(allowance: u32) -> u32 {
+    let share = u64::from(allowance) * u64::from(CT_UNASSURED_PERCENT) / 100;
+    u32::try_from(share).unwrap_or(u32::MAX).max(1)
+}
+
+/// Words nobody can guess, so that nobody can make flows that share a bucket.
+fn seed() -> [u32; 12] {
+    let mut bytes = [0_u8; 48];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(read) => filled += read,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => panic!("getrandom(2) fails only for wrong arguments: {error}"),
+        }
+    }
+    let mut words = bytes.chunks_exact(4);
+    std::array::from_fn(|_| {
+        let word = words.next().expect("48 bytes are twelve words");
+        u32::from_ne_bytes(word.try_into().expect("chunks of four"))
+    })
+}

@@ -1,0 +1,243 @@
+//! What is enforced where, and what stands in the way.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    apply::ahead,
+    attach::{self, AttachError, EGRESS, INGRESS},
+    bpf::TcxHook,
+    link::Link,
+    model::Orientation,
+    netns::Netns,
+    programs::{self, ProgramsError},
+    session::Context,
+    shape::Object,
+    state::{Attached, HookInForce},
+    view::{View, ViewError},
+};
+
+/// What is enforced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Generation in force; 0 if nothing is enforced.
+    pub generation: u32,
+    /// Tracked flows that fit.
+    pub allowance: u32,
+    /// Packets and bytes are kept per flow.
+    pub accounting: bool,
+    /// Directory of the pins.
+    pub pins: String,
+    /// Attached interfaces.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// What is wrong or worth knowing about the whole.
+    pub warnings: Vec<String>,
+}
+
+/// One attached interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Name in the definition.
+    pub name: String,
+    /// Device.
+    pub device: String,
+    /// Path of its network namespace; `None`: the one sgctl ran in.
+    pub netns: Option<String>,
+    /// Index of the device in its namespace.
+    pub ifindex: u32,
+    /// Our id.
+    pub id: u32,
+    /// Which side it is.
+    pub orientation: Orientation,
+    /// Ingress hook in force.
+    pub hook: HookInForce,
+    /// Why this hook.
+    pub why: String,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// The definition in force names it no longer; it keeps its last policy.
+    pub orphan: bool,
+    /// Both links sit on the device and run our programs.
+    pub enforced: bool,
+    /// What is wrong or worth knowing.
+    pub warnings: Vec<String>,
+}
+
+impl Status {
+    /// Whether something is enforced, and everything that should be is.
+    pub fn is_enforced(&self) -> bool {
+        !self.interfaces.is_empty() && self.interfaces.iter().all(|one| one.enforced)
+    }
+}
+
+/// Reads what is enforced. Nothing enforced is an answer, not an error.
+///
+/// # Errors
+/// See [`ViewError`].
+pub fn read(context: &Context) -> Result<Status, ViewError> {
+    let view = match View::open(context) {
+        Ok(view) => view,
+        Err(ViewError::Nothing) => return Ok(nothing(context)),
+        Err(error) => return Err(error),
+    };
+    let mut warnings = Vec::new();
+    if let Ok(object) = Object::embedded() {
+        let other = view
+            .state
+            .namespaces
+            .iter()
+            .any(|one| one.object != object.digest);
+        if other {
+            warnings.push(
+                "programs of another build are in force; `sgctl apply` replaces them".to_owned(),
+            );
+        }
+    }
+    let generation = view.tables.generation()?;
+    if generation != view.state.generation {
+        warnings.push(format!(
+            "generation {generation} is in force, but the last one applied was {}: an apply was cut short, or the maps were changed by somebody else; apply again",
+            view.state.generation
+        ));
+    }
+    Ok(Status {
+        generation,
+        allowance: view.runtime.allowance,
+        accounting: view.runtime.accounting != 0,
+        pins: view.pins.root().display().to_string(),
+        interfaces: view
+            .state
+            .interfaces
+            .iter()
+            .map(|one| interface(&view, one))
+            .collect(),
+        warnings,
+    })
+}
+
+fn nothing(context: &Context) -> Status {
+    Status {
+        generation: 0,
+        allowance: 0,
+        accounting: false,
+        pins: context.bpffs.display().to_string(),
+        interfaces: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+fn interface(view: &View, one: &Attached) -> InterfaceStatus {
+    let namespace = view.state.namespace(one.namespace);
+    let resolved = view.state.resolved.interfaces.get(&one.name);
+    let mut warnings = Vec::new();
+    let enforced = match links(view, one) {
+        Ok(None) => true,
+        Ok(Some(wrong)) => {
+            warnings.push(wrong);
+            false
+        }
+        Err(error) => {
+            warnings.push(chain(&error));
+            false
+        }
+    };
+    if enforced && let Some(namespace) = namespace {
+        match Netns::reopen(&namespace.identity) {
+            Ok(netns) => match netns.run(|| chains(view, one)) {
+                Ok(Ok(found)) => warnings.extend(found),
+                Ok(Err(error)) => warnings.push(error),
+                Err(error) => warnings.push(chain(&error)),
+            },
+            Err(error) => warnings.push(format!(
+                "{}; it is enforced there, but its chain cannot be examined",
+                chain(&error)
+            )),
+        }
+    }
+    InterfaceStatus {
+        name: one.name.clone(),
+        device: one.device.clone(),
+        netns: namespace
+            .and_then(|namespace| namespace.identity.path.as_ref())
+            .map(|path| path.display().to_string()),
+        ifindex: one.ifindex,
+        id: one.id,
+        orientation: one.orientation,
+        hook: one.hook,
+        why: one.why.clone(),
+        groups: resolved.map_or_else(Vec::new, |interface| {
+            interface
+                .groups
+                .iter()
+                .map(|group| group.name.clone())
+                .collect()
+        }),
+        orphan: resolved.is_some_and(|interface| interface.orphan),
+        enforced,
+        warnings,
+    }
+}
+
+/// What is wrong with an interface's links, if anything.
+fn links(view: &View, one: &Attached) -> Result<Option<String>, StatusError> {
+    let set = programs::open(&view.pins, one.namespace)?;
+    let ingress = match one.hook {
+        HookInForce::Tc => set.ingress_id()?,
+        HookInForce::Xdp | HookInForce::XdpGeneric => set.xdp_id()?,
+    };
+    for (direction, program) in [(INGRESS, ingress), (EGRESS, set.egress_id()?)] {
+        let wrong = match attach::details(&view.pins.link(one.id, direction))? {
+            None => "is not attached: its pin is gone",
+            Some(found) if found.ifindex == 0 => "is not attached: the device is gone",
+            Some(found) if found.ifindex != one.ifindex => "is attached to another device",
+            Some(found) if found.program_id != program => {
+                "runs another program than the one pinned"
+            }
+            Some(_) => continue,
+        };
+        return Ok(Some(format!("{direction} {wrong}; apply again")));
+    }
+    Ok(None)
+}
+
+/// Who stands before us; runs in the interface's namespace.
+fn chains(view: &View, one: &Attached) -> Result<Vec<String>, String> {
+    let set = programs::open(&view.pins, one.namespace).map_err(|error| chain(&error))?;
+    let link = Link::read(&one.device).map_err(|error| chain(&error))?;
+    if link.ifindex != one.ifindex {
+        return Ok(vec![format!(
+            "the device is called otherwise now: {} is another one",
+            one.device
+        )]);
+    }
+    let mut hooks = vec![(set.egress_id(), TcxHook::Egress)];
+    if one.hook == HookInForce::Tc {
+        hooks.push((set.ingress_id(), TcxHook::Ingress));
+    }
+    let mut warnings: Vec<String> = link.caution().into_iter().collect();
+    for (ours, hook) in hooks {
+        let ours = ours.map_err(|error| chain(&error))?;
+        let found = attach::ahead_of(ours, &link, hook).map_err(|error| chain(&error))?;
+        warnings.extend(ahead(&link.name, hook, found));
+    }
+    Ok(warnings)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StatusError {
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

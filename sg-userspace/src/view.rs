@@ -1,0 +1,152 @@
+//! What is pinned, opened for reading only: no lock, no object needed.
+
+use std::path::PathBuf;
+
+use sg_common::{
+    abi::{MAX_INTERFACES, PROGRAM_CT_CONTROL},
+    layout::{Interface, Runtime},
+};
+
+use crate::{
+    control::{Control, ControlError},
+    pin::{PinError, Pins},
+    session::{self, Context},
+    state::{Attached, State, StateError},
+    table::TableError,
+    tables::Tables,
+};
+
+/// An enforcer at work.
+#[derive(Debug)]
+pub struct View {
+    /// Where it is pinned.
+    pub pins: Pins,
+    /// Its maps.
+    pub tables: Tables,
+    /// What is remembered about it.
+    pub state: State,
+    /// What is fixed while attached.
+    pub runtime: Runtime,
+}
+
+/// Why it cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ViewError {
+    /// The pins are not to be trusted.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// The state cannot be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A map cannot be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The conntrack program cannot be run.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Enforcement is pinned that the state does not describe.
+    #[error(
+        "{} holds an enforcer that the state in {} does not describe; name the right --state-dir",
+        pins.display(),
+        state.display()
+    )]
+    Strange {
+        /// Where the pins are.
+        pins: PathBuf,
+        /// Where the state is.
+        state: PathBuf,
+    },
+    /// Nothing is enforced.
+    #[error("nothing is enforced here; `sgctl apply FILE` starts it")]
+    Nothing,
+    /// Nothing of that name is attached.
+    #[error("no attached interface is called {name}; attached: {attached}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        attached: String,
+    },
+}
+
+impl View {
+    /// Opens what is in force.
+    ///
+    /// # Errors
+    /// [`ViewError::Nothing`] if nothing is; otherwise see [`ViewError`].
+    pub fn open(context: &Context) -> Result<Self, ViewError> {
+        let pins = Pins::new(&context.bpffs);
+        pins.check()?;
+        let runtime = session::fixed(&pins)?.ok_or(ViewError::Nothing)?;
+        let tables = Tables::open(&pins)?;
+        let state = State::read(&context.state_dir)?;
+        match state.filter(|state| state.runtime == tables.runtime.id()) {
+            Some(state) => Ok(Self {
+                pins,
+                tables,
+                state,
+                runtime,
+            }),
+            None => Err(ViewError::Strange {
+                pins: pins.root().to_owned(),
+                state: context.state_dir.clone(),
+            }),
+        }
+    }
+
+    /// Attached interfaces, or the one called `name` in the definition or by its device.
+    ///
+    /// # Errors
+    /// [`ViewError::Unknown`].
+    pub fn interfaces(&self, name: Option<&str>) -> Result<Vec<&Attached>, ViewError> {
+        let Some(name) = name else {
+            return Ok(self.state.interfaces.iter().collect());
+        };
+        match self.state.find(name) {
+            Some(one) => Ok(vec![one]),
+            None => {
+                let names: Vec<&str> = self
+                    .state
+                    .interfaces
+                    .iter()
+                    .map(|one| one.name.as_str())
+                    .collect();
+                Err(ViewError::Unknown {
+                    name: name.to_owned(),
+                    attached: if names.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        names.join(", ")
+                    },
+                })
+            }
+        }
+    }
+
+    /// The record of an interface in the generation in force.
+    ///
+    /// # Errors
+    /// See [`TableError`].
+    pub fn record(&self, id: u32) -> Result<Interface, TableError> {
+        let bank = self.tables.generation()? & 1;
+        let found = self.tables.interfaces.get(&(bank * MAX_INTERFACES + id))?;
+        Ok(found.unwrap_or(Interface::ZERO))
+    }
+
+    /// Low 31 bits of jiffies.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn now(&self) -> Result<u32, ControlError> {
+        let number = self.state.namespaces.first().map_or(1, |one| one.number);
+        Control::open(&self.pins.programs(number).join(PROGRAM_CT_CONTROL))?.clock()
+    }
+}
+
+/// Jiffies from `then` to `now`, of which only the low 31 bits are known; a moment that lies a
+/// little ahead counts as now.
+pub(crate) fn age(now: u32, then: u32) -> u32 {
+    let age = now.wrapping_sub(then) & 0x7fff_ffff;
+    if age < 1 << 30 { age } else { 0 }
+}
