@@ -172,7 +172,12 @@ fn build_linker(compiler: &Compiler) -> Result<Linker> {
     let package = |llvm: u32| format!("llvm-{llvm}-dev");
     let llvm = linker::buildable(compiler.llvm)
         .find(|&llvm| debian::is_installed(&package(llvm)) || debian::is_offered(&package(llvm)))
-        .with_context(|| format!("apt offers no LLVM from {} on that it needs", compiler.llvm))?;
+        .with_context(|| {
+            format!(
+                "it takes LLVM {} or later, which apt does not offer",
+                compiler.llvm
+            )
+        })?;
     let package = package(llvm);
     if !debian::is_installed(&package) {
         debian::install(&[&package], "building bpf-linker")?;
@@ -181,7 +186,7 @@ fn build_linker(compiler: &Compiler) -> Result<Linker> {
 }
 
 fn install_compiler() -> Result<()> {
-    println!("there is no compiler here that can build the eBPF object");
+    println!("no compiler of this machine can build the eBPF object");
     if !debian::is_here() {
         bail!("no apt to install one by; {BY_HAND}");
     }
