@@ -76,10 +76,7 @@ pub(super) fn union(
     let mut merged = Vec::with_capacity(a.len() + b.len());
     let (mut a, mut b) = (a.iter().copied(), b.iter().copied());
     let (mut next_a, mut next_b) = (a.next(), b.next());
-    loop {
-        let (Some(x), Some(y)) = (next_a, next_b) else {
-            break;
-        };
+    while let (Some(x), Some(y)) = (next_a, next_b) {
         if x.high < y.low {
             push(&mut merged, x);
             next_a = a.next();

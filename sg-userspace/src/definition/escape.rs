@@ -53,7 +53,7 @@ pub(super) fn quote(text: &str) -> String {
 }
 
 /// Control characters; line and paragraph separators; zero-width and bidirectional controls.
-fn is_hostile(character: char) -> bool {
+pub(super) fn is_hostile(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

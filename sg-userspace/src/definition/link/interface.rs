@@ -98,15 +98,16 @@ impl<'d> Linker<'d, '_> {
         };
         let reserve = settings.reserve;
         let own = settings.allowance.unwrap_or(host);
-        *reserved += u64::from(reserve);
         let message = if reserve > own {
             format!("reserve {reserve} is more than the interface's allowance of {own}")
-        } else if *reserved > u64::from(host) {
+        } else {
+            *reserved += u64::from(reserve);
+            if *reserved <= u64::from(host) {
+                return;
+            }
             format!(
                 "with this, interfaces reserve {reserved} flows: more than the host's allowance of {host}"
             )
-        } else {
-            return;
         };
         self.findings
             .error("InvalidParameterValue", at, message)

@@ -134,12 +134,6 @@ impl<'d> Linker<'d, '_> {
     fn prefix_lists(&mut self) -> BTreeMap<String, Vec<IpNet>> {
         let mut lists = BTreeMap::new();
         for list in self.files().flat_map(|file| &file.prefix_lists) {
-            if list.entries.is_empty() && !self.findings.is_broken() {
-                let message = format!("prefix list {} is empty", quote(&list.name.value));
-                self.findings
-                    .warning("empty", list.name.at, message)
-                    .help("rules that refer to it allow nothing");
-            }
             let entries = self.distinct(&list.entries, "duplicate-entry");
             lists.insert(list.name.value.clone(), entries);
         }
@@ -152,7 +146,7 @@ impl<'d> Linker<'d, '_> {
         for table in self.files().flat_map(|file| &file.members) {
             let group = &table.group;
             if let Some(first) = places.insert(&group.value, group.at) {
-                self.defined_twice("duplicate-name", "members of", group, first);
+                self.defined_twice("duplicate-name", "members table", group, first);
             }
             self.check_group(group);
             let addresses = self.distinct(&table.addresses, "duplicate-entry");

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use sg_common::verdict::Direction;
 
 use super::super::escape::quote;
-use super::super::tree::{At, Entry, Group};
+use super::super::tree::{At, Entry, Group, Quotas};
 use super::Linker;
 use crate::model::Peer;
 
@@ -22,9 +22,6 @@ const GROUPS: usize = 2500;
 const ENTRIES: usize = 1000;
 /// Prefix lists of a Region (fact 2.10).
 const LISTS: usize = 100;
-
-const HELP: &str =
-    "AWS would refuse this; it is enforced all the same unless `[defaults] quotas = \"aws\"`";
 
 /// Entries of a prefix list by family: IPv4, IPv6.
 type Weights<'d> = HashMap<&'d str, [usize; 2]>;
@@ -58,11 +55,11 @@ impl<'d> Linker<'d, '_> {
                     "{} entries in a prefix list; AWS allows {ENTRIES}",
                     list.entries.len()
                 );
-                self.exceeded("PrefixListMaxEntriesExceeded", list.name.at, message);
+                self.exceeded("prefix-list-entries", list.name.at, message);
             }
             if number == LISTS + 1 {
                 let message = format!("more than {LISTS} prefix lists");
-                self.exceeded("PrefixListLimitExceeded", list.name.at, message);
+                self.exceeded("prefix-lists", list.name.at, message);
             }
         }
         weights
@@ -124,7 +121,11 @@ impl<'d> Linker<'d, '_> {
 
     fn exceeded(&mut self, code: &'static str, at: At, message: String) {
         let severity = self.quota_severity();
-        self.findings.add(severity, code, at, message).help(HELP);
+        let help = match self.quotas {
+            Quotas::Warn => "AWS would refuse this by default; here it is enforced all the same",
+            Quotas::Aws => "without `[defaults] quotas = \"aws\"` this is a warning",
+        };
+        self.findings.add(severity, code, at, message).help(help);
     }
 }
 

@@ -83,7 +83,7 @@ impl Parser<'_> {
     /// `services`.
     pub(super) fn services(&mut self, value: Value<'_>) -> Vec<Located<IpAddr>> {
         let mut services = Vec::new();
-        for element in self.array(value) {
+        for element in self.array(value).into_iter().flatten() {
             let Some(address) = self.address(element) else {
                 continue;
             };

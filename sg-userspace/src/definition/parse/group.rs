@@ -58,7 +58,7 @@ impl Parser<'_> {
 
     fn entries(&mut self, value: Value<'_>) -> Vec<Entry> {
         let mut entries = Vec::new();
-        for element in self.array(value) {
+        for element in self.array(value).into_iter().flatten() {
             if let DeValue::Table(table) = element.inner {
                 let table = Table::new(table, element.at, "the rule");
                 entries.push(self.entry(table));
@@ -185,8 +185,9 @@ impl Parser<'_> {
 
     fn ports(&mut self, parts: &Parts<'_>, entry: At) -> Vec<Located<Ports>> {
         let Some(value) = parts.ports else {
-            self.invalid(entry, "a rule of tcp or udp needs `ports`")
-                .help("ports = 443, ports = \"8000-8100\", or a list of these; every port is \"0-65535\"");
+            if self.lacks(entry, &["ports"]) {
+                self.invalid(entry, "a rule of tcp or udp needs `ports`").help("ports = 443, ports = \"8000-8100\", or a list of these; every port is \"0-65535\"");
+            }
             return Vec::new();
         };
         let elements = self.one_or_many(value);
@@ -245,12 +246,11 @@ impl Parser<'_> {
                     .help("give the type the code belongs to");
                 return None;
             }
-            if required {
+            if required && self.lacks(entry, &["type"]) {
                 self.invalid(entry, "a rule of icmp needs `type`")
                     .help("type = 8 is echo request, type = -1 every type");
-                return None;
             }
-            return Some(Icmp::Any);
+            return (!required).then_some(Icmp::Any);
         };
         let kind = self.integer(kind, -1..=255)?.value;
         let code = match parts.code {
@@ -299,11 +299,13 @@ impl Parser<'_> {
     fn peers(&mut self, given: &[(&str, Value<'_>)], table: Table<'_>) -> Vec<Located<Peer>> {
         const HELP: &str = "exactly one of `cidr`, `prefix_list` and `group`; everywhere is cidr = [\"0.0.0.0/0\", \"::/0\"]";
         let [(kind, value)] = *given else {
-            if given.is_empty() {
-                self.require(&table, "cidr", HELP);
-            } else {
-                let at = given[1].1.at;
-                self.invalid(at, "a rule has one kind of peer").help(HELP);
+            if let Some((_, second)) = given.get(1) {
+                self.invalid(second.at, "a rule has one kind of peer")
+                    .help(HELP);
+            } else if self.lacks(table.at, &["cidr", "prefix_list", "group"]) {
+                self.findings
+                    .error("missing-key", table.at, "the rule has no peer")
+                    .help(HELP);
             }
             return Vec::new();
         };

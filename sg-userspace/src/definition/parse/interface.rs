@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use sg_common::layout::{TIMEOUT_DEFAULTS, Timeout};
 
-use super::super::escape::quote;
+use super::super::escape::{is_hostile, quote};
 use super::super::tree::{Interface, Located};
 use super::value::{Parser, Table, Value};
 use crate::model::{Hook, IcmpErrors, InterfaceSettings, Orientation, Track};
@@ -39,11 +39,6 @@ const NITRO_V6_TCP_ESTABLISHED: u32 = 350;
 
 impl Parser<'_> {
     pub(super) fn interface(&mut self, name: Located<String>, table: Table<'_>) -> Interface {
-        self.require(
-            &table,
-            "groups",
-            "name its groups; `groups = []` denies all",
-        );
         let mut interface = Interface {
             groups: None,
             addresses: None,
@@ -57,13 +52,12 @@ impl Parser<'_> {
             match key {
                 "groups" => interface.groups = self.group_names(value),
                 "addresses" => {
-                    let elements = self.array(value);
-                    let addresses = elements.into_iter();
-                    interface.addresses = Some(
-                        addresses
-                            .filter_map(|element| self.unicast_address(element))
-                            .collect(),
-                    );
+                    if let Some(elements) = self.array(value) {
+                        let addresses = elements.into_iter();
+                        let addresses =
+                            addresses.filter_map(|element| self.unicast_address(element));
+                        interface.addresses = Some(addresses.collect());
+                    }
                 }
                 "device" => {
                     if let Some(device) = self.string(value) {
@@ -87,6 +81,11 @@ impl Parser<'_> {
                 _ => self.setting(key, value, &mut interface.settings),
             }
         }
+        self.require(
+            &table,
+            "groups",
+            "name its groups; `groups = []` denies all",
+        );
         if self.check_device(&interface.device) {
             interface.settings.device = interface.device.value.clone();
         }
@@ -94,11 +93,7 @@ impl Parser<'_> {
     }
 
     fn group_names(&mut self, value: Value<'_>) -> Option<Located<Vec<Located<String>>>> {
-        let toml::de::DeValue::Array(_) = value.inner else {
-            return self.wrong_type(value, "an array of group names");
-        };
-        let elements = self.array(value);
-        let names = elements.into_iter().filter_map(|element| {
+        let names = self.array(value)?.into_iter().filter_map(|element| {
             self.string(element).map(|name| Located {
                 value: name.value.to_string(),
                 at: name.at,
@@ -166,8 +161,8 @@ impl Parser<'_> {
             Some("is empty")
         } else if netns.len() > NETNS {
             Some("is too long")
-        } else if netns.contains(char::is_control) {
-            Some("contains a control character")
+        } else if netns.contains(is_hostile) {
+            Some("contains a character that cannot be seen")
         } else if !is_path && (netns.contains('/') || netns == "." || netns == "..") {
             Some("is neither a name nor an absolute path")
         } else {
@@ -189,7 +184,7 @@ impl Parser<'_> {
         let name = device.value.as_str();
         let fits = (1..=DEVICE).contains(&name.len());
         let plain =
-            !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+            !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || is_hostile(c));
         if fits && plain && name != "." && name != ".." {
             return true;
         }

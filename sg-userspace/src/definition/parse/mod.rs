@@ -41,7 +41,7 @@ fn parse_file(file: u32, source: &Source, findings: &mut Findings) -> File {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     syntax_errors(file, source, &errors, findings);
     let root = Table::new(document.get_ref(), located(file, 0..0), "the file");
-    Parser { file, findings }.root(root)
+    Parser::new(file, findings).root(root)
 }
 
 /// One error a line is enough; and where something is never closed, all that follows is swallowed
@@ -71,12 +71,20 @@ fn syntax_errors(file: u32, source: &Source, errors: &[toml::de::Error], finding
             continue;
         }
         reported = line;
-        let finding = findings.error(SYNTAX, at, message);
         if swallowed {
-            finding.help("a `[` or `{` before this is not closed");
+            // What is amiss shows where the next thing begins; only an end of its own names it.
+            let message = if message.starts_with("unclosed") {
+                message
+            } else {
+                "this cannot stand inside an array or inline table"
+            };
+            findings
+                .error(SYNTAX, at, message)
+                .help("a `[` or `{` before this is not closed");
             findings.lines_are_broken(file, line..=usize::MAX);
             return;
         }
+        findings.error(SYNTAX, at, message);
         findings.lines_are_broken(file, line..=line);
     }
 }
@@ -168,27 +176,34 @@ impl Parser<'_> {
 
     fn prefix_list(&mut self, name: Located<String>, table: Table<'_>) -> PrefixList {
         let mut entries = Vec::new();
+        for (_, value) in self.keys(&table, &["entries"]) {
+            let elements = self.array(value);
+            if elements.as_ref().is_some_and(Vec::is_empty) {
+                let message = format!("prefix list {} is empty", quote(&name.value));
+                self.findings
+                    .warning("empty", name.at, message)
+                    .help("rules that refer to it allow nothing");
+            }
+            for entry in elements.into_iter().flatten() {
+                entries.extend(self.cidr(entry));
+            }
+        }
         self.require(
             &table,
             "entries",
             "`entries = []` is a list that matches nothing",
         );
-        for (_, value) in self.keys(&table, &["entries"]) {
-            for entry in self.array(value) {
-                entries.extend(self.cidr(entry));
-            }
-        }
         PrefixList { name, entries }
     }
 
     fn members(&mut self, group: Located<String>, table: Table<'_>) -> Members {
         let mut addresses = Vec::new();
-        self.require(&table, "addresses", "list the members' addresses");
         for (_, value) in self.keys(&table, &["addresses"]) {
-            for entry in self.array(value) {
+            for entry in self.array(value).into_iter().flatten() {
                 addresses.extend(self.unicast_address(entry));
             }
         }
+        self.require(&table, "addresses", "list the members' addresses");
         Members { group, addresses }
     }
 }

@@ -17,6 +17,8 @@ const ALIKE: f64 = 0.8;
 pub(super) struct Parser<'f> {
     pub(super) file: u32,
     pub(super) findings: &'f mut Findings,
+    /// Known keys that unknown ones in a table were probably meant to be.
+    misspelt: Vec<(At, &'static str)>,
 }
 
 /// A value and its key.
@@ -48,7 +50,15 @@ impl<'a> Table<'a> {
     }
 }
 
-impl Parser<'_> {
+impl<'f> Parser<'f> {
+    pub(super) fn new(file: u32, findings: &'f mut Findings) -> Self {
+        Self {
+            file,
+            findings,
+            misspelt: Vec::new(),
+        }
+    }
+
     /// The values of known keys, as they are sorted; unknown ones are errors.
     pub(super) fn keys<'a>(
         &mut self,
@@ -64,8 +74,10 @@ impl Parser<'_> {
             }
             let at = located(self.file, key.span());
             let message = format!("unknown key {} in {}", quote(text), table.what);
+            let near = nearest(text, known.iter().copied());
+            self.misspelt.extend(near.map(|key| (table.at, key)));
             let finding = self.findings.error("unknown-key", at, message);
-            finding.help(match nearest(text, known.iter().copied()) {
+            finding.help(match near {
                 Some(known) => format!("did you mean `{known}`?"),
                 None => format!("known keys: {}", known.join(", ")),
             });
@@ -73,9 +85,16 @@ impl Parser<'_> {
         values
     }
 
-    /// Finds fault with a table that lacks a key.
+    /// Whether the lack of these keys in a table says more than that one of them is misspelt, or
+    /// that the file is not whole. To be asked after [`Self::keys`].
+    pub(super) fn lacks(&self, table: At, keys: &[&str]) -> bool {
+        let misspelt = |(at, key): &(At, &str)| *at == table && keys.contains(key);
+        !self.findings.is_broken() && !self.misspelt.iter().any(misspelt)
+    }
+
+    /// Finds fault with a table that lacks a key. To be called after [`Self::keys`].
     pub(super) fn require(&mut self, table: &Table<'_>, key: &str, help: &str) {
-        if !table.has(key) && !self.findings.is_broken() {
+        if !table.has(key) && self.lacks(table.at, &[key]) {
             let message = format!("{} has no `{key}`", table.what);
             self.findings
                 .error("missing-key", table.at, message)
@@ -89,9 +108,11 @@ impl Parser<'_> {
         value: Value<'a>,
         mut parse: impl FnMut(&mut Self, Located<String>, Table<'a>) -> T,
     ) -> Vec<T> {
-        let Some(tables) = self.table(value) else {
+        let DeValue::Table(tables) = value.inner else {
+            self.wrong_type::<()>(value, &format!("tables `[{}.NAME]`", value.key));
             return Vec::new();
         };
+        let tables = Table::new(tables, value.at, value.key);
         let mut parsed = Vec::with_capacity(tables.inner.len());
         for (key, value) in tables.inner {
             let name = Located {
@@ -129,20 +150,19 @@ impl Parser<'_> {
     }
 
     /// The elements of an array.
-    pub(super) fn array<'a>(&mut self, value: Value<'a>) -> Vec<Value<'a>> {
-        match value.inner {
-            DeValue::Array(array) => array
-                .iter()
-                .map(|element| self.value(value.key, element))
-                .collect(),
-            _ => self.wrong_type(value, "an array").unwrap_or_default(),
-        }
+    pub(super) fn array<'a>(&mut self, value: Value<'a>) -> Option<Vec<Value<'a>>> {
+        let DeValue::Array(array) = value.inner else {
+            return self.wrong_type(value, "an array");
+        };
+        let elements = array.iter();
+        let elements = elements.map(|element| self.value(value.key, element));
+        Some(elements.collect())
     }
 
     /// The elements of an array, or the value itself.
     pub(super) fn one_or_many<'a>(&mut self, value: Value<'a>) -> Vec<Value<'a>> {
         match value.inner {
-            DeValue::Array(_) => self.array(value),
+            DeValue::Array(_) => self.array(value).unwrap_or_default(),
             _ => vec![value],
         }
     }

@@ -1,0 +1,132 @@
+//! `sgctl check` on good and bad definitions: what it prints and answers, compared with a file.
+//!
+//! Each `*.toml` and each directory in `tests/definition` is one case, and the `*.txt` of its name
+//! what is expected. `SG_BLESS=1` writes the files anew. A case whose name ends in `-json` is run
+//! with `--json`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/definition")
+}
+
+/// Exit code, standard output and standard error of `sgctl check`.
+fn run(directory: &Path, arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_sgctl"))
+        .arg("check")
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .expect("sgctl starts");
+    let text = |bytes| String::from_utf8(bytes).expect("sgctl prints text");
+    let code = output.status.code().expect("sgctl ends by itself");
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    format!("exit {code}\n--- stdout\n{stdout}--- stderr\n{stderr}")
+}
+
+fn names() -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory())
+        .expect("the cases are there")
+        .map(|entry| entry.expect("the cases can be listed").path())
+        .filter(|path| path.is_dir() || path.extension().is_some_and(|kind| kind == "toml"))
+        .map(|path| {
+            path.file_name()
+                .expect("a case has a name")
+                .to_string_lossy()
+                .into()
+        })
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn answers_are_as_expected() {
+    let bless = env::var_os("SG_BLESS").is_some();
+    let mut differing = Vec::new();
+    let names = names();
+    assert!(names.len() >= 20, "{names:?}");
+    for name in names {
+        let stem = name.strip_suffix(".toml").unwrap_or(&name);
+        let mut arguments = vec![name.as_str()];
+        if stem.ends_with("-json") {
+            arguments.push("--json");
+        }
+        let found = run(&directory(), &arguments);
+        let file = directory().join(format!("{stem}.txt"));
+        if bless {
+            fs::write(&file, &found).expect("the expected answer can be written");
+        } else if fs::read_to_string(&file).unwrap_or_default() != found {
+            differing.push(format!("{name}:\n{found}"));
+        }
+    }
+    assert!(
+        differing.is_empty(),
+        "not as in the *.txt beside it (SG_BLESS=1 takes it over):\n{}",
+        differing.join("\n")
+    );
+}
+
+#[test]
+fn every_expected_answer_has_its_case() {
+    for entry in fs::read_dir(directory()).expect("the cases are there") {
+        let path = entry.expect("the cases can be listed").path();
+        if path.extension().is_some_and(|kind| kind == "txt") {
+            let case = path.with_extension("toml").exists() || path.with_extension("").is_dir();
+            assert!(case, "{} belongs to nothing", path.display());
+        }
+    }
+}
+
+#[test]
+fn examples_are_without_fault() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    for entry in fs::read_dir(&examples).expect("examples are there") {
+        let path = entry.expect("examples can be listed").path();
+        let answer = run(&examples, &[&path.to_string_lossy()]);
+        assert!(
+            answer.starts_with("exit 0\n"),
+            "{}: {answer}",
+            path.display()
+        );
+        assert!(
+            answer.ends_with("--- stderr\n"),
+            "{}: {answer}",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_told_from_what_is_wrong() {
+    let answer = run(&directory(), &["no-such-file.toml"]);
+    assert!(answer.starts_with("exit 2\n"), "{answer}");
+    assert!(
+        answer.contains("no-such-file.toml: No such file or directory"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_pointed_at() {
+    let rule = |host: u32| {
+        let address = std::net::Ipv4Addr::from(0x0a00_0000 + host);
+        format!("  {{ protocol = \"tcp\", ports = 80, cidr = \"{address}/32\" }},\n")
+    };
+    let rules: String = (0..65_536).map(rule).collect();
+    let text = format!(
+        "[groups.g]\negress = []\ningress = [\n{rules}]\n[interfaces.i]\ngroups = [\"g\"]\n"
+    );
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::write(directory.join("capacity.toml"), text).expect("the case can be written");
+    let answer = run(directory, &["capacity.toml"]);
+    assert!(answer.starts_with("exit 1\n"), "{answer}");
+    assert!(
+        answer.contains("error[capacity]: IPv4 ingress of interface `i` does not fit at rule sgr-"),
+        "{answer}"
+    );
+    assert!(answer.contains(": more than 65535 classes"), "{answer}");
+    assert!(answer.contains("--> capacity.toml:65539:3\n"), "{answer}");
+}
