@@ -186,14 +186,7 @@ fn does_not_fit(error: &CompileError, model: &Model, sources: &[Source]) -> Diag
         let origin = rule.origin.as_ref()?;
         let source = sources.iter().find(|source| source.name == origin.file)?;
         let line = source.line(origin.line as usize)?;
-        let indent = line.text.len() - line.text.trim_start().len();
-        Some(Place {
-            file: origin.file.to_string(),
-            line: line.line,
-            column: indent + 1,
-            width: line.text.trim().chars().count().max(1),
-            source_line: line.text.into(),
-        })
+        Some(Place::new(source, line.start, line.end))
     });
     Diagnostic {
         severity: Severity::Error,

@@ -62,10 +62,13 @@ pub struct Place {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// Characters concerned, at least 1 and not beyond the line.
+    /// Characters concerned: at least 1, not beyond the line, and no more than are shown.
     pub width: usize,
-    /// The line.
+    /// The line, cut around the place if it is long.
     pub source_line: String,
+    /// Characters of `source_line` before the place.
+    #[serde(skip)]
+    indent: usize,
 }
 
 /// A second place and its part.
@@ -81,17 +84,58 @@ pub struct Related {
 impl Place {
     /// The place of a byte range.
     pub fn new(source: &Source, start: usize, end: usize) -> Self {
+        Locator::default().place(0, source, start, end)
+    }
+}
+
+/// Finds places; those of one line in ascending order cost no more than one walk along it, however
+/// long it is.
+#[derive(Default)]
+pub(super) struct Locator {
+    file: u32,
+    line: usize,
+    offset: usize,
+    /// Characters before `offset`.
+    before: usize,
+}
+
+impl Locator {
+    /// The place of a byte range in the source of a number.
+    pub(super) fn place(&mut self, file: u32, source: &Source, start: usize, end: usize) -> Place {
         let position = source.position(start);
-        let offset = position.offset.min(position.text.len());
-        let (before, rest) = position.text.split_at(offset);
-        let length = end.saturating_sub(start).min(rest.len());
-        let concerned = &rest[..rest.floor_char_boundary(length)];
-        Self {
+        let text = position.text;
+        let offset = position.offset.min(text.len());
+        let known = (self.file, self.line) == (file, position.line) && self.offset <= offset;
+        let (from, before) = if known {
+            (self.offset, self.before)
+        } else {
+            (0, 0)
+        };
+        let before = before + text[from..offset].chars().count();
+        *self = Self {
+            file,
+            line: position.line,
+            offset,
+            before,
+        };
+        let (head, rest) = text.split_at(offset);
+        let shown_before = head.char_indices().rev().take(WINDOW);
+        let first = shown_before.last().map_or(offset, |(byte, _)| byte);
+        let (shown_after, cut) = match rest.char_indices().nth(WINDOW) {
+            Some((byte, _)) => (&rest[..byte], "…"),
+            None => (rest, ""),
+        };
+        let concerned = end.saturating_sub(start).min(shown_after.len());
+        let concerned = &shown_after[..shown_after.floor_char_boundary(concerned)];
+        let more = if first > 0 { "…" } else { "" };
+        let head = format!("{more}{}", &head[first..]);
+        Place {
             file: source.name.to_string(),
             line: position.line,
-            column: before.chars().count() + 1,
+            column: before + 1,
             width: concerned.chars().count().max(1),
-            source_line: position.text.into(),
+            indent: head.chars().count(),
+            source_line: format!("{head}{shown_after}{cut}"),
         }
     }
 }
@@ -150,37 +194,27 @@ impl Place {
         writeln!(out, "{:margin$} | {}", "", marked.trim_end())
     }
 
-    /// The line around the caret as it is shown; the caret's indent and width in it.
+    /// The line as it is shown; the caret's indent and width in it.
     fn excerpt(&self) -> (String, usize, usize) {
-        let caret = self.column - 1;
-        let first = caret.saturating_sub(WINDOW);
         let mut shown = String::new();
-        let mut indent = 0;
-        let mut end = 0;
-        if first > 0 {
-            shown.push('…');
-        }
-        let mut characters = self.source_line.chars().enumerate().skip(first);
-        for (index, character) in characters.by_ref().take(2 * WINDOW) {
-            if index == caret {
-                indent = shown.chars().count();
+        let (mut indent, mut end) = (None, None);
+        for (index, character) in self.source_line.chars().enumerate() {
+            // Escaped, a character is as long as its escape.
+            if index == self.indent {
+                indent = Some(shown.chars().count());
+            }
+            if index == self.indent + self.width {
+                end = Some(shown.chars().count());
             }
             match character {
                 '\t' => shown.push(' '),
                 other => push(&mut shown, other),
             }
-            if index < caret + self.width {
-                end = shown.chars().count();
-            }
         }
         let length = shown.chars().count();
-        if caret >= self.source_line.chars().count() {
-            (indent, end) = (length, length);
-        }
-        if characters.next().is_some() {
-            shown.push('…');
-        }
-        (shown, indent, end.saturating_sub(indent).max(1))
+        let indent = indent.unwrap_or(length);
+        let width = end.unwrap_or(length).saturating_sub(indent).max(1);
+        (shown, indent, width)
     }
 }
 
@@ -243,6 +277,18 @@ mod tests {
             shown.contains(&format!("\n  | {}^\n", " ".repeat(101))),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn columns_are_right_in_any_order() {
+        let text = format!("ü{}\nüz", "y".repeat(50));
+        let source = Source::new("f.toml", text.clone().into());
+        let mut locator = Locator::default();
+        for start in [0, 2, 30, 31, 12, 54, 56, 2] {
+            let place = locator.place(0, &source, start, start + 1);
+            assert_eq!(place, at(&text, start, start + 1), "{start}");
+        }
+        assert_eq!(at(&text, 30, 31).column, 30);
     }
 
     #[test]

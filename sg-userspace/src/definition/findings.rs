@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::diagnostic::{Diagnostic, Place, Related, Severity};
+use super::diagnostic::{Diagnostic, Locator, Related, Severity};
 use super::source::Source;
 use super::tree::At;
 
@@ -97,23 +97,20 @@ impl Findings {
 
     /// The diagnostics, by position.
     pub(super) fn into_diagnostics(mut self, sources: &[Source]) -> Vec<Diagnostic> {
+        let broken = BrokenLines::new(self.broken);
         // Stable: what was found first at a place comes first.
         self.list
             .sort_by_key(|finding| (finding.at.file, finding.at.start));
-        let place = |at: At| {
+        let place = |locator: &mut Locator, at: At| {
             let source = &sources[at.file as usize];
-            Place::new(source, at.start as usize, at.end as usize)
+            locator.place(at.file, source, at.start as usize, at.end as usize)
         };
+        let (mut places, mut related_places) = (Locator::default(), Locator::default());
         let mut diagnostics = Vec::with_capacity(self.list.len());
         for finding in self.list {
-            let place_of_it = place(finding.at);
-            let untrusted = |broken: &Broken| {
-                // What the parser made up to go on stands nowhere.
-                let made_up = finding.at.end == 0;
-                broken.file == finding.at.file
-                    && (made_up || broken.lines.contains(&place_of_it.line))
-            };
-            if finding.code != SYNTAX && self.broken.iter().any(untrusted) {
+            let at = finding.at;
+            let line = sources[at.file as usize].position(at.start as usize).line;
+            if finding.code != SYNTAX && broken.distrusts(at, line) {
                 continue;
             }
             diagnostics.push(Diagnostic {
@@ -121,14 +118,37 @@ impl Findings {
                 code: finding.code,
                 message: finding.message,
                 help: finding.help,
-                place: Some(place_of_it),
+                place: Some(place(&mut places, at)),
                 related: finding.related.map(|(at, message)| Related {
-                    place: place(at),
+                    place: place(&mut related_places, at),
                     message,
                 }),
             });
         }
         diagnostics
+    }
+}
+
+/// Lines that are not TOML, sorted; those of a file do not overlap.
+struct BrokenLines(Vec<Broken>);
+
+impl BrokenLines {
+    fn new(mut broken: Vec<Broken>) -> Self {
+        broken.sort_unstable_by_key(|broken| (broken.file, *broken.lines.start()));
+        Self(broken)
+    }
+
+    fn distrusts(&self, at: At, line: usize) -> bool {
+        // What the parser made up to go on stands nowhere: take it for the end of the file.
+        let made_up = at.end == 0;
+        let line = if made_up { usize::MAX } else { line };
+        let until = self
+            .0
+            .partition_point(|broken| (broken.file, *broken.lines.start()) <= (at.file, line));
+        let last = until.checked_sub(1).map(|index| &self.0[index]);
+        last.is_some_and(|broken| {
+            broken.file == at.file && (made_up || broken.lines.contains(&line))
+        })
     }
 }
 

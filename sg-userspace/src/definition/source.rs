@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -117,10 +118,12 @@ impl Source {
         }
     }
 
-    /// A line by its number, from 1, without its end.
-    pub fn line(&self, number: usize) -> Option<Position<'_>> {
-        let start = self.lines.get(number.checked_sub(1)?)?;
-        Some(self.position(*start))
+    /// The bytes of a line by its number, from 1, without indent and end.
+    pub fn line(&self, number: usize) -> Option<Range<usize>> {
+        let start = *self.lines.get(number.checked_sub(1)?)?;
+        let text = self.position(start).text;
+        let start = start + text.len() - text.trim_start().len();
+        Some(start..start + text.trim().len())
     }
 }
 
@@ -184,6 +187,8 @@ mod tests {
         assert_eq!(position(6), (2, 1, "cü"), "inside a character");
         assert_eq!(position(8), (3, 0, ""));
         assert_eq!(position(99), (3, 0, ""));
+        assert_eq!((source.line(1), source.line(2)), (Some(0..2), Some(4..7)));
+        assert_eq!((source.line(0), source.line(4)), (None, None));
     }
 
     #[test]

@@ -1,0 +1,238 @@
+//! Groups and their rules.
+
+use super::*;
+
+#[test]
+fn protocols_by_name_and_number() {
+    let tcp = Traffic::Tcp(ports(22, 22));
+    for protocol in [r#""tcp""#, "6", r#""6""#] {
+        assert_eq!(
+            traffic(&format!("protocol = {protocol}, ports = 22")),
+            [tcp]
+        );
+    }
+    for protocol in [r#""all""#, "-1", r#""-1""#] {
+        assert_eq!(traffic(&format!("protocol = {protocol}")), [Traffic::All]);
+    }
+    assert_eq!(
+        traffic("protocol = 17, ports = 53"),
+        [Traffic::Udp(ports(53, 53))]
+    );
+    assert_eq!(
+        traffic("protocol = 1, type = 8"),
+        [Traffic::Icmp(Icmp::Type(8))]
+    );
+    assert_eq!(traffic("protocol = 50"), [Traffic::Protocol(50)]);
+    assert_eq!(traffic("protocol = 0"), [Traffic::Protocol(0)]);
+    for bad in ["256", "-2", r#""256""#, r#""tpc""#, r#""+6""#, "6.0", "[]"] {
+        let text = ingress(&format!(r#"{{ protocol = {bad}, cidr = "10.0.0.0/8" }}"#));
+        assert_eq!(codes(&text).len(), 1, "{bad}");
+    }
+}
+
+#[test]
+fn ports_are_numbers_ranges_and_lists() {
+    assert_eq!(
+        traffic(r#"protocol = "tcp", ports = [0, "443", "8000-8100", 65535]"#),
+        [(0, 0), (443, 443), (8000, 8100), (65535, 65535)]
+            .map(|(from, to)| Traffic::Tcp(ports(from, to))),
+    );
+    for bad in [
+        "65536",
+        "-1",
+        r#""""#,
+        r#""-""#,
+        r#""1-""#,
+        r#""-1""#,
+        r#""2-1""#,
+        r#""1-2-3""#,
+        r#""+1""#,
+        r#""1 - 2""#,
+        "1.5",
+        "true",
+    ] {
+        let text = ingress(&format!(
+            r#"{{ protocol = "tcp", ports = {bad}, cidr = "10.0.0.0/8" }}"#
+        ));
+        assert_eq!(codes(&text).len(), 1, "{bad}");
+    }
+    let missing = ingress(r#"{ protocol = "tcp", cidr = "10.0.0.0/8" }"#);
+    assert_eq!(codes(&missing), ["InvalidParameterValue"]);
+    let ignored = ingress(r#"{ protocol = "all", ports = 1, cidr = "10.0.0.0/8" }"#);
+    assert_eq!(codes(&ignored), ["ignored"]);
+}
+
+#[test]
+fn icmp_types_and_codes() {
+    let icmp = |keys: &str| traffic(&format!(r#"protocol = "icmp", {keys}"#));
+    assert_eq!(icmp("type = -1"), [Traffic::Icmp(Icmp::Any)]);
+    assert_eq!(icmp("type = -1, code = -1"), [Traffic::Icmp(Icmp::Any)]);
+    assert_eq!(icmp("type = 3, code = -1"), [Traffic::Icmp(Icmp::Type(3))]);
+    assert_eq!(
+        icmp("type = 3, code = 4"),
+        [Traffic::Icmp(Icmp::Code(3, 4))]
+    );
+    let of_v6 = rules(r#"{ protocol = "icmpv6", cidr = "2001:db8::/32" }"#);
+    assert_eq!(of_v6[0].traffic, Traffic::Icmpv6(Icmp::Any));
+    for bad in [
+        "",
+        ", code = 0",
+        ", type = 256",
+        ", type = 8, code = 65535",
+        ", type = -1, code = 0",
+        ", type = 8, ports = 1",
+    ] {
+        let text = ingress(&format!(
+            r#"{{ protocol = "icmp"{bad}, cidr = "10.0.0.0/8" }}"#
+        ));
+        assert_eq!(codes(&text), ["InvalidParameterValue"], "{bad}");
+    }
+    let tcp = ingress(r#"{ protocol = "tcp", ports = 1, type = 8, cidr = "10.0.0.0/8" }"#);
+    assert_eq!(codes(&tcp), ["InvalidParameterValue"]);
+}
+
+#[test]
+fn an_entry_is_a_rule_for_each_port_and_peer() {
+    let rules = rules(
+        r#"{ protocol = "tcp", ports = [1, 2], cidr = ["10.0.0.0/8", "::/0"], description = "d" }"#,
+    );
+    assert_eq!(rules.len(), 4);
+    let mut ids: Vec<_> = rules.iter().map(|rule| rule.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 4);
+    assert!(
+        rules
+            .iter()
+            .all(|rule| rule.description.as_deref() == Some("d"))
+    );
+    assert!(
+        rules
+            .iter()
+            .all(|rule| rule.origin.as_ref().unwrap().line == 3)
+    );
+}
+
+#[test]
+fn ids_are_given_or_derived() {
+    let text =
+        r#"{ protocol = "tcp", ports = 1, cidr = "10.0.0.0/8", id = "sgr-00000000000000001" }"#;
+    assert_eq!(rules(text)[0].id.to_string(), "sgr-00000000000000001");
+    let two = ingress(&format!(
+        "{text}, {}",
+        text.replace("ports = 1", "ports = 2")
+    ));
+    assert_eq!(codes(&two), ["duplicate-id"]);
+    let many = ingress(&text.replace("ports = 1", "ports = [1, 2]"));
+    assert_eq!(codes(&many), ["InvalidParameterValue"]);
+    let bad = ingress(&text.replace("sgr-", "sg-"));
+    assert_eq!(codes(&bad), ["InvalidSecurityGroupRuleId.Malformed"]);
+}
+
+#[test]
+fn prefixes_are_canonical_or_refused() {
+    let net = |text: &str| {
+        let entry = format!(r#"{{ protocol = "all", cidr = "{text}" }}"#);
+        let checked = checked(&[&ingress(&entry)]);
+        let codes: Vec<_> = checked.diagnostics.iter().map(|found| found.code).collect();
+        let rule = checked
+            .model
+            .map(|model| model.groups["g"].ingress[0].peer.clone());
+        (rule.map(|peer| format!("{peer:?}")), codes)
+    };
+    let cidr = |text: &str| Some(format!("{:?}", Peer::<String>::Cidr(text.parse().unwrap())));
+    assert_eq!(
+        net("100.68.0.18/18"),
+        (cidr("100.68.0.0/18"), vec!["host-bits"])
+    );
+    assert_eq!(
+        net("2001:db8::1/64"),
+        (cidr("2001:db8::/64"), vec!["host-bits"])
+    );
+    for good in ["0.0.0.0/0", "::/0", "192.0.2.1/32", "2001:db8::1/128"] {
+        assert_eq!(net(good), (cidr(good), vec![]));
+    }
+    for (bad, code) in [
+        ("10.0.0.0/33", "InvalidParameterValue"),
+        ("10.0.0.0/99999999", "InvalidParameterValue"),
+        ("::/129", "InvalidParameterValue"),
+        ("::ffff:10.0.0.0/104", "InvalidParameterValue"),
+        ("10.0.0.1", "InvalidPermission.Malformed"),
+        ("10.0.0/8", "InvalidPermission.Malformed"),
+        ("10.0.0.010/32", "InvalidPermission.Malformed"),
+        ("10.0.0.0/+8", "InvalidPermission.Malformed"),
+        ("10.0.0.0/", "InvalidPermission.Malformed"),
+        ("10.0.0.0/255.0.0.0", "InvalidPermission.Malformed"),
+        ("fe80::%eth0/64", "InvalidPermission.Malformed"),
+        ("everywhere", "InvalidPermission.Malformed"),
+        ("", "InvalidPermission.Malformed"),
+    ] {
+        assert_eq!(net(bad), (None, vec![code]), "{bad}");
+    }
+}
+
+#[test]
+fn exactly_one_kind_of_peer() {
+    let entry = |peers: &str| ingress(&format!(r#"{{ protocol = "all"{peers} }}"#));
+    assert_eq!(codes(&entry("")), ["missing-key"]);
+    assert_eq!(
+        codes(&entry(r#", cidr = "::/0", group = "g""#)),
+        ["InvalidParameterValue"]
+    );
+    assert_eq!(codes(&entry(", cidr = []")), ["empty"]);
+    assert_eq!(codes(&entry(", cidr = 10")), ["wrong-type"]);
+    assert_eq!(
+        codes(&entry(r#", group = "other""#)),
+        ["InvalidGroup.NotFound"]
+    );
+    assert_eq!(
+        codes(&entry(r#", prefix_list = "other""#)),
+        ["InvalidPrefixListID.NotFound"]
+    );
+}
+
+#[test]
+fn a_group_may_refer_to_itself() {
+    let text = ingress(r#"{ protocol = "all", group = "g" }"#) + "[interfaces.i]\ngroups = [\"g\"]";
+    assert_eq!(
+        model(&text).groups["g"].ingress[0].peer,
+        Peer::Group("g".into())
+    );
+}
+
+#[test]
+fn equal_rules_are_harmless_unless_aws_is_asked_for() {
+    let entry = r#"{ protocol = "tcp", ports = 1, cidr = ["10.0.0.0/8", "10.1.0.0/8"] }"#;
+    let warned = checked(&[&ingress(entry)]);
+    let codes: Vec<_> = warned.diagnostics.iter().map(|found| found.code).collect();
+    assert_eq!(codes, ["host-bits", "InvalidPermission.Duplicate"]);
+    assert_eq!(warned.model.unwrap().groups["g"].ingress.len(), 1);
+    let strict = format!("defaults.quotas = \"aws\"\n{}", ingress(entry));
+    assert!(checked(&[&strict]).model.is_none());
+    let overlapping =
+        r#"{ protocol = "tcp", ports = [1, "1-2"], cidr = ["10.0.0.0/8", "10.1.0.0/16"] }"#;
+    assert_eq!(
+        rules(overlapping).len(),
+        4,
+        "fact 1.40: only exact equals are duplicates"
+    );
+}
+
+#[test]
+fn rules_of_a_group_are_counted_by_direction_and_family() {
+    const CODE: &str = "RulesPerSecurityGroupLimitExceeded";
+    let text = |ports: u16, cidr: &str| {
+        let ports: Vec<_> = (1..=ports).collect();
+        ingress(&format!(
+            r#"{{ protocol = "tcp", ports = {ports:?}, cidr = {cidr} }}"#
+        ))
+    };
+    assert_eq!(codes(&text(60, r#"["10.0.0.0/8", "2001:db8::/32"]"#)), NONE);
+    assert_eq!(codes(&text(61, r#""10.0.0.0/8""#)), [CODE]);
+    // A list counts by its entries, a group on both sides (facts 2.6, 2.8).
+    let list = "[prefix_lists.l]\nentries = [\"10.0.0.0/8\", \"10.0.0.0/9\"]\n";
+    let of_list =
+        |ports| list.to_string() + &text(ports, "[]").replace("cidr = []", "prefix_list = \"l\"");
+    assert_eq!(codes(&of_list(30)), NONE);
+    assert_eq!(codes(&of_list(31)), [CODE]);
+}
