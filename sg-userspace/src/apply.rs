@@ -6,32 +6,27 @@
 //! after the links are made. If a new interface cannot be attached, those attached with it are
 //! undone and the previous policy is put back.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use sg_common::layout::{Counters, CtInterface};
 
 use crate::{
-    adopt::{AdoptError, Adoption},
     attach::{self, AttachError, EGRESS, INGRESS},
-    bank::{self, BankError},
-    bpf::TcxHook,
-    compile::{CompileError, Compiled, compile},
-    control::ControlError,
+    bank,
+    compile::{Compiled, compile},
     detach::{self, DetachError},
-    index::{self, IndexError},
-    model::{Hook, Model, Orientation},
-    netns::NetnsError,
-    pin::PinError,
-    programs::ProgramsError,
+    model::Model,
     resolve::{Resolved, resolve},
-    session::{Context, Session, SessionError},
-    state::{Attached, HookInForce, Lock, RuleSets, StateError},
-    table::TableError,
-    target::{self, Target, TargetError},
+    session::{Context, Session},
+    state::{Attached, HookInForce, Lock, RuleSets, State},
+    target::{self, Target},
 };
 
+mod error;
+mod interface;
 mod report;
 
+pub use error::{ApplyError, InterfaceError};
 pub(crate) use report::ahead;
 pub use report::{Change, InterfaceReport, Report};
 
@@ -51,80 +46,6 @@ impl Default for Options {
             adopt: true,
         }
     }
-}
-
-/// Why a definition did not come into force.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ApplyError {
-    /// The definition enforces nothing.
-    #[error("the definition names no interface, so there is nothing to enforce")]
-    NoInterface,
-    /// A device cannot be enforced.
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    /// The policy does not fit.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-    /// What is pinned cannot be opened or made.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// State or lock.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// Writing the policy failed; the one before stays in force.
-    #[error("cannot write the new policy; the one before stays in force")]
-    Bank(#[from] BankError),
-    /// A map failed.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// An interface cannot be detached.
-    #[error(transparent)]
-    Detach(#[from] DetachError),
-    /// The namespace cannot be entered.
-    #[error(transparent)]
-    Netns(#[from] NetnsError),
-    /// Pins cannot be removed.
-    #[error(transparent)]
-    Pins(#[from] PinError),
-    /// An interface cannot be attached; everything is as it was.
-    #[error("interface {interface} is not enforced; nothing was changed")]
-    Interface {
-        /// The interface.
-        interface: String,
-        /// Why.
-        source: InterfaceError,
-    },
-}
-
-/// Why one interface cannot be enforced.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InterfaceError {
-    /// The index has no place for it.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-    /// Its flows cannot be adopted.
-    #[error(transparent)]
-    Adopt(#[from] AdoptError),
-    /// Its links cannot be made.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-    /// Programs cannot be opened.
-    #[error(transparent)]
-    Programs(#[from] ProgramsError),
-    /// The state cannot be written.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// A conntrack command failed.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// A map failed.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// Its old flows cannot be ended.
-    #[error(transparent)]
-    Detach(#[from] Box<DetachError>),
 }
 
 /// Puts a definition into force and returns; enforcement stays.
@@ -148,7 +69,7 @@ pub fn apply_locked(
 ) -> Result<Report, ApplyError> {
     attach::require_tcx().map_err(|source| ApplyError::Interface {
         interface: model.interfaces.keys().next().cloned().unwrap_or_default(),
-        source: source.into(),
+        source: Box::new(source.into()),
     })?;
     let targets = target::find(model, context.netns.as_deref())?;
     let first = targets.first().ok_or(ApplyError::NoInterface)?;
@@ -198,7 +119,7 @@ pub fn apply_locked(
 fn reap(session: &mut Session, lock: &Lock, report: &mut Report) -> Result<(), ApplyError> {
     let mut live = BTreeSet::new();
     for one in session.state.interfaces.clone() {
-        if is_live(session, &one).map_err(|error| DetachError::Attach(error))? {
+        if is_live(session, &one).map_err(DetachError::Attach)? {
             live.insert(session.pins.link(one.id, INGRESS));
             live.insert(session.pins.link(one.id, EGRESS));
         } else {
@@ -295,6 +216,10 @@ fn change(
             report.detached.push(one.name);
         }
     }
+    // Programs of another build are replaced everywhere, in namespaces of orphans too.
+    for namespace in session.state.namespaces.clone() {
+        session.namespace(lock, &namespace.identity)?;
+    }
     let mut fresh = Vec::new();
     for (place, target) in targets.iter().enumerate() {
         let namespace = session.namespace(lock, target.netns.identity())?;
@@ -346,17 +271,18 @@ fn change(
     for (place, target) in targets.iter().enumerate() {
         let new = fresh.iter().find(|(fresh, _)| *fresh == place);
         let done = match new {
-            Some((_, id)) => start(session, target, *id, options),
-            None => adjust(session, target),
+            Some((_, id)) => interface::start(session, target, *id, options),
+            None => interface::adjust(session, target),
         };
         let done = done.map_err(|source| ApplyError::Interface {
             interface: target.name.clone(),
-            source,
+            source: Box::new(source),
         })?;
         report.interfaces.push(done);
         lock.write(&session.state)?;
     }
-    Ok(())
+    detach::drop_idle_namespaces(session)?;
+    Ok(lock.write(&session.state)?)
 }
 
 fn give_id(session: &mut Session) -> Result<u32, ApplyError> {
@@ -370,149 +296,8 @@ fn give_id(session: &mut Session) -> Result<u32, ApplyError> {
     Ok(id)
 }
 
-/// Attaches a new interface.
-fn start(
-    session: &mut Session,
-    target: &Target,
-    id: u32,
-    options: Options,
-) -> Result<InterfaceReport, InterfaceError> {
-    let namespace = session
-        .state
-        .interfaces
-        .iter()
-        .find(|one| one.id == id)
-        .map_or(0, |one| one.namespace);
-    index::insert(
-        &session.tables.interface_index,
-        namespace,
-        target.link.ifindex,
-        id,
-    )?;
-    let control = session.control()?;
-    let addresses = adoptable(session, target);
-    let mut adoption = Adoption::new(&control, &target.netns, id, &addresses);
-    let adopting = options.adopt && target.orientation == Orientation::Own;
-    if adopting {
-        adoption.run()?;
-    }
-    let mut set = session.programs(namespace)?;
-    let attached = attach::attach(
-        &session.pins,
-        &mut set,
-        &target.netns,
-        &target.link,
-        id,
-        target.hook,
-    )?;
-    if adopting {
-        adoption.run()?;
-    }
-    let adopted = adoption.adopted;
-    for one in &mut session.state.interfaces {
-        if one.id == id {
-            one.hook = attached.hook;
-            one.why.clone_from(&attached.why);
-        }
-    }
-    let mut report = InterfaceReport::new(target, id, attached, Change::Attached);
-    report.adopted = adopted;
-    report.warnings = cautions(target);
-    if options.adopt && !adopting {
-        report.warnings.push(format!(
-            "flows that exist on {} are the workload's and cannot be seen from here: those that no rule lets begin again are cut",
-            target.link.name
-        ));
-    }
-    if adopted.refused > 0 {
-        report.warnings.push(format!(
-            "{} existing flows found no room and are cut: raise `allowance`",
-            adopted.refused
-        ));
-    }
-    Ok(report)
-}
-
-/// Brings an attached interface in line with its settings.
-fn adjust(session: &mut Session, target: &Target) -> Result<InterfaceReport, InterfaceError> {
-    let found = attached_as(session, target)
-        .expect("the caller found it attached")
-        .clone();
-    if found.orientation != target.orientation {
-        // Local and remote have changed sides: what is tracked is told from the wrong end.
-        detach::flush(session, found.id).map_err(Box::new)?;
-    }
-    let mut set = session.programs(found.namespace)?;
-    let in_force = match found.hook {
-        HookInForce::Xdp => Hook::Xdp,
-        HookInForce::XdpGeneric => Hook::XdpGeneric,
-        HookInForce::Tc => Hook::Tc,
-    };
-    let mut attached = attach::Attachment {
-        hook: found.hook,
-        why: found.why.clone(),
-    };
-    if target.hook != Hook::Auto && target.hook != in_force {
-        attached = attach::move_ingress(
-            &session.pins,
-            &mut set,
-            &target.netns,
-            &target.link,
-            found.id,
-            target.hook,
-        )?;
-    }
-    for one in &mut session.state.interfaces {
-        if one.id == found.id {
-            one.orientation = target.orientation;
-            one.hook = attached.hook;
-            one.why.clone_from(&attached.why);
-        }
-    }
-    let hook = attached.hook;
-    let mut report = InterfaceReport::new(target, found.id, attached, Change::Updated);
-    report.warnings = cautions(target);
-    let mut hooks = vec![(set.egress_id()?, TcxHook::Egress)];
-    if hook == HookInForce::Tc {
-        hooks.push((set.ingress_id()?, TcxHook::Ingress));
-    }
-    for (ours, hook) in hooks {
-        let ahead = target
-            .netns
-            .run(|| attach::ahead_of(ours, &target.link, hook));
-        let ahead = ahead.map_err(AttachError::from)??;
-        report
-            .warnings
-            .extend(report::ahead(&target.link.name, hook, ahead));
-    }
-    Ok(report)
-}
-
-fn cautions(target: &Target) -> Vec<String> {
-    target.link.caution().into_iter().collect()
-}
-
-/// Addresses whose flows are the interface's: what the device has and what the definition says.
-fn adoptable(session: &Session, target: &Target) -> Vec<IpAddr> {
-    let listed = session
-        .state
-        .resolved
-        .interfaces
-        .get(&target.name)
-        .and_then(|interface| interface.addresses.clone());
-    let mut addresses = target.link.addresses.clone();
-    addresses.extend(listed.into_iter().flatten());
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses
-}
-
 /// Takes back what a failed change has done: new interfaces go, the previous policy returns.
-fn undo(
-    session: &mut Session,
-    lock: &Lock,
-    previous: crate::state::State,
-) -> Result<(), ApplyError> {
+fn undo(session: &mut Session, lock: &Lock, previous: State) -> Result<(), ApplyError> {
     let known: BTreeSet<u32> = previous.interfaces.iter().map(|one| one.id).collect();
     for one in session.state.interfaces.clone() {
         if !known.contains(&one.id) {

@@ -1,15 +1,19 @@
 //! Ending enforcement: of one interface, or of all with everything that is pinned.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     attach::{self, AttachError, EGRESS, INGRESS},
     control::{Control, ControlError},
     index::{self, IndexError},
+    netns::NetnsError,
     pin::{PinError, Pins},
     programs::ProgramsError,
     session::{Context, Session, SessionError},
     state::{Attached, Lock, StateError},
+    view::{names, within},
 };
 
 /// What was detached.
@@ -28,7 +32,9 @@ pub struct Detached {
 #[non_exhaustive]
 pub enum DetachError {
     /// Nothing of that name is attached.
-    #[error("no attached interface is called {name}; attached: {attached}")]
+    #[error(
+        "no attached interface is called {name}, or several are; attached: {attached} (--netns tells equal devices apart)"
+    )]
     Unknown {
         /// What was asked for.
         name: String,
@@ -41,6 +47,9 @@ pub enum DetachError {
     /// State or lock.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The namespace cannot be opened.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
     /// A link cannot be detached.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -66,19 +75,16 @@ pub enum DetachError {
 /// See [`DetachError`].
 pub fn interface(context: &Context, name: &str) -> Result<Detached, DetachError> {
     let lock = Lock::take(&context.state_dir)?;
-    let unknown = |attached: Vec<&str>| DetachError::Unknown {
+    let unknown = |attached: &[Attached]| DetachError::Unknown {
         name: name.to_owned(),
-        attached: match attached.as_slice() {
-            [] => "none".to_owned(),
-            names => names.join(", "),
-        },
+        attached: names(attached),
     };
     let Some(mut session) = Session::open(context, &lock)? else {
-        return Err(unknown(Vec::new()));
+        return Err(unknown(&[]));
     };
-    let Some(found) = session.state.find(name).cloned() else {
-        let names = session.state.interfaces.iter();
-        return Err(unknown(names.map(|one| one.name.as_str()).collect()));
+    let within = within(context)?;
+    let Some(found) = session.state.find(name, within.as_ref()).cloned() else {
+        return Err(unknown(&session.state.interfaces));
     };
     let flows = one(&mut session, &lock, &found)?;
     let all = session.state.interfaces.is_empty();
@@ -135,7 +141,7 @@ pub(crate) fn one(
     let flows = flush(session, attached.id)?;
     session.state.interfaces.retain(|one| one.id != attached.id);
     session.state.resolved.interfaces.remove(&attached.name);
-    drop_idle_namespace(session, attached.namespace)?;
+    drop_idle_namespaces(session)?;
     lock.write(&session.state)?;
     Ok(flows)
 }
@@ -146,18 +152,21 @@ pub(crate) fn flush(session: &Session, id: u32) -> Result<u64, DetachError> {
     Ok(control.flush(id, session.runtime.buckets)?)
 }
 
-/// Removes the programs of a namespace without interfaces, unless they are the last: conntrack
-/// commands need one set.
-fn drop_idle_namespace(session: &mut Session, number: u32) -> Result<(), DetachError> {
-    let used = session
+/// Removes the programs of namespaces without interfaces, all but one: conntrack commands need a
+/// set.
+pub(crate) fn drop_idle_namespaces(session: &mut Session) -> Result<(), PinError> {
+    let used: BTreeSet<u32> = session
         .state
         .interfaces
         .iter()
-        .any(|one| one.namespace == number);
-    if used || session.state.namespaces.len() == 1 {
-        return Ok(());
+        .map(|one| one.namespace)
+        .collect();
+    for namespace in session.state.namespaces.clone() {
+        let number = namespace.number;
+        if !used.contains(&number) && session.state.namespaces.len() > 1 {
+            Pins::remove_programs(&session.pins.programs(number))?;
+            session.state.namespaces.retain(|one| one.number != number);
+        }
     }
-    Pins::remove_programs(&session.pins.programs(number))?;
-    session.state.namespaces.retain(|one| one.number != number);
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use aya::Pod;
 use serde::{Deserialize, Serialize};
 use sg_common::{
     conntrack::{Meta, State, flag},
@@ -17,6 +18,7 @@ use sg_common::{
 use crate::{
     mapping::{Mapping, MappingError},
     session::Context,
+    table::Table,
     view::{View, ViewError, age},
 };
 
@@ -95,7 +97,7 @@ pub enum FlowsError {
 pub fn list(context: &Context, interface: Option<&str>) -> Result<Vec<TrackedFlow>, FlowsError> {
     let view = View::open(context)?;
     let names: HashMap<u32, &str> = view
-        .interfaces(interface)?
+        .interfaces(context, interface)?
         .into_iter()
         .map(|one| (one.id, one.name.as_str()))
         .collect();
@@ -117,8 +119,6 @@ pub(crate) struct Entry {
     pub(crate) protocol: u8,
     /// Its state.
     pub(crate) state: State,
-    /// Whether it is an ICMP flow of its family.
-    echo: bool,
     flags: u8,
     ports: u32,
     local: IpAddr,
@@ -137,61 +137,55 @@ pub(crate) fn each(view: &View, mut found: impl FnMut(Entry)) -> Result<(), Flow
         let record = view.record(one.id).map_err(ViewError::from)?;
         lives.insert(one.id, record.timeouts);
     }
-    let accounting = view.runtime.accounting != 0;
-
-    let table = Mapping::<Bucket4>::new(&view.tables.ct4)?;
-    let accounts = Accounts::new(accounting, &view.tables.account4)?;
-    for index in 0..table.entries() {
-        let bucket = table.get(index);
-        for way in 0..WAYS {
-            let slot = &bucket.slots[way];
-            let meta = Meta(bucket.meta[way]);
-            if !settled(&table, index, way, meta) {
-                continue;
-            }
-            let raw = Raw {
-                meta,
-                owner: slot.owner,
-                ports: slot.ports,
-                local: Ipv4Addr::from(slot.local.to_ne_bytes()).into(),
-                remote: Ipv4Addr::from(slot.remote.to_ne_bytes()).into(),
-                live: slot.live,
-            };
-            if let Some(entry) = raw.entry(now, &lives, &accounts, index, way) {
-                found(entry);
-            }
-        }
-    }
-
-    let table = Mapping::<Bucket6>::new(&view.tables.ct6)?;
-    let accounts = Accounts::new(accounting, &view.tables.account6)?;
-    for index in 0..table.entries() {
-        let bucket = table.get(index);
-        for way in 0..WAYS {
-            let slot = &bucket.slots[way];
-            let meta = Meta(bucket.meta[way]);
-            if !settled(&table, index, way, meta) {
-                continue;
-            }
-            let raw = Raw {
-                meta,
-                owner: slot.owner,
-                ports: slot.ports,
-                local: address6(slot.local).into(),
-                remote: address6(slot.remote).into(),
-                live: slot.live,
-            };
-            if let Some(entry) = raw.entry(now, &lives, &accounts, index, way) {
-                found(entry);
-            }
-        }
-    }
-    Ok(())
+    let tables = &view.tables;
+    let walk = Walk {
+        now,
+        lives,
+        accounting: view.runtime.accounting != 0,
+    };
+    walk.table(&tables.ct4, &tables.account4, &mut found)?;
+    walk.table(&tables.ct6, &tables.account6, &mut found)
 }
 
-/// Whether a way holds a flow and did so while it was copied: the words stand first in a bucket.
-fn settled<B: aya::Pod>(table: &Mapping<B>, index: u32, way: usize, meta: Meta) -> bool {
-    meta.tracked() && Meta(table.word(index, way)).version() == meta.version()
+/// A bucket of either family.
+trait Bucket: Pod {
+    /// The flow and what changes of it, of one way.
+    fn slot(&self, way: usize) -> Slot;
+}
+
+/// What stands in a way besides its word.
+struct Slot {
+    owner: u32,
+    ports: u32,
+    local: IpAddr,
+    remote: IpAddr,
+    live: Live,
+}
+
+impl Bucket for Bucket4 {
+    fn slot(&self, way: usize) -> Slot {
+        let slot = &self.slots[way];
+        Slot {
+            owner: slot.owner,
+            ports: slot.ports,
+            local: Ipv4Addr::from(slot.local.to_ne_bytes()).into(),
+            remote: Ipv4Addr::from(slot.remote.to_ne_bytes()).into(),
+            live: slot.live,
+        }
+    }
+}
+
+impl Bucket for Bucket6 {
+    fn slot(&self, way: usize) -> Slot {
+        let slot = &self.slots[way];
+        Slot {
+            owner: slot.owner,
+            ports: slot.ports,
+            local: address6(slot.local).into(),
+            remote: address6(slot.remote).into(),
+            live: slot.live,
+        }
+    }
 }
 
 fn address6(words: [u32; 4]) -> Ipv6Addr {
@@ -202,61 +196,66 @@ fn address6(words: [u32; 4]) -> Ipv6Addr {
     bytes.into()
 }
 
-/// The accounts beside a table, where they are kept.
-struct Accounts(Option<Mapping<AccountBucket>>);
-
-impl Accounts {
-    fn new(
-        kept: bool,
-        table: &crate::table::Table<u32, AccountBucket>,
-    ) -> Result<Self, MappingError> {
-        kept.then(|| Mapping::new(table)).transpose().map(Self)
-    }
-
-    fn get(&self, index: u32, way: usize) -> Option<Account> {
-        let table = self.0.as_ref()?;
-        (index < table.entries()).then(|| table.get(index).accounts[way])
-    }
+/// What judging an entry takes.
+struct Walk {
+    now: u32,
+    lives: HashMap<u32, [u32; TIMEOUTS]>,
+    accounting: bool,
 }
 
-struct Raw {
-    meta: Meta,
-    owner: u32,
-    ports: u32,
-    local: IpAddr,
-    remote: IpAddr,
-    live: Live,
-}
-
-impl Raw {
-    fn entry(
+impl Walk {
+    fn table<B: Bucket>(
         &self,
-        now: u32,
-        lives: &HashMap<u32, [u32; TIMEOUTS]>,
-        accounts: &Accounts,
-        index: u32,
-        way: usize,
-    ) -> Option<Entry> {
-        let interface = self.owner >> 8;
-        let life = self.meta.life(lives.get(&interface)?);
-        let idle = age(now, self.live.seen);
+        table: &Table<u32, B>,
+        accounts: &Table<u32, AccountBucket>,
+        found: &mut impl FnMut(Entry),
+    ) -> Result<(), FlowsError> {
+        let table = Mapping::new(table)?;
+        let accounts = self
+            .accounting
+            .then(|| Mapping::new(accounts))
+            .transpose()?;
+        for index in 0..table.entries() {
+            // The words stand first in a bucket, so most buckets cost one cache line.
+            let metas: [Meta; WAYS] = std::array::from_fn(|way| Meta(table.word(index, way)));
+            if !metas.iter().any(|meta| meta.tracked()) {
+                continue;
+            }
+            let bucket = table.get(index);
+            let account = accounts.as_ref().map(|accounts| accounts.get(index));
+            for (way, meta) in metas.into_iter().enumerate() {
+                // A way that changed hands meanwhile shows by its version.
+                let settled =
+                    meta.tracked() && Meta(table.word(index, way)).version() == meta.version();
+                let account = account.map(|account| account.accounts[way]);
+                if settled && let Some(entry) = self.entry(meta, &bucket.slot(way), account) {
+                    found(entry);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry, unless it is over or of no attached interface.
+    fn entry(&self, meta: Meta, slot: &Slot, account: Option<Account>) -> Option<Entry> {
+        let interface = slot.owner >> 8;
+        let life = meta.life(self.lives.get(&interface)?);
+        let idle = age(self.now, slot.live.seen);
         if idle >= life {
             return None;
         }
-        let state = State::from_raw(self.meta.state())?;
         Some(Entry {
             interface,
-            protocol: (self.owner & 0xff) as u8,
-            state,
-            echo: state == State::Icmp,
-            flags: self.meta.flags(),
-            ports: self.ports,
-            local: self.local,
-            remote: self.remote,
-            generation: self.live.generation,
+            protocol: (slot.owner & 0xff) as u8,
+            state: State::from_raw(meta.state())?,
+            flags: meta.flags(),
+            ports: slot.ports,
+            local: slot.local,
+            remote: slot.remote,
+            generation: slot.live.generation,
             idle,
             life,
-            account: accounts.get(index, way),
+            account,
         })
     }
 }
@@ -272,7 +271,7 @@ impl Entry {
             local: self.local,
             local_port: high,
             remote: self.remote,
-            remote_port: if self.echo { high } else { low },
+            remote_port: if self.state == State::Icmp { high } else { low },
             opened_by: if self.flags & flag::OPENER_LOCAL != 0 {
                 Side::Local
             } else {

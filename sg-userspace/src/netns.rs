@@ -55,6 +55,9 @@ pub enum NetnsError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// It was the namespace sgctl ran in, and this one runs in another.
+    #[error("this is another network namespace than the one sgctl ran in then; run it there")]
+    Elsewhere,
     /// It is not the namespace it was.
     #[error("network namespace {} is not the one it was: it was removed and made again", path.display())]
     Replaced {
@@ -83,12 +86,13 @@ impl Netns {
     /// [`NetnsError::Open`] if it is gone, [`NetnsError::Replaced`] if another took its place.
     pub fn reopen(identity: &NetnsIdentity) -> Result<Self, NetnsError> {
         let found = Self::at(identity.path.clone())?;
-        if !found.identity.is(identity) {
-            return Err(NetnsError::Replaced {
-                path: found.path().to_owned(),
-            });
+        if found.identity.is(identity) {
+            return Ok(found);
         }
-        Ok(found)
+        Err(match &identity.path {
+            Some(path) => NetnsError::Replaced { path: path.clone() },
+            None => NetnsError::Elsewhere,
+        })
     }
 
     fn at(path: Option<PathBuf>) -> Result<Self, NetnsError> {

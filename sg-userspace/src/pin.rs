@@ -231,7 +231,7 @@ fn remove_directory(path: &Path) -> Result<(), PinError> {
 }
 
 fn is_bpffs(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|found| i64::from(found.f_type) == BPFFS_MAGIC)
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type == BPFFS_MAGIC)
 }
 
 fn mount() -> Result<(), PinError> {

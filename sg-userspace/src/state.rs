@@ -201,13 +201,26 @@ impl State {
         read(directory, &opened)
     }
 
-    /// The attached interface called `name` in the definition, else the only one whose device is.
-    pub fn find(&self, name: &str) -> Option<&Attached> {
-        let by_name = self.interfaces.iter().find(|one| one.name == name);
-        let mut by_device = self.interfaces.iter().filter(|one| one.device == name);
-        by_name.or_else(|| match (by_device.next(), by_device.next()) {
-            (Some(one), None) => Some(one),
-            _ => None,
+    /// The attached interface called `name` in the definition, else the only one whose device is;
+    /// within one namespace if one is given.
+    pub fn find(&self, name: &str, within: Option<&NetnsIdentity>) -> Option<&Attached> {
+        let inside = |one: &&Attached| {
+            within.is_none_or(|within| {
+                self.namespace(one.namespace)
+                    .is_some_and(|namespace| namespace.identity.is(within))
+            })
+        };
+        let mut by_name = self.interfaces.iter().filter(inside);
+        let mut by_device = self
+            .interfaces
+            .iter()
+            .filter(inside)
+            .filter(|one| one.device == name);
+        by_name.find(|one| one.name == name).or_else(|| {
+            match (by_device.next(), by_device.next()) {
+                (Some(one), None) => Some(one),
+                _ => None,
+            }
         })
     }
 
@@ -390,8 +403,7 @@ mod tests {
     #[test]
     fn ids_grow_first_and_come_back_only_when_idle() {
         let mut state = State::new(1);
-        let mut give =
-            |state: &mut State, idle: u32| state.give_id::<StateError>(|id| Ok(id == idle));
+        let give = |state: &mut State, idle: u32| state.give_id::<StateError>(|id| Ok(id == idle));
         for expected in 1..MAX_INTERFACES {
             assert_eq!(give(&mut state, 0).unwrap(), expected);
         }

@@ -140,7 +140,7 @@ pub enum StatsError {
 pub fn read(context: &Context, interface: Option<&str>) -> Result<Stats, StatsError> {
     let view = View::open(context)?;
     let now = view.now().map_err(ViewError::from)?;
-    let chosen = view.interfaces(interface)?;
+    let chosen = view.interfaces(context, interface)?;
     let mut states: BTreeMap<(u32, &str, State), u64> = BTreeMap::new();
     flows::each(&view, |entry| {
         let key = (entry.interface, protocol_name(entry.protocol), entry.state);

@@ -9,6 +9,7 @@ use sg_common::{
 
 use crate::{
     control::{Control, ControlError},
+    netns::{Netns, NetnsError, NetnsIdentity},
     pin::{PinError, Pins},
     session::{self, Context},
     state::{Attached, State, StateError},
@@ -45,6 +46,9 @@ pub enum ViewError {
     /// The conntrack program cannot be run.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The namespace cannot be opened.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
     /// Enforcement is pinned that the state does not describe.
     #[error(
         "{} holds an enforcer that the state in {} does not describe; name the right --state-dir",
@@ -61,7 +65,9 @@ pub enum ViewError {
     #[error("nothing is enforced here; `sgctl apply FILE` starts it")]
     Nothing,
     /// Nothing of that name is attached.
-    #[error("no attached interface is called {name}; attached: {attached}")]
+    #[error(
+        "no attached interface is called {name}, or several are; attached: {attached} (--netns tells equal devices apart)"
+    )]
     Unknown {
         /// What was asked for.
         name: String,
@@ -95,32 +101,26 @@ impl View {
         }
     }
 
-    /// Attached interfaces, or the one called `name` in the definition or by its device.
+    /// Attached interfaces, or the one called `name` in the definition or by its device, in the
+    /// context's namespace if it names one.
     ///
     /// # Errors
-    /// [`ViewError::Unknown`].
-    pub fn interfaces(&self, name: Option<&str>) -> Result<Vec<&Attached>, ViewError> {
+    /// [`ViewError::Unknown`], [`ViewError::Netns`].
+    pub fn interfaces(
+        &self,
+        context: &Context,
+        name: Option<&str>,
+    ) -> Result<Vec<&Attached>, ViewError> {
         let Some(name) = name else {
             return Ok(self.state.interfaces.iter().collect());
         };
-        match self.state.find(name) {
+        let within = within(context)?;
+        match self.state.find(name, within.as_ref()) {
             Some(one) => Ok(vec![one]),
-            None => {
-                let names: Vec<&str> = self
-                    .state
-                    .interfaces
-                    .iter()
-                    .map(|one| one.name.as_str())
-                    .collect();
-                Err(ViewError::Unknown {
-                    name: name.to_owned(),
-                    attached: if names.is_empty() {
-                        "none".to_owned()
-                    } else {
-                        names.join(", ")
-                    },
-                })
-            }
+            None => Err(ViewError::Unknown {
+                name: name.to_owned(),
+                attached: names(&self.state.interfaces),
+            }),
         }
     }
 
@@ -141,6 +141,23 @@ impl View {
     pub fn now(&self) -> Result<u32, ControlError> {
         let number = self.state.namespaces.first().map_or(1, |one| one.number);
         Control::open(&self.pins.programs(number).join(PROGRAM_CT_CONTROL))?.clock()
+    }
+}
+
+/// The namespace a context names, if it names one.
+pub(crate) fn within(context: &Context) -> Result<Option<NetnsIdentity>, NetnsError> {
+    let Some(name) = context.netns.as_deref() else {
+        return Ok(None);
+    };
+    Ok(Some(Netns::open(Some(name))?.identity().clone()))
+}
+
+/// Names of attached interfaces, for people.
+pub(crate) fn names(attached: &[Attached]) -> String {
+    let names: Vec<&str> = attached.iter().map(|one| one.name.as_str()).collect();
+    match names.as_slice() {
+        [] => "none".to_owned(),
+        names => names.join(", "),
     }
 }
 

@@ -1,0 +1,82 @@
+//! Why a definition did not come into force.
+
+use crate::{
+    adopt::AdoptError, attach::AttachError, bank::BankError, compile::CompileError,
+    control::ControlError, detach::DetachError, index::IndexError, netns::NetnsError,
+    pin::PinError, programs::ProgramsError, session::SessionError, state::StateError,
+    table::TableError, target::TargetError,
+};
+
+/// Why a definition did not come into force.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The definition enforces nothing.
+    #[error("the definition names no interface, so there is nothing to enforce")]
+    NoInterface,
+    /// A device cannot be enforced.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The policy does not fit.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// What is pinned cannot be opened or made.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// State or lock.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Writing the policy failed; the one before stays in force.
+    #[error("cannot write the new policy; the one before stays in force")]
+    Bank(#[from] BankError),
+    /// A map failed.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// An interface cannot be detached.
+    #[error(transparent)]
+    Detach(#[from] DetachError),
+    /// The namespace cannot be entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// Pins cannot be removed.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// An interface cannot be attached; everything is as it was.
+    #[error("interface {interface} is not enforced; nothing was changed")]
+    Interface {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: Box<InterfaceError>,
+    },
+}
+
+/// Why one interface cannot be enforced.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InterfaceError {
+    /// The index has no place for it.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// Its flows cannot be adopted.
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
+    /// Its links cannot be made.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// Programs cannot be opened.
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
+    /// The state cannot be written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A conntrack command failed.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A map failed.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Its old flows cannot be ended.
+    #[error(transparent)]
+    Detach(#[from] Box<DetachError>),
+}

@@ -1,0 +1,160 @@
+//! One interface of an apply: attached, or brought in line.
+
+use std::net::IpAddr;
+
+use crate::{
+    adopt::Adoption,
+    attach::{self, AttachError},
+    bpf::TcxHook,
+    detach, index,
+    model::{Hook, Orientation},
+    session::Session,
+    state::HookInForce,
+    target::Target,
+};
+
+use super::{
+    Options, attached_as,
+    error::InterfaceError,
+    report::{self, Change, InterfaceReport},
+};
+
+/// Attaches a new interface.
+pub(super) fn start(
+    session: &mut Session,
+    target: &Target,
+    id: u32,
+    options: Options,
+) -> Result<InterfaceReport, InterfaceError> {
+    let namespace = session
+        .state
+        .interfaces
+        .iter()
+        .find(|one| one.id == id)
+        .map_or(0, |one| one.namespace);
+    index::insert(
+        &session.tables.interface_index,
+        namespace,
+        target.link.ifindex,
+        id,
+    )?;
+    let control = session.control()?;
+    let addresses = adoptable(session, target);
+    let mut adoption = Adoption::new(&control, &target.netns, id, &addresses);
+    let adopting = options.adopt && target.orientation == Orientation::Own;
+    if adopting {
+        adoption.run()?;
+    }
+    let mut set = session.programs(namespace)?;
+    let attached = attach::attach(
+        &session.pins,
+        &mut set,
+        &target.netns,
+        &target.link,
+        id,
+        target.hook,
+    )?;
+    if adopting {
+        adoption.run()?;
+    }
+    let adopted = adoption.adopted;
+    for one in &mut session.state.interfaces {
+        if one.id == id {
+            one.hook = attached.hook;
+            one.why.clone_from(&attached.why);
+        }
+    }
+    let mut report = InterfaceReport::new(target, id, attached, Change::Attached);
+    report.adopted = adopted;
+    report.warnings = cautions(target);
+    if options.adopt && !adopting {
+        report.warnings.push(format!(
+            "flows that exist on {} are the workload's and cannot be seen from here: those that no rule lets begin again are cut",
+            target.link.name
+        ));
+    }
+    if adopted.refused > 0 {
+        report.warnings.push(format!(
+            "{} existing flows found no room and are cut: raise `allowance`",
+            adopted.refused
+        ));
+    }
+    Ok(report)
+}
+
+/// Brings an attached interface in line with its settings.
+pub(super) fn adjust(
+    session: &mut Session,
+    target: &Target,
+) -> Result<InterfaceReport, InterfaceError> {
+    let found = attached_as(session, target)
+        .expect("the caller found it attached")
+        .clone();
+    if found.orientation != target.orientation {
+        // Local and remote have changed sides: what is tracked is told from the wrong end.
+        detach::flush(session, found.id).map_err(Box::new)?;
+    }
+    let mut set = session.programs(found.namespace)?;
+    let in_force = match found.hook {
+        HookInForce::Xdp => Hook::Xdp,
+        HookInForce::XdpGeneric => Hook::XdpGeneric,
+        HookInForce::Tc => Hook::Tc,
+    };
+    let mut attached = attach::Attachment {
+        hook: found.hook,
+        why: found.why.clone(),
+    };
+    if target.hook != Hook::Auto && target.hook != in_force {
+        attached = attach::move_ingress(
+            &session.pins,
+            &mut set,
+            &target.netns,
+            &target.link,
+            found.id,
+            target.hook,
+        )?;
+    }
+    for one in &mut session.state.interfaces {
+        if one.id == found.id {
+            one.orientation = target.orientation;
+            one.hook = attached.hook;
+            one.why.clone_from(&attached.why);
+        }
+    }
+    let hook = attached.hook;
+    let mut report = InterfaceReport::new(target, found.id, attached, Change::Updated);
+    report.warnings = cautions(target);
+    let mut hooks = vec![(set.egress_id()?, TcxHook::Egress)];
+    if hook == HookInForce::Tc {
+        hooks.push((set.ingress_id()?, TcxHook::Ingress));
+    }
+    for (ours, hook) in hooks {
+        let ahead = target
+            .netns
+            .run(|| attach::ahead_of(ours, &target.link, hook));
+        let ahead = ahead.map_err(AttachError::from)??;
+        report
+            .warnings
+            .extend(report::ahead(&target.link.name, hook, ahead));
+    }
+    Ok(report)
+}
+
+fn cautions(target: &Target) -> Vec<String> {
+    target.link.caution().into_iter().collect()
+}
+
+/// Addresses whose flows are the interface's: what the device has and what the definition says.
+fn adoptable(session: &Session, target: &Target) -> Vec<IpAddr> {
+    let listed = session
+        .state
+        .resolved
+        .interfaces
+        .get(&target.name)
+        .and_then(|interface| interface.addresses.clone());
+    let mut addresses = target.link.addresses.clone();
+    addresses.extend(listed.into_iter().flatten());
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
