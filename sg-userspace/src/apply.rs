@@ -19,6 +19,7 @@ use crate::{
     resolve::{Resolved, resolve},
     session::{Context, Session},
     state::{Attached, HookInForce, Lock, RuleSets, State},
+    status::chain,
     target::{self, Target},
 };
 
@@ -107,10 +108,13 @@ pub fn apply_locked(
     );
     match outcome {
         Ok(()) => Ok(report),
-        Err(error) => {
-            undo(&mut session, lock, previous)?;
-            Err(error)
-        }
+        Err(error) => match undo(&mut session, lock, previous) {
+            Ok(()) => Err(error),
+            Err(undo) => Err(ApplyError::Undo {
+                source: Box::new(error),
+                undo: chain(&undo),
+            }),
+        },
     }
 }
 
@@ -185,6 +189,15 @@ fn keep_orphans(
         if resolved.interfaces.contains_key(&name) {
             // The name moved to another device: the old one goes on under both.
             name = format!("{}@{}", one.name, one.device);
+            while resolved.interfaces.contains_key(&name)
+                || session
+                    .state
+                    .interfaces
+                    .iter()
+                    .any(|other| other.name == name)
+            {
+                name.push('+');
+            }
             let state = &mut session.state;
             if let Some(last) = state.resolved.interfaces.remove(&one.name) {
                 state.resolved.interfaces.insert(name.clone(), last);

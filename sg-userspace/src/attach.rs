@@ -165,19 +165,41 @@ pub fn move_ingress(
     netns: &Netns,
     link: &Link,
     id: u32,
+    from: HookInForce,
+    wanted: Hook,
+) -> Result<Attachment, AttachError> {
+    let between_modes = from != HookInForce::Tc && wanted != Hook::Tc;
+    if !between_modes {
+        return replace_ingress(pins, set, netns, link, id, wanted);
+    }
+    // The kernel runs one XDP mode on a device at a time: the way from one to the other is TC.
+    replace_ingress(pins, set, netns, link, id, Hook::Tc)?;
+    match replace_ingress(pins, set, netns, link, id, wanted) {
+        Ok(attachment) => Ok(attachment),
+        Err(error) => {
+            let back = match from {
+                HookInForce::XdpGeneric => Hook::XdpGeneric,
+                HookInForce::Xdp | HookInForce::Tc => Hook::Xdp,
+            };
+            replace_ingress(pins, set, netns, link, id, back)?;
+            Err(error)
+        }
+    }
+}
+
+fn replace_ingress(
+    pins: &Pins,
+    set: &mut ProgramSet,
+    netns: &Netns,
+    link: &Link,
+    id: u32,
     wanted: Hook,
 ) -> Result<Attachment, AttachError> {
     let (new, old) = (pins.link(id, "ingress-new"), pins.link(id, INGRESS));
     detach(&new)?;
-    // The kernel allows one XDP mode at a time, so a device cannot pass from one to the other
-    // without a moment on TC.
     let attachment = netns.run(|| attach_ingress(set, link, wanted, &new))??;
     detach(&old)?;
-    std::fs::rename(&new, &old).map_err(|source| AttachError::Link {
-        operation: "rename",
-        path: new,
-        source: source.into(),
-    })?;
+    std::fs::rename(&new, &old).map_err(|source| link_failed("rename", &new, source))?;
     Ok(attachment)
 }
 

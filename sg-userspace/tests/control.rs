@@ -8,7 +8,7 @@ use common::{
     netns::{Enforcer, Namespace, answers, eventually, unique, veth},
     require::require,
 };
-use sg_userspace::state::Lock;
+use sg_userspace::{attach, state::Lock};
 
 const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -286,7 +286,7 @@ fn hooks_change_while_connections_are_open() {
     };
     enforcer.apply(&with("tc"), &[]).ok();
     let mut stream = pair.far.connect(NEAR, 8080).unwrap();
-    for hook in ["xdp", "tc", "xdp-generic", "tc"] {
+    for hook in ["xdp", "xdp-generic", "tc", "xdp-generic", "xdp"] {
         let said = enforcer.apply(&with(hook), &[]).ok();
         assert!(
             said.out.contains(&format!("ingress by {hook}\n")),
@@ -310,6 +310,69 @@ fn hooks_change_while_connections_are_open() {
             "{status:?}"
         );
     }
+}
+
+#[test]
+fn programs_of_another_build_are_replaced_behind_the_links_in_use() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _server = pair.near.serve(NEAR, 8080);
+    let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
+    enforcer.apply(&definition, &[]).ok();
+    let mut stream = pair.far.connect(NEAR, 8080).unwrap();
+    let ingress = enforcer.context.bpffs.join("v1/links/1-ingress");
+    let before = attach::details(&ingress).unwrap().unwrap();
+
+    // As if another build had loaded them.
+    let state = enforcer.context.state_dir.join("state.json");
+    let text = fs::read_to_string(&state).unwrap();
+    let at = text.find("\"object\":\"").unwrap() + "\"object\":\"".len();
+    let other = format!("{}{}{}", &text[..at], "0".repeat(64), &text[at + 64..]);
+    fs::write(&state, other).unwrap();
+    let status = enforcer.sgctl(&["status"]).ok();
+    assert!(
+        status.out.contains("programs of another build"),
+        "{status:?}"
+    );
+
+    enforcer.apply(&definition, &[]).ok();
+    let after = attach::details(&ingress).unwrap().unwrap();
+    assert_eq!(before.id, after.id, "the link stays");
+    assert_ne!(before.program_id, after.program_id);
+    assert!(answers(&mut stream));
+    assert_eq!(
+        pair.far.connect(NEAR, 9090).unwrap_err(),
+        ErrorKind::TimedOut
+    );
+    let status = enforcer.sgctl(&["status"]).ok();
+    assert!(!status.out.contains("warning"), "{status:?}");
+}
+
+#[test]
+fn a_name_that_moves_to_another_device_leaves_the_old_one_enforced() {
+    require!(Root, Object);
+    let (one, two, enforcer) = (Pair::new(), Pair::new(), Enforcer::new());
+    let _servers: Vec<_> = [&one, &two]
+        .iter()
+        .flat_map(|pair| [8080, 9090].map(|port| pair.near.serve(NEAR, port)))
+        .collect();
+    let first = web("g", 8080) + &one.interface("a", "[\"g\"]", "");
+    enforcer.apply(&first, &[]).ok();
+    let second = web("g", 9090) + &two.interface("a", "[\"g\"]", "");
+    let said = enforcer.apply(&second, &[]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.err.contains("a@eth0 is attached but"), "{said:?}");
+    assert!(answers(&mut one.far.connect(NEAR, 8080).unwrap()));
+    assert_eq!(
+        one.far.connect(NEAR, 9090).unwrap_err(),
+        ErrorKind::TimedOut
+    );
+    assert!(answers(&mut two.far.connect(NEAR, 9090).unwrap()));
+    // It can be named again, under another name: it is known by its device.
+    let both = second + &one.interface("b", "[\"g\"]", "");
+    let said = enforcer.apply(&both, &[]).ok();
+    assert!(said.out.contains("b (eth0): updated"), "{said:?}");
+    assert!(answers(&mut one.far.connect(NEAR, 9090).unwrap()));
 }
 
 #[test]

@@ -41,6 +41,16 @@ pub enum ApplyError {
     /// Pins cannot be removed.
     #[error(transparent)]
     Pins(#[from] PinError),
+    /// The change failed, and so did taking it back.
+    #[error(
+        "the change failed, and what it had done could not be taken back ({undo}): look at `sgctl status` and apply again"
+    )]
+    Undo {
+        /// Why the change failed.
+        source: Box<ApplyError>,
+        /// Why it could not be taken back.
+        undo: String,
+    },
     /// An interface cannot be attached; everything is as it was.
     #[error("interface {interface} is not enforced; nothing was changed")]
     Interface {

@@ -111,6 +111,7 @@ pub(super) fn adjust(
             &target.netns,
             &target.link,
             found.id,
+            found.hook,
             target.hook,
         )?;
     }
