@@ -108,6 +108,14 @@ impl Namespace {
     }
 }
 
+impl Namespace {
+    /// Whether an attempt to connect is met by silence, as a dropped SYN is.
+    pub(crate) fn connect_is_dropped(&self, address: impl Into<IpAddr>, port: u16) -> bool {
+        self.connect(address, port)
+            .is_err_and(|kind| kind == ErrorKind::TimedOut)
+    }
+}
+
 impl Drop for Namespace {
     fn drop(&mut self) {
         let _ = Command::new("ip")
