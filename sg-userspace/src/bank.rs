@@ -180,7 +180,7 @@ fn write_region<V: Pod>(table: &Table<u32, V>, start: u32, values: &[V]) -> Resu
     Ok(table.set_all(&keys, values)?)
 }
 
-/// Makes and fills the tries of a bank, `KEY` bytes a key, and drops what the bank held beyond.
+/// Makes and fills the tries of a bank, `KEY` bytes a key, and frees what the bank held beyond.
 fn write_tries<const KEY: usize>(
     outer: &Table<u32, u32>,
     object: &Object,
@@ -221,7 +221,9 @@ fn write_tries<const KEY: usize>(
         }
         stale.push(index);
     }
-    Ok(outer.remove_all(&stale)?)
+    // Deleting waits for a grace period each time; one empty trie in all places waits once.
+    let empty = Table::<[u8; KEY], u32>::create("SG_TRIE", form.map_type, SMALLEST, form.flags)?;
+    Ok(outer.set_all(&stale, &vec![raw(empty.fd().as_raw_fd()); stale.len()])?)
 }
 
 /// Makes and fills the one inner map of a bank.

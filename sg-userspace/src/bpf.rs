@@ -15,13 +15,11 @@ use std::{
 
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
-const MAP_DELETE_ELEM: libc::c_long = 3;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const MAP_UPDATE_BATCH: libc::c_long = 26;
-const MAP_DELETE_BATCH: libc::c_long = 27;
 const LINK_DETACH: libc::c_long = 34;
 
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type` (Linux 6.6).
@@ -151,27 +149,6 @@ pub(crate) unsafe fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io
     unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }
 }
 
-/// Removes one element; `false` if there was none.
-///
-/// # Safety
-/// `key` must be at least the map's key size.
-///
-/// # Errors
-/// What the kernel says, except `ENOENT`.
-pub(crate) unsafe fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<bool> {
-    let mut attr = Element {
-        map_fd: raw(map),
-        key: key.as_ptr() as u64,
-        ..Element::default()
-    };
-    // SAFETY: the pointer is valid for the size the caller vouches for.
-    match unsafe { bpf(MAP_DELETE_ELEM, &mut attr) } {
-        Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 /// Writes `count` elements, the last values winning; pays the RCU grace period of a map of maps
 /// once for all of them.
 ///
@@ -195,24 +172,6 @@ pub(crate) unsafe fn update_batch(
     };
     // SAFETY: both pointers are valid for what the caller vouches for; the kernel only reads.
     unsafe { bpf(MAP_UPDATE_BATCH, &mut attr) }
-}
-
-/// Removes `count` elements.
-///
-/// # Safety
-/// `keys` must hold `count` keys of the map's size.
-///
-/// # Errors
-/// What the kernel says; elements before the failing one are removed.
-pub(crate) unsafe fn delete_batch(map: BorrowedFd<'_>, keys: &[u8], count: u32) -> io::Result<()> {
-    let mut attr = Batch {
-        keys: keys.as_ptr() as u64,
-        count,
-        map_fd: raw(map),
-        ..Batch::default()
-    };
-    // SAFETY: the pointer is valid for what the caller vouches for; the kernel only reads.
-    unsafe { bpf(MAP_DELETE_BATCH, &mut attr) }
 }
 
 /// Reads up to `count` elements from where `cursor` stands and moves it on. Returns how many were

@@ -245,16 +245,6 @@ impl<K: Pod, V: Pod> Table<K, V> {
             .map_err(|source| self.failed("write", source))
     }
 
-    /// Removes one value; `false` if there was none.
-    ///
-    /// # Errors
-    /// [`TableError::Call`].
-    pub fn remove(&self, key: &K) -> Result<bool, TableError> {
-        // SAFETY: the key has the map's size.
-        unsafe { bpf::delete(self.fd(), bytes_of(key)) }
-            .map_err(|source| self.failed("delete from", source))
-    }
-
     /// Writes many values in few calls.
     ///
     /// # Errors
@@ -276,19 +266,6 @@ impl<K: Pod, V: Pod> Table<K, V> {
                 )
             }
             .map_err(|source| self.failed("write", source))?;
-        }
-        Ok(())
-    }
-
-    /// Removes many values in few calls; each must be there.
-    ///
-    /// # Errors
-    /// [`TableError::Call`]; what stands before the failing element is removed.
-    pub fn remove_all(&self, keys: &[K]) -> Result<(), TableError> {
-        for keys in keys.chunks(BATCH) {
-            // SAFETY: `K` is Pod and has the map's size, and there are as many as said.
-            unsafe { bpf::delete_batch(self.fd(), all_bytes(keys), keys.len() as u32) }
-                .map_err(|source| self.failed("delete from", source))?;
         }
         Ok(())
     }
