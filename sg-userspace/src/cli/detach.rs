@@ -14,6 +14,7 @@ use super::text::count;
 /// From then on everything passes there. The interface's tracked connections are forgotten. With
 /// the last interface all maps, programs and remembered state are removed.
 #[derive(clap::Args)]
+#[group(required = true, multiple = false)]
 #[command(after_help = "\
 Examples:
   sgctl detach eth0     one interface, by device or by its name in the definition

@@ -59,15 +59,10 @@ struct Places {
 enum Command {
     /// Check a definition without applying it
     Check(check::Check),
-    /// Enforce a definition and return
     Apply(apply::Apply),
-    /// Show what is enforced where
     Status(status::Status),
-    /// Show counters and conntrack figures
     Stats(stats::Stats),
-    /// Look at tracked flows
     Ct(ct::Ct),
-    /// Stop enforcing on an interface, or everywhere
     Detach(detach::Detach),
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, io, process::ExitCode};
 
 use serde::Serialize;
+use sg_common::verdict::{DropReason, PassKind};
 use sg_userspace::{
     session::Context,
     stats::{self, InterfaceStats},
@@ -17,14 +18,7 @@ use super::text::print_json;
 /// connections could be tracked, conntrack_allowance_exceeded counts packets dropped because none
 /// could. Counters do not go backwards while an interface is attached.
 #[derive(clap::Args)]
-#[command(after_help = "\
-Examples:
-  sgctl stats                    the host and every attached interface
-  sgctl stats eth0               one interface, by device or by its name in the definition
-  sgctl stats eth0 | grep -v ': 0$'
-  sgctl stats --json
-
-The reasons behind `dropped_` names are explained in the documentation of counters.")]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", outcomes()))]
 pub(crate) struct Stats {
     /// Interface, by its name in the definition or by its device
     #[arg(value_name = "IFACE")]
@@ -59,6 +53,27 @@ impl Stats {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sgctl stats                    the host and every attached interface
+  sgctl stats eth0               one interface, by device or by its name in the definition
+  sgctl stats eth0 | grep -v ': 0$'
+  sgctl stats --json";
+
+/// Every kind of pass and reason of a drop, with what it means.
+fn outcomes() -> String {
+    let mut text = "Packets that passed, by kind:\n".to_owned();
+    for kind in PassKind::ALL {
+        text += &format!("  {}: {}\n", kind.name(), kind.meaning());
+    }
+    text += "\nPackets that were dropped, by reason, and what to do about it:\n";
+    for reason in DropReason::ALL {
+        text += &format!("  {}: {}\n", reason.name(), reason.meaning());
+        text += &format!("      {}\n", reason.advice());
+    }
+    text
 }
 
 /// What `--json` prints.
