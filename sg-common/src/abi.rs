@@ -101,6 +101,8 @@ maps! {
     FRAGMENTS;
     /// Per-CPU array of [`crate::layout::Counters`] by interface id.
     COUNTERS;
+    /// Per-CPU array, 1 × [`crate::pipeline::Scratch`]: the packet being judged.
+    SCRATCH;
     /// Array, 1 × [`crate::layout::Sweeper`]: the timer that reclaims expired entries.
     SWEEPER;
 }

@@ -46,8 +46,18 @@ pub const WAYS: usize = 8;
 
 /// Position of a direction and family in [`Interface::policy`].
 #[inline(always)]
-pub const fn policy_index(direction: crate::verdict::Direction, ipv6: bool) -> usize {
-    (direction as usize) * 2 + ipv6 as usize
+pub fn policy_index(direction: crate::verdict::Direction, ipv6: bool) -> usize {
+    (crate::atomic::opaque(direction as u64) as usize & 1) * 2 + ipv6 as usize
+}
+
+/// The set of `INTERFACE_INDEX` that holds an interface.
+#[inline(always)]
+pub const fn index_set(namespace: u32, ifindex: u32) -> u32 {
+    const BITS: u32 = crate::abi::INDEX_SETS.trailing_zeros();
+    ifindex
+        .wrapping_mul(0x9e37_79b1)
+        .wrapping_add(namespace.wrapping_mul(0x85eb_ca6b))
+        >> (32 - BITS)
 }
 
 /// Slices of a [`Class`], by what their ranges mean.
@@ -255,7 +265,7 @@ shared! {
     pub struct Slot4 [40] {
         /// `interface << 8 | protocol`.
         pub owner: u32,
-        /// `local port << 16 | remote port`; identifier of an echo in both halves; else 0.
+        /// `local port << 16 | remote port`; of an echo `identifier << 16 | opener is local`; else 0.
         pub ports: u32,
         /// Local address, the bytes as a native word.
         pub local: u32,
@@ -285,9 +295,10 @@ shared! {
         pub seen: u32,
         /// Generation that last judged it.
         pub generation: u32,
-        /// Last acknowledgement number by sender: 0 local, 1 remote.
+        /// TCP: highest acknowledgement number by sender; else packets seen, up to two.
+        /// Sender 0 is local, 1 remote.
         pub ack: [u32; 2],
-        /// Sequence number after the FIN by sender: 0 local, 1 remote.
+        /// TCP: sequence number after the sender's SYN, then after its FIN.
         pub fin: [u32; 2],
     }
 
@@ -477,6 +488,9 @@ mod tests {
     #[test]
     fn timeouts_have_a_name_each() {
         assert_eq!(TIMEOUT_DEFAULTS[Timeout::Other as usize], ("other", 600));
-        assert_eq!(TIMEOUT_DEFAULTS[Timeout::TcpEstablished as usize].1, 432_000);
+        assert_eq!(
+            TIMEOUT_DEFAULTS[Timeout::TcpEstablished as usize].1,
+            432_000
+        );
     }
 }

@@ -151,6 +151,11 @@ impl Verdict {
         matches!(self, Verdict::Pass(_))
     }
 
+    /// The verdict with this outcome.
+    pub fn from_outcome(outcome: usize) -> Option<Verdict> {
+        Self::all().nth(outcome)
+    }
+
     /// Every verdict, in the order of [`Verdict::outcome`].
     pub fn all() -> impl Iterator<Item = Verdict> {
         PassKind::ALL

@@ -1,0 +1,164 @@
+//! Does a rule allow it? (facts 1.1–1.4: allow only, no order, union over groups)
+
+use crate::{
+    atomic,
+    family::Family,
+    layout::{
+        IdentityKey, Interface, NO_TRIE, Policy, interface_flags, policy_flags, policy_index, slice,
+    },
+    tables::Tables,
+    verdict::Direction,
+};
+
+/// What a rule is asked about: a slice of a class and a value in it.
+///
+/// TCP and UDP: the destination port. The family's ICMP: `type << 8 | code`. Everything else: the
+/// protocol number (fact 1.10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selector {
+    /// See [`slice`](mod@slice).
+    pub slice: u8,
+    /// The value.
+    pub value: u16,
+}
+
+impl Selector {
+    /// The selector of a packet; `value` is the destination port or the ICMP type and code.
+    #[inline(always)]
+    pub fn new<F: Family>(protocol: u8, value: u16) -> Self {
+        match protocol {
+            6 => Self {
+                slice: slice::TCP as u8,
+                value,
+            },
+            17 => Self {
+                slice: slice::UDP as u8,
+                value,
+            },
+            icmp if icmp == F::ICMP => Self {
+                slice: slice::ICMP as u8,
+                value,
+            },
+            other => Self {
+                slice: slice::OTHER as u8,
+                value: u16::from(other),
+            },
+        }
+    }
+}
+
+/// Halvings that suffice for any slice: its ranges are disjoint runs of 16-bit values.
+const SEARCH_STEPS: u64 = 17;
+
+/// The rule set of `class` that allows the selector; 0 if none does.
+#[inline(always)]
+pub fn rule_set<T: Tables>(tables: &T, bank: u32, class: u32, selector: Selector) -> u32 {
+    let Some(class) = tables.class(bank, class) else {
+        return 0;
+    };
+    let run = class.slices[usize::from(selector.slice) & 3];
+    // Invariant: the last range with `low <= value`, if any, is in start..end.
+    let mut start = run.start;
+    let mut len = run.len;
+    for _ in 0..atomic::opaque(SEARCH_STEPS) {
+        if len <= 1 {
+            break;
+        }
+        let half = len / 2;
+        let Some(range) = tables.range(bank, start.wrapping_add(half)) else {
+            return 0;
+        };
+        if range.low <= selector.value {
+            start = start.wrapping_add(half);
+            len -= half;
+        } else {
+            len = half;
+        }
+    }
+    if len == 0 {
+        return 0;
+    }
+    match tables.range(bank, start) {
+        Some(range) if range.low <= selector.value && selector.value <= range.high => {
+            range.rule_set
+        }
+        _ => 0,
+    }
+}
+
+/// Whether a rule of `policy` allows a new flow with `remote`.
+///
+/// 1. The class of the longest prefix that holds the address; prefixes nest, so the compiler has
+///    pushed down what covering prefixes allow. Without a match: the class of "everywhere".
+/// 2. The class of the address's identity, if the policy refers to groups at all.
+#[inline(never)]
+pub fn allows<T: Tables, F: Family>(
+    tables: &T,
+    bank: u32,
+    policy: &Policy,
+    remote: &F::Address,
+    selector: Selector,
+) -> bool {
+    let mut class = policy.any_class;
+    if policy.trie != NO_TRIE
+        && let Some(found) = F::trie(tables, policy.trie, remote)
+    {
+        class = found;
+    }
+    if class != 0 && tables.rule_set(bank, class, selector) != 0 {
+        return true;
+    }
+    if policy.scope == 0 {
+        return false;
+    }
+    let Some(identity) = F::member(tables, bank, remote) else {
+        return false;
+    };
+    let key = IdentityKey {
+        scope: policy.scope,
+        identity,
+    };
+    match tables.identity(bank, &key) {
+        Some(class) => tables.rule_set(bank, class, selector) != 0,
+        None => false,
+    }
+}
+
+/// Whether a TCP or UDP flow is untracked (facts 3.3, 3.10): a rule from everywhere admits it in one
+/// direction, and the other direction is open to everywhere on every port.
+#[inline(always)]
+pub fn untracked<T: Tables, F: Family>(
+    tables: &T,
+    bank: u32,
+    interface: &Interface,
+    protocol: u8,
+    ports: u32,
+) -> bool {
+    let (slice, open) = match protocol {
+        6 => (slice::TCP, policy_flags::OPEN_TCP),
+        17 => (slice::UDP, policy_flags::OPEN_UDP),
+        _ => return false,
+    };
+    if interface.flags & interface_flags::TRACK_ALWAYS != 0 {
+        return false;
+    }
+    let ingress = &interface.policy[policy_index(Direction::Ingress, F::IPV6)];
+    let egress = &interface.policy[policy_index(Direction::Egress, F::IPV6)];
+    if (ingress.flags | egress.flags) & open == 0 {
+        return false;
+    }
+    let covers = |policy: &Policy, value: u32| {
+        policy.flags & open != 0
+            || (policy.any_class != 0
+                && tables.rule_set(
+                    bank,
+                    policy.any_class,
+                    Selector {
+                        slice: slice as u8,
+                        value: value as u16,
+                    },
+                ) != 0)
+    };
+    (egress.flags & open != 0 && covers(ingress, ports >> 16))
+        || (ingress.flags & open != 0 && covers(egress, ports & 0xffff))
+}

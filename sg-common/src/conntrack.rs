@@ -1,0 +1,518 @@
+//! What a tracked flow is and how packets change it: pure functions, no maps.
+//!
+//! # The `meta` word of an entry
+//! | bits | meaning |
+//! |---|---|
+//! | 0–31 | tag: low half of the flow's hash |
+//! | 32–39 | [`State`] |
+//! | 40–47 | [`flag`] |
+//! | 48–63 | version, raised by every claim, so that a reused way is noticed |
+//!
+//! The word changes by compare-and-exchange only, so a transition happens once, whoever races. The
+//! rest of the entry is written by whoever claimed the way, then by plain aligned stores: the worst
+//! a race does there is to lose one of two updates that were true at the same moment.
+
+use crate::layout::{Live, TIMEOUTS, Timeout};
+
+/// State of an entry. From `TcpSynSent` on the number is the index of its [`Timeout`] plus 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum State {
+    /// The way is empty.
+    Free = 0,
+    /// The way is being written.
+    Claimed = 1,
+    /// SYN seen from the opener.
+    TcpSynSent = 2,
+    /// SYN+ACK seen from the other side.
+    TcpSynReceived = 3,
+    /// The opener acknowledged it.
+    TcpEstablished = 4,
+    /// FIN from both sides, not both acknowledged.
+    TcpLastAck = 5,
+    /// FIN from both sides, both acknowledged.
+    TcpTimeWait = 6,
+    /// Closed by a proven RST.
+    TcpClose = 7,
+    /// UDP one way, or a single request and response.
+    UdpSingle = 9,
+    /// UDP with more than one packet each way.
+    UdpStream = 10,
+    /// ICMP echo.
+    Icmp = 11,
+    /// Any other protocol, by address pair.
+    Other = 12,
+}
+
+impl State {
+    /// Every state an entry can be seen in.
+    pub const TRACKED: [State; 10] = [
+        State::TcpSynSent,
+        State::TcpSynReceived,
+        State::TcpEstablished,
+        State::TcpLastAck,
+        State::TcpTimeWait,
+        State::TcpClose,
+        State::UdpSingle,
+        State::UdpStream,
+        State::Icmp,
+        State::Other,
+    ];
+
+    /// Name in listings, counters and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Free => "free",
+            State::Claimed => "claimed",
+            State::TcpSynSent => "syn_sent",
+            State::TcpSynReceived => "syn_received",
+            State::TcpEstablished => "established",
+            State::TcpLastAck => "last_ack",
+            State::TcpTimeWait => "time_wait",
+            State::TcpClose => "close",
+            State::UdpSingle => "single",
+            State::UdpStream => "stream",
+            State::Icmp => "echo",
+            State::Other => "other",
+        }
+    }
+
+    /// The state with this number.
+    pub fn from_raw(raw: u8) -> Option<State> {
+        match raw {
+            0 => Some(State::Free),
+            1 => Some(State::Claimed),
+            _ => Self::TRACKED.into_iter().find(|state| *state as u8 == raw),
+        }
+    }
+}
+
+/// Flags of an entry.
+pub mod flag {
+    /// The local side opened the flow.
+    pub const OPENER_LOCAL: u8 = 1 << 0;
+    /// Both sides have answered.
+    pub const ASSURED: u8 = 1 << 1;
+    /// The local side has sent FIN.
+    pub const FIN_LOCAL: u8 = 1 << 2;
+    /// The remote side has sent FIN.
+    pub const FIN_REMOTE: u8 = 1 << 3;
+    /// Charged to the host's shared allowance, not to the interface's reserve.
+    pub const SHARED: u8 = 1 << 4;
+    /// Made by command, not by an opening packet.
+    pub const ADOPTED: u8 = 1 << 5;
+    /// An unproven RST was seen since the last legal packet.
+    pub const DOUBTED: u8 = 1 << 6;
+}
+
+/// The `meta` word, taken apart and put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta(pub u64);
+
+impl Meta {
+    /// A word from its parts.
+    #[inline(always)]
+    pub const fn new(tag: u32, state: u8, flags: u8, version: u16) -> Self {
+        Self(tag as u64 | (state as u64) << 32 | (flags as u64) << 40 | (version as u64) << 48)
+    }
+
+    /// Low half of the flow's hash.
+    #[inline(always)]
+    pub const fn tag(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Number of the [`State`].
+    #[inline(always)]
+    pub const fn state(self) -> u8 {
+        (self.0 >> 32) as u8
+    }
+
+    /// See [`flag`].
+    #[inline(always)]
+    pub const fn flags(self) -> u8 {
+        (self.0 >> 40) as u8
+    }
+
+    /// Raised by every claim.
+    #[inline(always)]
+    pub const fn version(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    /// Whether the way holds a flow, expired or not.
+    #[inline(always)]
+    pub const fn tracked(self) -> bool {
+        self.state() >= State::TcpSynSent as u8
+    }
+
+    /// The same entry in another state.
+    #[inline(always)]
+    pub const fn with(self, state: u8, flags: u8) -> Self {
+        Self::new(self.tag(), state, flags, self.version())
+    }
+
+    /// The empty way that follows this entry.
+    #[inline(always)]
+    pub const fn freed(self) -> Self {
+        Self::new(0, State::Free as u8, 0, self.version())
+    }
+
+    /// Idle life in jiffies under an interface's timeouts.
+    #[inline(always)]
+    pub fn life(self, timeouts: &[u32; TIMEOUTS]) -> u32 {
+        let index = usize::from(self.state()).wrapping_sub(2);
+        let life = if index < TIMEOUTS { timeouts[index] } else { 0 };
+        if self.flags() & flag::DOUBTED != 0 {
+            let doubted = timeouts[Timeout::TcpUnacknowledged as usize];
+            if doubted < life { doubted } else { life }
+        } else {
+            life
+        }
+    }
+}
+
+/// Whether an entry last refreshed at `seen` is over at `now` (jiffies, compared with wrap-around;
+/// a stamp in the future counts as now).
+#[inline(always)]
+pub const fn expired(now: u32, seen: u32, life: u32) -> bool {
+    let age = now.wrapping_sub(seen);
+    age <= i32::MAX as u32 && age >= life
+}
+
+/// The two ends of a flow, as index of [`Live::ack`] and [`Live::fin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Side {
+    /// The workload.
+    Local = 0,
+    /// The peer.
+    Remote = 1,
+}
+
+impl Side {
+    /// The other end.
+    #[inline(always)]
+    pub const fn other(self) -> Side {
+        match self {
+            Side::Local => Side::Remote,
+            Side::Remote => Side::Local,
+        }
+    }
+
+    /// Index into [`Live::ack`] and [`Live::fin`], visibly in bounds.
+    #[inline(always)]
+    pub fn index(self) -> usize {
+        crate::atomic::opaque(self as u64) as usize & 1
+    }
+
+    #[inline(always)]
+    const fn fin_flag(self) -> u8 {
+        match self {
+            Side::Local => flag::FIN_LOCAL,
+            Side::Remote => flag::FIN_REMOTE,
+        }
+    }
+}
+
+/// TCP flag bits (RFC 9293 §3.1).
+pub mod tcp {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset.
+    pub const RST: u8 = 0x04;
+    /// Push.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 0x10;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 0x20;
+}
+
+/// What tracking reads of a TCP segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Segment {
+    /// See [`tcp`].
+    pub flags: u8,
+    /// Sequence number.
+    pub sequence: u32,
+    /// Acknowledgement number.
+    pub acknowledgement: u32,
+    /// Bytes of payload.
+    pub payload: u32,
+}
+
+impl Segment {
+    /// Whether the segment asks for a new connection.
+    #[inline(always)]
+    pub const fn is_syn(self) -> bool {
+        self.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN
+    }
+
+    /// Sequence number after the segment.
+    #[inline(always)]
+    const fn end(self) -> u32 {
+        let control = (self.flags & tcp::SYN != 0) as u32 + (self.flags & tcp::FIN != 0) as u32;
+        self.sequence
+            .wrapping_add(self.payload)
+            .wrapping_add(control)
+    }
+}
+
+/// Flag sets that real segments carry; ECE, CWR and PSH aside (as netfilter's `tcp_valid_flags`).
+#[inline(always)]
+pub const fn flags_possible(flags: u8) -> bool {
+    const FIN_ACK: u8 = tcp::FIN | tcp::ACK;
+    const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
+    const RST_ACK: u8 = tcp::RST | tcp::ACK;
+    match flags & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK | tcp::URG) {
+        tcp::SYN | SYN_ACK | tcp::RST | RST_ACK | FIN_ACK | tcp::ACK => true,
+        with_urgent => matches!(with_urgent & !tcp::URG, tcp::SYN | FIN_ACK | tcp::ACK),
+    }
+}
+
+/// What a packet makes of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// New [`State`].
+    pub state: u8,
+    /// New flags.
+    pub flags: u8,
+    /// Whether the entry's idle life starts anew.
+    pub refresh: bool,
+    /// [`Live::ack`] of the sender.
+    pub ack: u32,
+    /// [`Live::fin`] of the sender.
+    pub fin: u32,
+}
+
+/// How far ahead of the peer's last acknowledgement a believable FIN lies: the largest window in
+/// common use. A forged FIN misses it 1023 times in 1024, and is taken back by the next segment.
+const FIN_WINDOW: u32 = 1 << 22;
+
+/// TCP (RFC 9293 §3.10), from where both sides are seen and neither is trusted.
+///
+/// A SYN without ACK does not come here: it goes through policy (decisions, Connection tracking 8).
+/// 1. RST: closes if it answers the opening SYN with the right acknowledgement, or if its sequence
+///    number is exactly what the other side last acknowledged; any other only casts doubt on the
+///    entry until the next legal segment (decisions, Connection tracking 7; RFC 5961 §3.2).
+/// 2. SYN+ACK by the side that did not open: handshake half done.
+/// 3. ACK by the opener after that: established and assured, which takes packets of both sides.
+/// 4. FIN moves its own direction only. A direction is closed when the other side has acknowledged
+///    exactly its FIN; both closed: time-wait; both sent, not both acknowledged: last-ack.
+/// 5. Before the handshake is complete and after both sides have closed nothing refreshes, so a
+///    flood of retransmissions keeps no half-open entry alive (attacks H6).
+#[inline(always)]
+pub fn tcp_step(meta: Meta, live: &Live, sender: Side, segment: Segment) -> Step {
+    let from = sender.index();
+    let to = from ^ 1;
+    let mut state = meta.state();
+    let mut flags = meta.flags();
+    let mut ack = live.ack[from];
+    let mut fin = live.fin[from];
+    let opener = (flags & flag::OPENER_LOCAL != 0) == (from == Side::Local as usize);
+    let has = |bit: u8| segment.flags & bit != 0;
+
+    if has(tcp::RST) {
+        // 1.
+        let proven = if state == State::TcpSynSent as u8 {
+            !opener && has(tcp::ACK) && segment.acknowledgement == live.fin[to]
+        } else {
+            segment.sequence == live.ack[to]
+        };
+        if proven {
+            state = State::TcpClose as u8;
+        } else {
+            flags |= flag::DOUBTED;
+        }
+        return Step {
+            state,
+            flags,
+            refresh: proven,
+            ack,
+            fin,
+        };
+    }
+
+    let syn_ack = has(tcp::SYN) && has(tcp::ACK);
+    let before = state;
+    if state == State::TcpSynSent as u8 {
+        // 2. The acknowledgement proves that the opener's SYN was seen.
+        if syn_ack && !opener && segment.acknowledgement == live.fin[to] {
+            state = State::TcpSynReceived as u8;
+            ack = segment.acknowledgement;
+            fin = segment.end();
+        }
+    } else if state == State::TcpSynReceived as u8 && opener && has(tcp::ACK) && !has(tcp::SYN) {
+        // 3.
+        state = State::TcpEstablished as u8;
+        flags |= flag::ASSURED;
+    }
+    if state == State::TcpSynSent as u8 {
+        return Step {
+            state,
+            flags,
+            refresh: false,
+            ack,
+            fin,
+        };
+    }
+
+    // A reply from a side that adoption or `tcp_loose` had not heard yet.
+    if state == State::TcpEstablished as u8 && !opener {
+        flags |= flag::ASSURED;
+    }
+    if has(tcp::ACK) && (ack == 0 || ahead(segment.acknowledgement, ack)) {
+        ack = segment.acknowledgement;
+    }
+    if syn_ack && state == State::TcpEstablished as u8 {
+        // The peer answers a new SYN on an old connection (RFC 9293 §3.5.1): no FIN stands.
+        flags &= !(flag::FIN_LOCAL | flag::FIN_REMOTE);
+    }
+    // 4.
+    let closing = state == State::TcpEstablished as u8 || state == State::TcpLastAck as u8;
+    if closing {
+        let own = sender.fin_flag();
+        if has(tcp::FIN) {
+            let acknowledged = live.ack[to];
+            if acknowledged == 0 || segment.sequence.wrapping_sub(acknowledged) < FIN_WINDOW {
+                flags |= own;
+                fin = segment.end();
+            }
+        } else if flags & own != 0 && ahead(segment.end(), fin) {
+            flags &= !own;
+        }
+        let both = flag::FIN_LOCAL | flag::FIN_REMOTE;
+        state = if flags & both != both {
+            State::TcpEstablished as u8
+        } else if ack == live.fin[to] && live.ack[to] == fin {
+            State::TcpTimeWait as u8
+        } else {
+            State::TcpLastAck as u8
+        };
+    }
+    // 5.
+    let refresh = state != before || closing;
+    if refresh {
+        flags &= !flag::DOUBTED;
+    }
+    Step {
+        state,
+        flags,
+        refresh,
+        ack,
+        fin,
+    }
+}
+
+/// Whether `a` is later than `b` in sequence space (RFC 9293 §3.4).
+#[inline(always)]
+const fn ahead(a: u32, b: u32) -> bool {
+    let distance = a.wrapping_sub(b);
+    distance != 0 && distance <= i32::MAX as u32
+}
+
+/// UDP: a stream once each side has sent two packets (fact 3.21), so one-way traffic is none.
+#[inline(always)]
+pub fn udp_step(meta: Meta, live: &Live, sender: Side) -> Step {
+    let from = sender.index();
+    let sent = if live.ack[from] < 2 {
+        live.ack[from] + 1
+    } else {
+        2
+    };
+    let mut state = meta.state();
+    let mut flags = meta.flags();
+    if sent == 2 && live.ack[from ^ 1] >= 2 {
+        state = State::UdpStream as u8;
+        flags |= flag::ASSURED;
+    }
+    Step {
+        state,
+        flags,
+        refresh: true,
+        ack: sent,
+        fin: live.fin[from],
+    }
+}
+
+/// ICMP echo and other protocols: assured once the other side answers.
+#[inline(always)]
+pub fn datagram_step(meta: Meta, live: &Live, sender: Side) -> Step {
+    let from = sender.index();
+    let opener = (meta.flags() & flag::OPENER_LOCAL != 0) == (from == Side::Local as usize);
+    let flags = if opener {
+        meta.flags()
+    } else {
+        meta.flags() | flag::ASSURED
+    };
+    Step {
+        state: meta.state(),
+        flags,
+        refresh: true,
+        ack: live.ack[from],
+        fin: live.fin[from],
+    }
+}
+
+/// How a new flow starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// First [`State`].
+    pub state: u8,
+    /// First flags, the charge aside.
+    pub flags: u8,
+    /// First [`Live::ack`] of the opener.
+    pub ack: u32,
+    /// First [`Live::fin`] of the opener.
+    pub fin: u32,
+    /// Packets the opener's account starts with.
+    pub packets: u32,
+    /// Bytes the opener's account starts with.
+    pub bytes: u32,
+}
+
+/// The entry that a packet of `protocol` opens; `icmp` is the family's ICMP.
+#[inline(always)]
+pub fn open(
+    protocol: u8,
+    icmp: u8,
+    opener: Side,
+    segment: Segment,
+    packets: u32,
+    bytes: u32,
+) -> Opening {
+    let flags = match opener {
+        Side::Local => flag::OPENER_LOCAL,
+        Side::Remote => 0,
+    };
+    let mut opening = Opening {
+        state: State::Other as u8,
+        flags,
+        ack: 0,
+        fin: 0,
+        packets,
+        bytes,
+    };
+    match protocol {
+        6 if segment.is_syn() => {
+            opening.state = State::TcpSynSent as u8;
+            // What the answer must acknowledge; data on the SYN need not be taken (RFC 7413 §4.2).
+            opening.fin = segment.sequence.wrapping_add(1);
+        }
+        6 => {
+            opening.state = State::TcpEstablished as u8;
+            opening.flags |= flag::ADOPTED;
+            opening.ack = segment.acknowledgement;
+        }
+        17 => {
+            opening.state = State::UdpSingle as u8;
+            opening.ack = 1;
+        }
+        echo if echo == icmp => opening.state = State::Icmp as u8,
+        _ => {}
+    }
+    opening
+}

@@ -1,0 +1,398 @@
+//! IPv4 and IPv6 as one set of types, so that every step is written once.
+
+use crate::{
+    atomic,
+    layout::{AddressKey, Bucket4, Bucket6, Live, Slot4, Slot6, WAYS},
+    tables::Tables,
+};
+
+/// IPv4 (RFC 791).
+#[derive(Clone, Copy, Debug)]
+pub struct V4;
+/// IPv6 (RFC 8200).
+#[derive(Clone, Copy, Debug)]
+pub struct V6;
+
+/// What names a flow on an interface: written from the workload's side, never sorted, so that both
+/// directions of a flow have one key and nothing else has (decisions, Connection tracking 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow<A> {
+    /// `interface << 8 | protocol`.
+    pub owner: u32,
+    /// `local port << 16 | remote port`; of an echo `identifier << 16 | opener is local`; else 0.
+    pub ports: u32,
+    /// The workload's address.
+    pub local: A,
+    /// The peer's address.
+    pub remote: A,
+}
+
+/// One IP version.
+pub trait Family: Copy {
+    /// An address: network-order bytes as native words.
+    type Address: Copy + Eq;
+    /// A conntrack bucket.
+    type Bucket;
+
+    /// Whether this is IPv6.
+    const IPV6: bool;
+    /// Protocol number of the family's ICMP.
+    const ICMP: u8;
+    /// ICMP type of an echo request.
+    const ECHO_REQUEST: u8;
+    /// ICMP type of an echo reply.
+    const ECHO_REPLY: u8;
+
+    /// Universal hash of a flow under a secret: NH (RFC 4418 §5.2) with 32-bit words, then a mixer.
+    fn hash(flow: &Flow<Self::Address>, seed: &[u32; 12]) -> u64;
+    /// The address as it stands in shared keys.
+    fn key_bytes(address: &Self::Address) -> [u8; 16];
+    /// Whether a packet may come from here.
+    fn source_possible(address: &Self::Address) -> bool;
+    /// Whether a packet may go there.
+    fn destination_possible(address: &Self::Address) -> bool;
+    /// Whether the address is in a range that link-local services use (fact 5.2).
+    fn may_be_service(address: &Self::Address) -> bool;
+
+    /// A bucket of the current table, or of the draining one.
+    fn bucket<T: Tables>(tables: &T, old: bool, index: u32) -> Option<*mut Self::Bucket>;
+    /// Longest-prefix match of an address.
+    fn trie<T: Tables>(tables: &T, trie: u32, address: &Self::Address) -> Option<u32>;
+    /// Identity of a member address.
+    fn member<T: Tables>(tables: &T, bank: u32, address: &Self::Address) -> Option<u32>;
+
+    /// The `meta` word of a way.
+    fn meta(bucket: *mut Self::Bucket, way: usize) -> *mut u64;
+    /// The dynamic part of a way.
+    fn live(bucket: *mut Self::Bucket, way: usize) -> *mut Live;
+    /// The flow that a way holds; torn while the way is rewritten.
+    fn flow(bucket: *mut Self::Bucket, way: usize) -> Flow<Self::Address>;
+    /// `interface << 8 | protocol` of the flow that a way holds.
+    fn owner(bucket: *mut Self::Bucket, way: usize) -> u32;
+    /// Whether a way holds this flow; torn while the way is rewritten.
+    fn holds(bucket: *mut Self::Bucket, way: usize, flow: &Flow<Self::Address>) -> bool;
+    /// Writes the flow of a way that the caller has claimed.
+    fn set_flow(bucket: *mut Self::Bucket, way: usize, flow: &Flow<Self::Address>);
+}
+
+/// A way that the verifier, too, sees to be below [`WAYS`].
+#[inline(always)]
+fn in_bounds(way: usize) -> usize {
+    atomic::opaque(way as u64) as usize & (WAYS - 1)
+}
+
+/// Whether a word of a slot is that of a flow. Both are read when asked: kept in registers for eight
+/// ways they would only be spilled to a stack that is too small.
+///
+/// # Safety
+/// `held` must be valid and aligned.
+#[inline(always)]
+unsafe fn same(held: *const u32, wanted: &u32) -> bool {
+    // SAFETY: the caller's promise, and a reference.
+    unsafe { atomic::load(held) == atomic::load(wanted) }
+}
+
+/// Finalizer of MurmurHash3 (public domain): every input bit reaches every output bit.
+#[inline(always)]
+fn mix(mut hash: u64) -> u64 {
+    hash ^= hash >> 33;
+    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^= hash >> 33;
+    hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
+}
+
+/// One term of NH.
+#[inline(always)]
+fn term(a: u32, b: u32, seed: &[u32; 12], at: usize) -> u64 {
+    u64::from(a.wrapping_add(seed[at])).wrapping_mul(u64::from(b.wrapping_add(seed[at + 1])))
+}
+
+/// First bytes of an IPv4 word as they stand on the wire.
+#[inline(always)]
+const fn host4(address: u32) -> u32 {
+    u32::from_be(address)
+}
+
+impl Family for V4 {
+    type Address = u32;
+    type Bucket = Bucket4;
+
+    const IPV6: bool = false;
+    const ICMP: u8 = 1;
+    const ECHO_REQUEST: u8 = 8;
+    const ECHO_REPLY: u8 = 0;
+
+    #[inline(always)]
+    fn hash(flow: &Flow<u32>, seed: &[u32; 12]) -> u64 {
+        mix(term(flow.owner, flow.ports, seed, 0).wrapping_add(term(
+            flow.local,
+            flow.remote,
+            seed,
+            2,
+        )))
+    }
+
+    #[inline(always)]
+    fn key_bytes(address: &u32) -> [u8; 16] {
+        let [a, b, c, d] = address.to_ne_bytes();
+        [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    }
+
+    /// Not 0/8, 127/8, multicast (224/4) or broadcast (RFC 1122 §3.2.1.3).
+    #[inline(always)]
+    fn source_possible(address: &u32) -> bool {
+        let first = host4(*address) >> 24;
+        first != 0 && first != 127 && first >> 4 != 0xe && *address != u32::MAX
+    }
+
+    /// Not 0/8 or 127/8.
+    #[inline(always)]
+    fn destination_possible(address: &u32) -> bool {
+        let first = host4(*address) >> 24;
+        first != 0 && first != 127
+    }
+
+    #[inline(always)]
+    fn may_be_service(address: &u32) -> bool {
+        host4(*address) >> 16 == 0xa9fe
+    }
+
+    #[inline(always)]
+    fn bucket<T: Tables>(tables: &T, old: bool, index: u32) -> Option<*mut Bucket4> {
+        tables.bucket4(old, index)
+    }
+
+    #[inline(always)]
+    fn trie<T: Tables>(tables: &T, trie: u32, address: &u32) -> Option<u32> {
+        tables.trie4(trie, *address)
+    }
+
+    #[inline(always)]
+    fn member<T: Tables>(tables: &T, bank: u32, address: &u32) -> Option<u32> {
+        tables.member4(bank, *address)
+    }
+
+    #[inline(always)]
+    fn meta(bucket: *mut Bucket4, way: usize) -> *mut u64 {
+        // SAFETY: `bucket` is valid (contract of `Tables`) and the way is in bounds.
+        unsafe { (&raw mut (*bucket).meta).cast::<u64>().add(in_bounds(way)) }
+    }
+
+    #[inline(always)]
+    fn live(bucket: *mut Bucket4, way: usize) -> *mut Live {
+        // SAFETY: as in `meta`.
+        unsafe { &raw mut (*slot4(bucket, way)).live }
+    }
+
+    #[inline(always)]
+    fn flow(bucket: *mut Bucket4, way: usize) -> Flow<u32> {
+        let slot = slot4(bucket, way);
+        // SAFETY: as in `meta`; torn values are caught by the second look at the meta word.
+        unsafe {
+            Flow {
+                owner: (*slot).owner,
+                ports: (*slot).ports,
+                local: (*slot).local,
+                remote: (*slot).remote,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn owner(bucket: *mut Bucket4, way: usize) -> u32 {
+        // SAFETY: as in `meta`.
+        unsafe { (*slot4(bucket, way)).owner }
+    }
+
+    #[inline(always)]
+    fn holds(bucket: *mut Bucket4, way: usize, flow: &Flow<u32>) -> bool {
+        let slot = slot4(bucket, way);
+        // SAFETY: as in `meta`.
+        unsafe {
+            same(&raw const (*slot).owner, &flow.owner)
+                && same(&raw const (*slot).ports, &flow.ports)
+                && same(&raw const (*slot).local, &flow.local)
+                && same(&raw const (*slot).remote, &flow.remote)
+        }
+    }
+
+    #[inline(always)]
+    fn set_flow(bucket: *mut Bucket4, way: usize, flow: &Flow<u32>) {
+        let slot = slot4(bucket, way);
+        // SAFETY: as in `meta`; the caller owns the way.
+        unsafe {
+            (*slot).owner = flow.owner;
+            (*slot).ports = flow.ports;
+            (*slot).local = flow.local;
+            (*slot).remote = flow.remote;
+        }
+    }
+}
+
+#[inline(always)]
+fn slot4(bucket: *mut Bucket4, way: usize) -> *mut Slot4 {
+    // SAFETY: `bucket` is valid (contract of `Tables`) and the way is in bounds.
+    unsafe {
+        (&raw mut (*bucket).slots)
+            .cast::<Slot4>()
+            .add(in_bounds(way))
+    }
+}
+
+#[inline(always)]
+fn slot6(bucket: *mut Bucket6, way: usize) -> *mut Slot6 {
+    // SAFETY: `bucket` is valid (contract of `Tables`) and the way is in bounds.
+    unsafe {
+        (&raw mut (*bucket).slots)
+            .cast::<Slot6>()
+            .add(in_bounds(way))
+    }
+}
+
+impl V6 {
+    /// `::ffff:0:0/96` (RFC 4291 §2.5.5.2): never legitimate on the wire.
+    #[inline(always)]
+    fn mapped(address: &[u32; 4]) -> bool {
+        address[0] == 0 && address[1] == 0 && address[2] == 0xffff_u32.to_be()
+    }
+
+    /// `::` or `::1`.
+    #[inline(always)]
+    fn unspecified_or_loopback(address: &[u32; 4]) -> bool {
+        address[0] == 0 && address[1] == 0 && address[2] == 0 && u32::from_be(address[3]) <= 1
+    }
+}
+
+impl Family for V6 {
+    type Address = [u32; 4];
+    type Bucket = Bucket6;
+
+    const IPV6: bool = true;
+    const ICMP: u8 = 58;
+    const ECHO_REQUEST: u8 = 128;
+    const ECHO_REPLY: u8 = 129;
+
+    #[inline(always)]
+    fn hash(flow: &Flow<[u32; 4]>, seed: &[u32; 12]) -> u64 {
+        mix(term(flow.owner, flow.ports, seed, 0)
+            .wrapping_add(term(flow.local[0], flow.local[1], seed, 2))
+            .wrapping_add(term(flow.local[2], flow.local[3], seed, 4))
+            .wrapping_add(term(flow.remote[0], flow.remote[1], seed, 6))
+            .wrapping_add(term(flow.remote[2], flow.remote[3], seed, 8)))
+    }
+
+    #[inline(always)]
+    fn key_bytes(address: &[u32; 4]) -> [u8; 16] {
+        // SAFETY: same size, plain integers.
+        unsafe { core::mem::transmute(*address) }
+    }
+
+    /// Not `::`, `::1`, multicast or IPv4-mapped (RFC 4291 §2.5.2, §2.5.3, §2.7).
+    #[inline(always)]
+    fn source_possible(address: &[u32; 4]) -> bool {
+        u32::from_be(address[0]) >> 24 != 0xff
+            && !Self::mapped(address)
+            && !Self::unspecified_or_loopback(address)
+    }
+
+    /// Not `::`, `::1` or IPv4-mapped.
+    #[inline(always)]
+    fn destination_possible(address: &[u32; 4]) -> bool {
+        !Self::mapped(address) && !Self::unspecified_or_loopback(address)
+    }
+
+    /// fe80::/10 or fd00:ec2::/32.
+    #[inline(always)]
+    fn may_be_service(address: &[u32; 4]) -> bool {
+        let first = u32::from_be(address[0]);
+        first >> 22 == 0xfe80 >> 6 || first == 0xfd00_0ec2
+    }
+
+    #[inline(always)]
+    fn bucket<T: Tables>(tables: &T, old: bool, index: u32) -> Option<*mut Bucket6> {
+        tables.bucket6(old, index)
+    }
+
+    #[inline(always)]
+    fn trie<T: Tables>(tables: &T, trie: u32, address: &[u32; 4]) -> Option<u32> {
+        tables.trie6(trie, address)
+    }
+
+    #[inline(always)]
+    fn member<T: Tables>(tables: &T, bank: u32, address: &[u32; 4]) -> Option<u32> {
+        tables.member6(bank, address)
+    }
+
+    #[inline(always)]
+    fn meta(bucket: *mut Bucket6, way: usize) -> *mut u64 {
+        // SAFETY: `bucket` is valid (contract of `Tables`) and the way is in bounds.
+        unsafe { (&raw mut (*bucket).meta).cast::<u64>().add(in_bounds(way)) }
+    }
+
+    #[inline(always)]
+    fn live(bucket: *mut Bucket6, way: usize) -> *mut Live {
+        // SAFETY: as in `meta`.
+        unsafe { &raw mut (*slot6(bucket, way)).live }
+    }
+
+    #[inline(always)]
+    fn flow(bucket: *mut Bucket6, way: usize) -> Flow<[u32; 4]> {
+        let slot = slot6(bucket, way);
+        // SAFETY: as in `meta`; torn values are caught by the second look at the meta word.
+        unsafe {
+            Flow {
+                owner: (*slot).owner,
+                ports: (*slot).ports,
+                local: (*slot).local,
+                remote: (*slot).remote,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn owner(bucket: *mut Bucket6, way: usize) -> u32 {
+        // SAFETY: as in `meta`.
+        unsafe { (*slot6(bucket, way)).owner }
+    }
+
+    #[inline(always)]
+    fn holds(bucket: *mut Bucket6, way: usize, flow: &Flow<[u32; 4]>) -> bool {
+        let slot = slot6(bucket, way);
+        // SAFETY: as in `meta`.
+        unsafe {
+            same(&raw const (*slot).owner, &flow.owner)
+                && same(&raw const (*slot).ports, &flow.ports)
+                && same(&raw const (*slot).remote[3], &flow.remote[3])
+                && same(&raw const (*slot).remote[2], &flow.remote[2])
+                && same(&raw const (*slot).remote[1], &flow.remote[1])
+                && same(&raw const (*slot).remote[0], &flow.remote[0])
+                && same(&raw const (*slot).local[3], &flow.local[3])
+                && same(&raw const (*slot).local[2], &flow.local[2])
+                && same(&raw const (*slot).local[1], &flow.local[1])
+                && same(&raw const (*slot).local[0], &flow.local[0])
+        }
+    }
+
+    #[inline(always)]
+    fn set_flow(bucket: *mut Bucket6, way: usize, flow: &Flow<[u32; 4]>) {
+        let slot = slot6(bucket, way);
+        // SAFETY: as in `meta`; the caller owns the way.
+        unsafe {
+            (*slot).owner = flow.owner;
+            (*slot).ports = flow.ports;
+            (*slot).local = flow.local;
+            (*slot).remote = flow.remote;
+        }
+    }
+}
+
+/// The `ADDRESSES` key of an interface's own address; interface 0 asks for a service.
+#[inline(always)]
+pub fn address_key<F: Family>(interface: u32, address: &F::Address) -> AddressKey {
+    AddressKey {
+        interface,
+        family: if F::IPV6 { 6 } else { 4 },
+        address: F::key_bytes(address),
+    }
+}

@@ -1,0 +1,135 @@
+//! Frames over packet pointers: the only place that reads packet memory.
+
+use aya_ebpf::programs::{TcContext, XdpContext};
+use sg_common::wire::{Frame, Window};
+
+/// A packet's linear part.
+pub struct Packet {
+    start: usize,
+    end: usize,
+    /// Bytes of the whole frame.
+    pub len: u32,
+    merged: bool,
+    tagged: bool,
+}
+
+/// Bytes that the pipeline may want to read: Ethernet, IPv6 with its bounded extension headers, an
+/// ICMP error and the packet it quotes. What lies behind them is payload.
+const HEADERS: u32 = 512;
+
+/// Highest offset of a header; the verifier needs a bound it can see.
+const MAX_OFFSET: usize = 1024;
+
+impl Packet {
+    /// A frame at XDP. The context is read once: each read makes the verifier forget the bounds.
+    #[inline(always)]
+    pub fn from_xdp(ctx: &XdpContext) -> Self {
+        let start = ctx.data();
+        let end = ctx.data_end();
+        Self {
+            start,
+            end,
+            len: end.wrapping_sub(start) as u32,
+            merged: false,
+            tagged: false,
+        }
+    }
+
+    /// A frame at TC. Headers outside the linear part (GSO, forwarded jumbo frames) are pulled in.
+    #[inline(always)]
+    pub fn from_skb(ctx: &TcContext) -> Self {
+        // SAFETY: the kernel hands a valid context.
+        let (len, tagged, gso_size) = unsafe {
+            let skb = ctx.skb.skb;
+            ((*skb).len, (*skb).vlan_present != 0, (*skb).gso_size)
+        };
+        let mut start = ctx.data();
+        let mut end = ctx.data_end();
+        let wanted = if len < HEADERS { len } else { HEADERS };
+        // A TCP segment with 54 or 66 bytes of headers in front is the common case: nothing to pull.
+        let linear = end.wrapping_sub(start) as u32;
+        if linear < wanted && !is_plain_tcp(start, end) {
+            // If it fails the header reads fail: the packet is dropped as truncated.
+            let _ = ctx.pull_data(wanted);
+            start = ctx.data();
+            end = ctx.data_end();
+        }
+        Self {
+            start,
+            end,
+            len,
+            merged: gso_size != 0,
+            tagged,
+        }
+    }
+}
+
+/// Whether the linear part holds all that TCP over plain IPv4 or IPv6 is judged by.
+#[inline(always)]
+fn is_plain_tcp(start: usize, end: usize) -> bool {
+    if start + 54 > end {
+        return false;
+    }
+    // SAFETY: 54 bytes are there.
+    let (kind, ipv4, ipv6) = unsafe {
+        let byte = |at: usize| *((start + at) as *const u8);
+        (u16::from_be_bytes([byte(12), byte(13)]), byte(23), byte(20))
+    };
+    (kind == 0x0800 && ipv4 == 6) || (kind == 0x86dd && ipv6 == 6 && start + 74 <= end)
+}
+
+impl Frame for Packet {
+    type Window = Bytes;
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline(always)]
+    fn merged(&self) -> bool {
+        self.merged
+    }
+
+    #[inline(always)]
+    fn tagged(&self) -> bool {
+        self.tagged
+    }
+
+    #[inline(always)]
+    fn window<const LEN: usize>(&self, offset: usize) -> Option<Bytes> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let at = self.start + offset;
+        if at + LEN > self.end {
+            None
+        } else {
+            Some(Bytes(at))
+        }
+    }
+}
+
+/// Checked packet bytes.
+#[derive(Clone, Copy)]
+pub struct Bytes(usize);
+
+impl Window for Bytes {
+    #[inline(always)]
+    fn u8(self, at: usize) -> u8 {
+        // SAFETY: the verifier refuses an access outside the checked window.
+        unsafe { *((self.0 + at) as *const u8) }
+    }
+
+    #[inline(always)]
+    fn u16(self, at: usize) -> u16 {
+        // SAFETY: as above; BPF loads need no alignment on the machines whose JIT takes them.
+        u16::from_be(unsafe { *((self.0 + at) as *const u16) })
+    }
+
+    #[inline(always)]
+    fn word(self, at: usize) -> u32 {
+        // SAFETY: as above.
+        unsafe { *((self.0 + at) as *const u32) }
+    }
+}

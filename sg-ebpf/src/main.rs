@@ -1,0 +1,123 @@
+//! Entry points: one frame in, one action out. Everything decided is decided in `sg-common`.
+//!
+//! On any other target than BPF this is an empty program, so that `cargo check` and clippy work on
+//! the host without a BPF toolchain.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+mod control;
+mod frame;
+mod maps;
+mod tables;
+
+use aya_ebpf::{
+    Global,
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use sg_common::pipeline::{self, Arrival};
+
+use crate::{frame::Packet, tables::Kernel};
+
+/// Number of the network namespace this program set is loaded for.
+#[unsafe(no_mangle)]
+static NAMESPACE: Global<u32> = Global::new(0);
+
+/// Ingress of an interface at XDP.
+#[xdp]
+pub fn xdp_ingress(ctx: XdpContext) -> u32 {
+    // SAFETY: the kernel hands a valid context.
+    let ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
+    let packet = Packet::from_xdp(&ctx);
+    let arrival = Arrival {
+        id: maps::interface_id(NAMESPACE.load(), ifindex),
+        hook_ingress: true,
+        packets: 1,
+        bytes: packet.len,
+    };
+    let Some(scratch) = maps::scratch() else {
+        return xdp_action::XDP_DROP;
+    };
+    let outcome = pipeline::judge(&Kernel, &packet, &arrival, scratch);
+    if outcome.passes() {
+        xdp_action::XDP_PASS
+    } else {
+        debug_drop!(&ctx, ifindex, outcome);
+        xdp_action::XDP_DROP
+    }
+}
+
+/// Ingress of an interface at TC.
+#[classifier]
+pub fn tc_ingress(ctx: TcContext) -> i32 {
+    judge_skb(&ctx, true)
+}
+
+/// Egress of an interface at TC.
+#[classifier]
+pub fn tc_egress(ctx: TcContext) -> i32 {
+    judge_skb(&ctx, false)
+}
+
+/// Commands on the conntrack table, run by BPF_PROG_TEST_RUN.
+#[classifier]
+pub fn ct_control(ctx: TcContext) -> i32 {
+    control::run(&ctx) as i32
+}
+
+/// A passing packet goes on to the next program of the chain (TCX_NEXT has TC_ACT_UNSPEC's value).
+#[inline(always)]
+fn judge_skb(ctx: &TcContext, hook_ingress: bool) -> i32 {
+    // SAFETY: the kernel hands a valid context.
+    let (ifindex, segments) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).gso_segs) };
+    let packet = Packet::from_skb(ctx);
+    let arrival = Arrival {
+        id: maps::interface_id(NAMESPACE.load(), ifindex),
+        hook_ingress,
+        packets: if segments == 0 { 1 } else { segments },
+        bytes: packet.len,
+    };
+    let Some(scratch) = maps::scratch() else {
+        return TC_ACT_SHOT;
+    };
+    let outcome = pipeline::judge(&Kernel, &packet, &arrival, scratch);
+    if outcome.passes() {
+        TC_ACT_UNSPEC
+    } else {
+        debug_drop!(ctx, ifindex, outcome);
+        TC_ACT_SHOT
+    }
+}
+
+/// Logs a dropped packet in debug builds of the object.
+#[macro_export]
+macro_rules! debug_drop {
+    ($ctx:expr, $ifindex:expr, $outcome:expr) => {
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!(
+            $ctx,
+            "ifindex {}: dropped, outcome {}",
+            $ifindex,
+            $outcome.index()
+        );
+        #[cfg(not(feature = "log"))]
+        let _ = ($ctx, $ifindex, $outcome);
+    };
+}
+
+/// A reachable panic must be refused by the verifier ("last insn is not an exit or jmp"), never run.
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// Some helpers are for GPL-compatible programs only; the licence is the user's choice of two.
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

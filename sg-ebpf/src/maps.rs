@@ -1,0 +1,133 @@
+//! Every map. Names, who writes what and what the values mean: `sg_common::abi` and `::layout`.
+//!
+//! Sizes that depend on the definition (conntrack, members) are placeholders that the loader sets.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, bpf_spin_lock, bpf_timer},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use sg_common::{
+    abi::{
+        CT_LOCKS, INDEX_SETS, MAX_CLASSES, MAX_FRAGMENTS, MAX_INTERFACES, MAX_RANGES, MAX_TRIES,
+    },
+    layout::{
+        AccountBucket, AddressKey, Bucket4, Bucket6, Class, Counters, CtHost, CtInterface,
+        FragmentKey, IdentityKey, IndexSet, Interface, Range, Runtime, Sweeper, index_set,
+    },
+    pipeline::Scratch,
+};
+
+/// Written by userspace only.
+const READ_ONLY: usize = BPF_F_RDONLY_PROG as usize;
+/// Read by userspace without a system call per entry.
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+
+#[btf_map]
+pub static GENERATION: Array<u32, 1, READ_ONLY> = Array::new();
+#[btf_map]
+pub static RUNTIME: Array<Runtime, 1, READ_ONLY> = Array::new();
+#[btf_map]
+pub static INTERFACE_INDEX: Array<IndexSet, { INDEX_SETS as usize }, READ_ONLY> = Array::new();
+#[btf_map]
+pub static INTERFACES: Array<Interface, { 2 * MAX_INTERFACES as usize }, READ_ONLY> = Array::new();
+#[btf_map]
+pub static CLASSES: Array<Class, { 2 * MAX_CLASSES as usize }, READ_ONLY> = Array::new();
+#[btf_map]
+pub static RANGES: Array<Range, { 2 * MAX_RANGES as usize }, READ_ONLY> = Array::new();
+
+#[btf_map]
+pub static TRIES4: ArrayOfMaps<LpmTrie<[u8; 4], u32, 1>, { MAX_TRIES as usize }> =
+    ArrayOfMaps::new();
+#[btf_map]
+pub static TRIES6: ArrayOfMaps<LpmTrie<[u8; 16], u32, 1>, { MAX_TRIES as usize }> =
+    ArrayOfMaps::new();
+#[btf_map]
+pub static MEMBERS4: ArrayOfMaps<HashMap<u32, u32, 1, NO_PREALLOC>, 2> = ArrayOfMaps::new();
+#[btf_map]
+pub static MEMBERS6: ArrayOfMaps<HashMap<[u32; 4], u32, 1, NO_PREALLOC>, 2> = ArrayOfMaps::new();
+#[btf_map]
+pub static IDENTITIES: ArrayOfMaps<HashMap<IdentityKey, u32, 1, NO_PREALLOC>, 2> =
+    ArrayOfMaps::new();
+#[btf_map]
+pub static ADDRESSES: ArrayOfMaps<HashMap<AddressKey, u32, 1, NO_PREALLOC>, 2> = ArrayOfMaps::new();
+
+#[btf_map]
+pub static CT4: Array<Bucket4, 1, MAPPED> = Array::new();
+#[btf_map]
+pub static CT6: Array<Bucket6, 1, MAPPED> = Array::new();
+#[btf_map]
+pub static CT4_OLD: Array<Bucket4, 1, MAPPED> = Array::new();
+#[btf_map]
+pub static CT6_OLD: Array<Bucket6, 1, MAPPED> = Array::new();
+#[btf_map]
+pub static ACCOUNT4: Array<AccountBucket, 1, MAPPED> = Array::new();
+#[btf_map]
+pub static ACCOUNT6: Array<AccountBucket, 1, MAPPED> = Array::new();
+#[btf_map]
+pub static ACCOUNT4_OLD: Array<AccountBucket, 1, MAPPED> = Array::new();
+#[btf_map]
+pub static ACCOUNT6_OLD: Array<AccountBucket, 1, MAPPED> = Array::new();
+
+/// A stripe lock; the kernel finds the lock by its type.
+#[repr(C)]
+pub struct Stripe {
+    pub lock: bpf_spin_lock,
+    pub _pad: u32,
+}
+
+#[btf_map]
+pub static CT_LOCK: Array<Stripe, { CT_LOCKS as usize }> = Array::new();
+#[btf_map]
+pub static CT_INTERFACES: Array<CtInterface, { MAX_INTERFACES as usize }> = Array::new();
+#[btf_map]
+pub static CT_HOST: Array<CtHost, 1> = Array::new();
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, u32, { MAX_FRAGMENTS as usize }> = LruHashMap::new();
+#[btf_map]
+pub static COUNTERS: PerCpuArray<Counters, { MAX_INTERFACES as usize }> = PerCpuArray::new();
+
+/// [`Sweeper`] with the timer's own type.
+#[repr(C)]
+pub struct Sweep {
+    pub timer: bpf_timer,
+    pub cursor: [u32; 2],
+    pub passes: u64,
+}
+
+const _: () = assert!(size_of::<Sweep>() == size_of::<Sweeper>());
+
+// SAFETY: reached through map pointers only; the kernel guards the timer.
+unsafe impl Sync for Sweep {}
+
+#[btf_map]
+pub static SWEEPER: Array<Sweep, 1> = Array::new();
+
+/// Room for the packet that this CPU judges. All hooks run with softirqs off, so none interrupts
+/// another on one CPU.
+#[btf_map]
+pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// This CPU's room.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: nobody else uses this CPU's value while the program runs.
+    SCRATCH
+        .get_ptr_mut(0)
+        .map(|scratch| unsafe { &mut *scratch })
+}
+
+/// The id of an interface, or 0.
+#[inline(always)]
+pub fn interface_id(namespace: u32, ifindex: u32) -> u32 {
+    let Some(set) = INTERFACE_INDEX.get(index_set(namespace, ifindex)) else {
+        return 0;
+    };
+    for way in &set.ways {
+        if way.ifindex == ifindex && way.namespace == namespace {
+            return way.id;
+        }
+    }
+    0
+}

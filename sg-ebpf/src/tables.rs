@@ -1,0 +1,343 @@
+//! The pipeline's tables and clock over BPF maps and helpers.
+
+use aya_ebpf::{
+    bindings::bpf_spin_lock as SpinLock,
+    btf_maps::lpm_trie::Key,
+    helpers::{bpf_jiffies64, bpf_spin_lock, bpf_spin_unlock},
+};
+use sg_common::{
+    abi::{MAX_CLASSES, MAX_INTERFACES, MAX_RANGES},
+    atomic::opaque,
+    classify::{self, Selector},
+    family::{V4, V6},
+    layout::{
+        Account, AddressKey, Bucket4, Bucket6, Class, Count, CtHost, CtInterface, FragmentKey,
+        IdentityKey, Interface, Range, Runtime, WAYS,
+    },
+    pipeline::{self, Call, Outcome, Scratch},
+    table::{self, Context},
+    tables::Tables,
+    verdict::{Direction, OUTCOMES},
+};
+
+use crate::maps;
+
+/// The kernel's maps.
+pub struct Kernel;
+
+/// Index into a flat array with two banks.
+#[inline(always)]
+fn banked(bank: u32, index: u32, size: u32) -> Option<u32> {
+    if index >= size {
+        None
+    } else {
+        Some((bank & 1) * size + index)
+    }
+}
+
+impl Tables for Kernel {
+    type Lock = *mut SpinLock;
+
+    #[inline(always)]
+    fn generation(&self) -> u32 {
+        match maps::GENERATION.get_ptr(0) {
+            // SAFETY: a valid map value; read once, whoever flips it.
+            Some(generation) => unsafe { core::ptr::read_volatile(generation) },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn runtime(&self) -> Option<&Runtime> {
+        maps::RUNTIME.get(0)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: no arguments.
+        (unsafe { bpf_jiffies64() }) as u32
+    }
+
+    #[inline(always)]
+    fn interface(&self, bank: u32, id: u32) -> Option<&Interface> {
+        maps::INTERFACES.get(banked(bank, id, MAX_INTERFACES)?)
+    }
+
+    #[inline(always)]
+    fn class(&self, bank: u32, class: u32) -> Option<&Class> {
+        maps::CLASSES.get(banked(bank, class, MAX_CLASSES)?)
+    }
+
+    #[inline(always)]
+    fn range(&self, bank: u32, index: u32) -> Option<&Range> {
+        maps::RANGES.get(banked(bank, index, MAX_RANGES)?)
+    }
+
+    #[inline(always)]
+    fn trie4(&self, trie: u32, address: u32) -> Option<u32> {
+        maps::TRIES4
+            .get(trie)?
+            .get(&Key::new(32, address.to_ne_bytes()))
+            .copied()
+    }
+
+    #[inline(always)]
+    fn trie6(&self, trie: u32, address: &[u32; 4]) -> Option<u32> {
+        // SAFETY: same size, plain integers.
+        let bytes: [u8; 16] = unsafe { core::mem::transmute(*address) };
+        maps::TRIES6.get(trie)?.get(&Key::new(128, bytes)).copied()
+    }
+
+    #[inline(always)]
+    fn member4(&self, bank: u32, address: u32) -> Option<u32> {
+        // SAFETY: a u32 is copied out at once; a bank in force is not written but by whole values.
+        unsafe { maps::MEMBERS4.get(bank)?.get(address) }.copied()
+    }
+
+    #[inline(always)]
+    fn member6(&self, bank: u32, address: &[u32; 4]) -> Option<u32> {
+        // SAFETY: as `member4`.
+        unsafe { maps::MEMBERS6.get(bank)?.get(address) }.copied()
+    }
+
+    #[inline(always)]
+    fn identity(&self, bank: u32, key: &IdentityKey) -> Option<u32> {
+        // SAFETY: as `member4`.
+        unsafe { maps::IDENTITIES.get(bank)?.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn address(&self, bank: u32, key: &AddressKey) -> bool {
+        // SAFETY: only whether it is there.
+        maps::ADDRESSES
+            .get(bank)
+            .is_some_and(|inner| unsafe { inner.get(key) }.is_some())
+    }
+
+    #[inline(always)]
+    fn bucket4(&self, old: bool, index: u32) -> Option<*mut Bucket4> {
+        if old {
+            maps::CT4_OLD.get_ptr_mut(index)
+        } else {
+            maps::CT4.get_ptr_mut(index)
+        }
+    }
+
+    #[inline(always)]
+    fn bucket6(&self, old: bool, index: u32) -> Option<*mut Bucket6> {
+        if old {
+            maps::CT6_OLD.get_ptr_mut(index)
+        } else {
+            maps::CT6.get_ptr_mut(index)
+        }
+    }
+
+    #[inline(always)]
+    fn account(&self, ipv6: bool, old: bool, bucket: u32, way: usize) -> Option<*mut Account> {
+        let accounts = match (ipv6, old) {
+            (false, false) => maps::ACCOUNT4.get_ptr_mut(bucket),
+            (true, false) => maps::ACCOUNT6.get_ptr_mut(bucket),
+            (false, true) => maps::ACCOUNT4_OLD.get_ptr_mut(bucket),
+            (true, true) => maps::ACCOUNT6_OLD.get_ptr_mut(bucket),
+        }?;
+        // SAFETY: a valid map value and a way in bounds.
+        Some(unsafe {
+            (&raw mut (*accounts).accounts)
+                .cast::<Account>()
+                .add(way & (WAYS - 1))
+        })
+    }
+
+    #[inline(always)]
+    fn stripe(&self, stripe: u32) -> Option<*mut SpinLock> {
+        let stripe = maps::CT_LOCK.get_ptr_mut(stripe)?;
+        // SAFETY: a valid map value.
+        Some(unsafe { &raw mut (*stripe).lock })
+    }
+
+    #[inline(always)]
+    fn lock(&self, lock: *mut SpinLock) {
+        // SAFETY: a lock of the map; the verifier checks that it is given back.
+        unsafe { bpf_spin_lock(lock) };
+    }
+
+    #[inline(always)]
+    fn unlock(&self, lock: *mut SpinLock) {
+        // SAFETY: taken by `lock`.
+        unsafe { bpf_spin_unlock(lock) };
+    }
+
+    #[inline(always)]
+    fn ct_interface(&self, id: u32) -> Option<*mut CtInterface> {
+        maps::CT_INTERFACES.get_ptr_mut(id)
+    }
+
+    #[inline(always)]
+    fn ct_host(&self) -> Option<*mut CtHost> {
+        maps::CT_HOST.get_ptr_mut(0)
+    }
+
+    /// The scratch is this CPU's: the function fetches it again, since pointers do not pass.
+    #[inline(always)]
+    fn run(&self, call: &Call, _scratch: &mut Scratch) -> Outcome {
+        Outcome::from_raw(sg_run(
+            call.what,
+            call.id,
+            call.generation,
+            call.packets,
+            call.bytes,
+        ))
+    }
+
+    #[inline(always)]
+    fn reclaim(&self, ipv6: bool, old: bool, index: u32) -> u32 {
+        sg_reclaim(u32::from(ipv6), u32::from(old), index)
+    }
+
+    #[inline(always)]
+    fn rule_set(&self, bank: u32, class: u32, selector: Selector) -> u32 {
+        sg_rule_set(
+            bank,
+            class,
+            u32::from(selector.slice),
+            u32::from(selector.value),
+        )
+    }
+
+    #[inline(always)]
+    fn replace_oldest(&self, ipv6: bool, index: u32) -> bool {
+        sg_replace_oldest(u32::from(ipv6), index) != 0
+    }
+
+    #[inline(always)]
+    fn sweep_cursor(&self, ipv6: bool) -> u32 {
+        let (Some(sweep), Some(runtime)) = (maps::SWEEPER.get_ptr_mut(0), self.runtime()) else {
+            return 0;
+        };
+        let family = usize::from(ipv6);
+        // SAFETY: a valid map value. Two CPUs may look at the same bucket: nothing is lost by it.
+        unsafe {
+            let cursor = (&raw mut (*sweep).cursor).cast::<u32>().add(family & 1);
+            let index = core::ptr::read_volatile(cursor);
+            let next = index + 1;
+            let index = if index < runtime.buckets[family] {
+                index
+            } else {
+                0
+            };
+            core::ptr::write_volatile(
+                cursor,
+                if next < runtime.buckets[family] {
+                    next
+                } else {
+                    0
+                },
+            );
+            index
+        }
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<u32> {
+        // SAFETY: a u32 is copied out at once; an evicted and reused slot can only hold another
+        // allowed first fragment's time.
+        unsafe { maps::FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, key: &FragmentKey, now: u32) {
+        // If there is no memory the later fragments are dropped and counted.
+        let _ = maps::FRAGMENTS.insert(key, now, 0);
+    }
+
+    #[inline(always)]
+    fn count(&self, id: u32, direction: Direction, outcome: usize, packets: u32, bytes: u32) {
+        let Some(counters) = maps::COUNTERS.get_ptr_mut(id) else {
+            return;
+        };
+        let outcome = opaque(outcome as u64) as usize;
+        if outcome >= OUTCOMES {
+            return;
+        }
+        let index = opaque(direction as u64) as usize & 1;
+        // SAFETY: a valid value of this CPU, and both indexes are in bounds.
+        unsafe {
+            let count = (&raw mut (*counters).counts)
+                .cast::<Count>()
+                .add(index * OUTCOMES + outcome);
+            (*count).packets += u64::from(packets);
+            (*count).bytes += u64::from(bytes);
+        }
+    }
+}
+
+/// What the functions below share with the packet path.
+#[inline(always)]
+pub fn context() -> Option<Context<'static, Kernel>> {
+    Some(Context {
+        tables: &Kernel,
+        runtime: maps::RUNTIME.get(0)?,
+        now: Kernel.now(),
+        generation: Kernel.generation(),
+    })
+}
+
+/// [`pipeline::run`] as a global function: the verifier looks at it once, not at each call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_run(what: u32, id: u32, generation: u32, packets: u32, bytes: u32) -> u32 {
+    let Some(scratch) = maps::scratch() else {
+        return OUTCOMES as u32;
+    };
+    let call = Call {
+        what,
+        id,
+        generation,
+        packets,
+        bytes,
+    };
+    pipeline::run(&Kernel, &call, scratch).index() as u32
+}
+
+/// [`table::reclaim`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_reclaim(ipv6: u32, old: u32, index: u32) -> u32 {
+    let Some(context) = context() else {
+        return 0;
+    };
+    if ipv6 != 0 {
+        table::reclaim::<Kernel, V6>(&context, old != 0, index)
+    } else {
+        table::reclaim::<Kernel, V4>(&context, old != 0, index)
+    }
+}
+
+/// [`classify::rule_set`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_rule_set(bank: u32, class: u32, slice: u32, value: u32) -> u32 {
+    classify::rule_set(
+        &Kernel,
+        bank,
+        class,
+        Selector {
+            slice: slice as u8,
+            value: value as u16,
+        },
+    )
+}
+
+/// [`table::replace_oldest`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_replace_oldest(ipv6: u32, index: u32) -> u32 {
+    let Some(context) = context() else {
+        return 0;
+    };
+    u32::from(if ipv6 != 0 {
+        table::replace_oldest::<Kernel, V6>(&context, index)
+    } else {
+        table::replace_oldest::<Kernel, V4>(&context, index)
+    })
+}
