@@ -114,6 +114,10 @@ const fn host4(address: u32) -> u32 {
     u32::from_be(address)
 }
 
+#[expect(
+    clippy::not_unsafe_ptr_arg_deref,
+    reason = "bucket pointers come from `Tables`, whose contract is that they are valid"
+)]
 impl Family for V4 {
     type Address = u32;
     type Bucket = Bucket4;
@@ -264,6 +268,10 @@ impl V6 {
     }
 }
 
+#[expect(
+    clippy::not_unsafe_ptr_arg_deref,
+    reason = "bucket pointers come from `Tables`, whose contract is that they are valid"
+)]
 impl Family for V6 {
     type Address = [u32; 4];
     type Bucket = Bucket6;

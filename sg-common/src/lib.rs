@@ -14,7 +14,7 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "host"))]
 extern crate std;
 
 pub mod abi;
@@ -22,6 +22,8 @@ pub mod atomic;
 pub mod classify;
 pub mod conntrack;
 pub mod family;
+#[cfg(any(test, feature = "host"))]
+pub mod host;
 pub mod layout;
 pub mod pipeline;
 pub mod table;

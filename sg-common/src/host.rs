@@ -1,0 +1,355 @@
+//! The pipeline's tables in ordinary memory: what tests and fuzzers run it on.
+//!
+//! Lookups are as naive as they can be; the conntrack table is the real one, shared between threads
+//! as the kernel shares it between CPUs.
+
+use std::{
+    boxed::Box,
+    cell::UnsafeCell,
+    collections::{HashMap, HashSet},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    vec::Vec,
+};
+
+use crate::{
+    abi::CT_LOCKS,
+    atomic,
+    classify::{self, Selector},
+    family::{V4, V6},
+    layout::{
+        Account, AccountBucket, AddressKey, Bucket4, Bucket6, Class, Count, CtHost, CtInterface,
+        FragmentKey, IdentityKey, Interface, Range, Runtime, WAYS,
+    },
+    pipeline::{self, Arrival, Call, Outcome, Scratch},
+    table::{self, Context},
+    tables::Tables,
+    verdict::{Direction, OUTCOMES, Verdict},
+};
+
+/// Memory that several threads write through raw pointers, as BPF programs write map values.
+struct Shared<V>(Box<[UnsafeCell<V>]>);
+
+// SAFETY: only reached through the pointers below, whose users follow the table's protocol.
+unsafe impl<V> Sync for Shared<V> {}
+
+impl<V: Copy> Shared<V> {
+    fn new(value: V, len: u32) -> Self {
+        Self((0..len).map(|_| UnsafeCell::new(value)).collect())
+    }
+
+    fn get(&self, index: u32) -> Option<*mut V> {
+        self.0.get(index as usize).map(UnsafeCell::get)
+    }
+}
+
+/// The policy content of one generation.
+#[derive(Clone, Debug, Default)]
+pub struct Bank {
+    /// By interface id.
+    pub interfaces: Vec<Interface>,
+    /// By class.
+    pub classes: Vec<Class>,
+    /// By index.
+    pub ranges: Vec<Range>,
+    /// By trie: (address as native word, prefix length, class).
+    pub tries4: Vec<Vec<(u32, u32, u32)>>,
+    /// By trie: (address as native words, prefix length, class).
+    pub tries6: Vec<Vec<([u32; 4], u32, u32)>>,
+    /// Identities of member addresses.
+    pub members4: HashMap<u32, u32>,
+    /// Identities of member addresses.
+    pub members6: HashMap<[u32; 4], u32>,
+    /// (scope, identity) → class.
+    pub identities: HashMap<(u32, u32), u32>,
+    /// Keys of `ADDRESSES`.
+    pub addresses: HashSet<(u32, u32, [u8; 16])>,
+}
+
+/// All tables.
+pub struct Host {
+    /// Both banks; the generation in force names one.
+    pub banks: [Bank; 2],
+    /// What `RUNTIME` holds.
+    pub runtime: Runtime,
+    generation: AtomicU32,
+    now: AtomicU32,
+    ct4: [Shared<Bucket4>; 2],
+    ct6: [Shared<Bucket6>; 2],
+    accounts: [Shared<AccountBucket>; 4],
+    locks: Vec<AtomicBool>,
+    ct_interfaces: Shared<CtInterface>,
+    ct_host: Shared<CtHost>,
+    cursor: [AtomicU32; 2],
+    fragments: Mutex<HashMap<Vec<u8>, u32>>,
+    counters: Shared<Count>,
+}
+
+/// Interfaces that a [`Host`] has room for.
+pub const INTERFACES: u32 = 16;
+
+impl Host {
+    /// Empty tables with conntrack sized by `runtime`.
+    pub fn new(runtime: Runtime) -> Self {
+        let [buckets4, buckets6] = runtime.buckets;
+        let [old4, old6] = runtime.old_buckets;
+        Self {
+            banks: [Bank::default(), Bank::default()],
+            runtime,
+            generation: AtomicU32::new(0),
+            now: AtomicU32::new(0),
+            ct4: [buckets4, old4].map(|len| Shared::new(Bucket4::ZERO, len)),
+            ct6: [buckets6, old6].map(|len| Shared::new(Bucket6::ZERO, len)),
+            accounts: [buckets4, buckets6, old4, old6]
+                .map(|len| Shared::new(AccountBucket::ZERO, len)),
+            locks: (0..CT_LOCKS).map(|_| AtomicBool::new(false)).collect(),
+            ct_interfaces: Shared::new(CtInterface::ZERO, INTERFACES),
+            ct_host: Shared::new(CtHost::ZERO, 1),
+            cursor: [AtomicU32::new(0), AtomicU32::new(0)],
+            fragments: Mutex::default(),
+            counters: Shared::new(Count::ZERO, INTERFACES * 2 * OUTCOMES as u32),
+        }
+    }
+
+    /// Puts another generation in force.
+    pub fn set_generation(&self, generation: u32) {
+        self.generation.store(generation, Ordering::SeqCst);
+    }
+
+    /// Sets the clock, in jiffies.
+    pub fn set_now(&self, now: u32) {
+        self.now.store(now, Ordering::SeqCst);
+    }
+
+    /// Judges a frame as the hooks do.
+    pub fn judge(&self, frame: &[u8], id: u32, hook_ingress: bool) -> Verdict {
+        let arrival = Arrival {
+            id,
+            hook_ingress,
+            packets: 1,
+            bytes: frame.len() as u32,
+        };
+        pipeline::judge(self, &frame, &arrival, &mut Scratch::ZERO.clone()).verdict()
+    }
+
+    /// What was counted for an interface and direction.
+    pub fn counted(&self, id: u32, direction: Direction, verdict: Verdict) -> Count {
+        let index = (id * 2 + direction as u32) * OUTCOMES as u32 + verdict.outcome() as u32;
+        let count = self.counters.get(index).expect("an interface in range");
+        // SAFETY: a valid value; tests read it when nothing is judged.
+        unsafe { *count }
+    }
+
+    /// Occupancy of an interface.
+    pub fn interface_state(&self, id: u32) -> CtInterface {
+        // SAFETY: as above.
+        unsafe { *self.ct_interfaces.get(id).expect("an interface in range") }
+    }
+
+    /// Occupancy of the host.
+    pub fn host_state(&self) -> CtHost {
+        // SAFETY: as above.
+        unsafe { *self.ct_host.get(0).expect("there is one") }
+    }
+
+    /// Reclaims every expired entry, as the sweep does; answers how many went.
+    pub fn sweep(&self) -> u32 {
+        let mut freed = 0;
+        for old in [false, true] {
+            for (ipv6, len) in [
+                (false, self.ct4[usize::from(old)].0.len()),
+                (true, self.ct6[usize::from(old)].0.len()),
+            ] {
+                freed += (0..len as u32)
+                    .map(|index| self.reclaim(ipv6, old, index))
+                    .sum::<u32>();
+            }
+        }
+        freed
+    }
+
+    /// What table functions need.
+    pub fn context(&self) -> Context<'_, Self> {
+        Context {
+            tables: self,
+            runtime: &self.runtime,
+            now: self.now(),
+            generation: self.generation(),
+        }
+    }
+
+    fn bank(&self, bank: u32) -> &Bank {
+        &self.banks[(bank & 1) as usize]
+    }
+}
+
+/// Whether the first `len` bits are equal.
+fn matches(a: &[u8], b: &[u8], len: u32) -> bool {
+    (0..len as usize).all(|bit| {
+        let mask = 0x80 >> (bit % 8);
+        a[bit / 8] & mask == b[bit / 8] & mask
+    })
+}
+
+fn bytes(words: &[u32; 4]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+impl Tables for Host {
+    type Lock = u32;
+
+    fn generation(&self) -> u32 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    fn runtime(&self) -> Option<&Runtime> {
+        Some(&self.runtime)
+    }
+
+    fn now(&self) -> u32 {
+        self.now.load(Ordering::SeqCst)
+    }
+
+    fn interface(&self, bank: u32, id: u32) -> Option<&Interface> {
+        self.bank(bank).interfaces.get(id as usize)
+    }
+
+    fn class(&self, bank: u32, class: u32) -> Option<&Class> {
+        self.bank(bank).classes.get(class as usize)
+    }
+
+    fn range(&self, bank: u32, index: u32) -> Option<&Range> {
+        self.bank(bank).ranges.get(index as usize)
+    }
+
+    fn trie4(&self, trie: u32, address: u32) -> Option<u32> {
+        let bank = self.bank(self.generation());
+        bank.tries4
+            .get(trie as usize)?
+            .iter()
+            .filter(|(prefix, len, _)| matches(&prefix.to_ne_bytes(), &address.to_ne_bytes(), *len))
+            .max_by_key(|(_, len, _)| *len)
+            .map(|(_, _, class)| *class)
+    }
+
+    fn trie6(&self, trie: u32, address: &[u32; 4]) -> Option<u32> {
+        let bank = self.bank(self.generation());
+        bank.tries6
+            .get(trie as usize)?
+            .iter()
+            .filter(|(prefix, len, _)| matches(&bytes(prefix), &bytes(address), *len))
+            .max_by_key(|(_, len, _)| *len)
+            .map(|(_, _, class)| *class)
+    }
+
+    fn member4(&self, bank: u32, address: u32) -> Option<u32> {
+        self.bank(bank).members4.get(&address).copied()
+    }
+
+    fn member6(&self, bank: u32, address: &[u32; 4]) -> Option<u32> {
+        self.bank(bank).members6.get(address).copied()
+    }
+
+    fn identity(&self, bank: u32, key: &IdentityKey) -> Option<u32> {
+        self.bank(bank)
+            .identities
+            .get(&(key.scope, key.identity))
+            .copied()
+    }
+
+    fn address(&self, bank: u32, key: &AddressKey) -> bool {
+        self.bank(bank)
+            .addresses
+            .contains(&(key.interface, key.family, key.address))
+    }
+
+    fn bucket4(&self, old: bool, index: u32) -> Option<*mut Bucket4> {
+        self.ct4[usize::from(old)].get(index)
+    }
+
+    fn bucket6(&self, old: bool, index: u32) -> Option<*mut Bucket6> {
+        self.ct6[usize::from(old)].get(index)
+    }
+
+    fn account(&self, ipv6: bool, old: bool, bucket: u32, way: usize) -> Option<*mut Account> {
+        let table = usize::from(ipv6) + 2 * usize::from(old);
+        let accounts = self.accounts[table].get(bucket)?;
+        assert!(way < WAYS);
+        // SAFETY: a valid value and a way in bounds.
+        Some(unsafe { (&raw mut (*accounts).accounts).cast::<Account>().add(way) })
+    }
+
+    fn stripe(&self, stripe: u32) -> Option<u32> {
+        Some(stripe)
+    }
+
+    fn lock(&self, lock: u32) {
+        while self.locks[lock as usize].swap(true, Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+    }
+
+    fn unlock(&self, lock: u32) {
+        self.locks[lock as usize].store(false, Ordering::Release);
+    }
+
+    fn ct_interface(&self, id: u32) -> Option<*mut CtInterface> {
+        self.ct_interfaces.get(id)
+    }
+
+    fn ct_host(&self) -> Option<*mut CtHost> {
+        self.ct_host.get(0)
+    }
+
+    fn run(&self, call: &Call, scratch: &mut Scratch) -> Outcome {
+        pipeline::run(self, call, scratch)
+    }
+
+    fn rule_set(&self, bank: u32, class: u32, selector: Selector) -> u32 {
+        classify::rule_set(self, bank, class, selector)
+    }
+
+    fn reclaim(&self, ipv6: bool, old: bool, index: u32) -> u32 {
+        if ipv6 {
+            table::reclaim::<Self, V6>(&self.context(), old, index)
+        } else {
+            table::reclaim::<Self, V4>(&self.context(), old, index)
+        }
+    }
+
+    fn replace_oldest(&self, ipv6: bool, index: u32) -> bool {
+        if ipv6 {
+            table::replace_oldest::<Self, V6>(&self.context(), index)
+        } else {
+            table::replace_oldest::<Self, V4>(&self.context(), index)
+        }
+    }
+
+    fn sweep_cursor(&self, ipv6: bool) -> u32 {
+        let family = usize::from(ipv6);
+        self.cursor[family].fetch_add(1, Ordering::SeqCst) % self.runtime.buckets[family]
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<u32> {
+        let fragments = self.fragments.lock().expect("no holder panics");
+        fragments.get(key.as_bytes()).copied()
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey, now: u32) {
+        let mut fragments = self.fragments.lock().expect("no holder panics");
+        fragments.insert(key.as_bytes().to_vec(), now);
+    }
+
+    fn count(&self, id: u32, direction: Direction, outcome: usize, packets: u32, bytes: u32) {
+        let index = (id * 2 + direction as u32) * OUTCOMES as u32 + outcome as u32;
+        if let Some(count) = self.counters.get(index) {
+            // SAFETY: a valid value; only atomic adds.
+            unsafe {
+                atomic::add(&raw mut (*count).packets, u64::from(packets));
+                atomic::add(&raw mut (*count).bytes, u64::from(bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Fragments: the first is judged, the later ones follow it (decisions, Connection tracking 10).
+
+use super::{Outcome, Passage, drop, pass};
+use crate::{
+    conntrack::expired,
+    family::Family,
+    layout::FragmentKey,
+    tables::Tables,
+    verdict::{DropReason, PassKind},
+    wire::{ip::Datagram, transport::protocol},
+};
+
+/// Seconds that later fragments may take after their first.
+const FRAGMENT_SECONDS: u32 = 15;
+
+impl<T: Tables> Passage<'_, T> {
+    #[inline(always)]
+    fn fragment_key<F: Family>(&self, datagram: &Datagram<F>) -> FragmentKey {
+        FragmentKey {
+            interface: self.id,
+            kind: (self.direction as u32) << 16
+                | (if F::IPV6 { 6 } else { 4 }) << 8
+                | u32::from(datagram.protocol),
+            id: datagram.id,
+            source: F::key_bytes(datagram.source(self.direction)),
+            destination: F::key_bytes(datagram.destination(self.direction)),
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn remember<F: Family>(&self, datagram: &Datagram<F>) {
+        let key = self.fragment_key(datagram);
+        self.context
+            .tables
+            .remember_fragment(&key, self.context.now);
+    }
+
+    /// A later fragment follows an allowed first (fact 5.10). It never touches a flow: its payload is
+    /// not a header (attacks D8). One that would overwrite a TCP header is refused (RFC 3128).
+    #[inline(never)]
+    pub(super) fn later_fragment<F: Family>(&self, datagram: &Datagram<F>) -> Outcome {
+        if datagram.protocol == protocol::TCP && datagram.fragment_offset < 60 {
+            return drop(DropReason::FragmentOverlap);
+        }
+        let key = self.fragment_key(datagram);
+        let life = FRAGMENT_SECONDS.wrapping_mul(self.context.runtime.hz);
+        match self.context.tables.fragment(&key) {
+            Some(seen) if !expired(self.context.now, seen, life) => pass(PassKind::Fragment),
+            _ => drop(DropReason::FragmentOrphan),
+        }
+    }
+}
