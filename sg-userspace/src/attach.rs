@@ -457,5 +457,5 @@ fn advice(error: &io::Error) -> String {
         Some(libc::EPERM) => "permission denied; it needs CAP_BPF and CAP_NET_ADMIN",
         _ => return error.to_string(),
     };
-    format!("{meaning} ({error})")
+    format!("{meaning} (os error {})", error.raw_os_error().unwrap_or(0))
 }

@@ -319,10 +319,110 @@ fn hooks_change_while_connections_are_open() {
         assert!(
             status
                 .out
-                .contains(&format!("ingress by {hook} (as asked)")),
+                .contains(&format!("ingress by {hook}: as asked\n")),
             "{status:?}"
         );
     }
+}
+
+#[test]
+fn a_hook_of_our_choice_comes_with_its_reason() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    pair.near.ip("link add vx0 type vxlan id 7 dstport 4789");
+    let tunnel = format!(
+        "[interfaces.tunnel]\ndevice = \"vx0\"\nnetns = \"{}\"\ngroups = [\"g\"]\n",
+        pair.near.name
+    );
+    let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "") + &tunnel;
+    enforcer.apply(&definition, &[]).ok();
+    let status = enforcer.sgctl(&["status", "--json"]).ok();
+    let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
+    let why = |place: usize| status["interfaces"][place]["why"].as_str().unwrap();
+    assert!(why(0).contains("veth"), "{status}");
+    assert!(
+        why(1).contains("the driver does not support it"),
+        "{status}"
+    );
+    for place in [0, 1] {
+        assert_eq!(status["interfaces"][place]["hook"], "tc");
+        assert_eq!(status["interfaces"][place]["enforced"], true);
+    }
+}
+
+#[test]
+fn whoever_stands_before_us_is_a_warning() {
+    require!(Root, Object);
+    let (pair, ours, theirs) = (Pair::new(), Enforcer::new(), Enforcer::new());
+    let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
+    ours.apply(&definition, &[]).ok();
+    let status = ours.sgctl(&["status"]).ok();
+    assert!(!status.out.contains("warning"), "{status:?}");
+    // Another enforcer puts itself first, as every one does.
+    theirs.apply(&definition, &[]).ok();
+    let status = ours.sgctl(&["status"]).ok();
+    for direction in ["ingress", "egress"] {
+        let words = format!("stands before ours in the {direction} chain of eth0");
+        assert!(status.out.contains(&words), "{status:?}");
+    }
+    let status = theirs.sgctl(&["status"]).ok();
+    assert!(!status.out.contains("warning"), "{status:?}");
+    // Both are heard: a packet that passes one goes on to the other.
+    let _server = pair.near.serve(NEAR, 8080);
+    assert!(answers(&mut pair.far.connect(NEAR, 8080).unwrap()));
+    for enforcer in [&ours, &theirs] {
+        assert_eq!(enforcer.figure("a", "ingress_passed_new_packets"), 1);
+    }
+}
+
+#[test]
+fn figures_are_there_as_json_and_for_the_host() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _server = pair.near.serve(NEAR6, 8080);
+    let limits = "allowance = 100\nreserve = 40";
+    let definition = "[conntrack]\nallowance = 2000\n".to_owned()
+        + &web("g", 8080)
+        + &pair.interface("a", "[\"g\"]", limits);
+    enforcer.apply(&definition, &[]).ok();
+    let mut stream = pair.far.connect(NEAR6, 8080).unwrap();
+    assert!(answers(&mut stream));
+    let said = enforcer.sgctl(&["stats", "--json"]).ok();
+    let stats: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let interface = &stats["interfaces"][0]["statistics"];
+    assert_eq!(stats["interfaces"][0]["name"], "a");
+    assert_eq!(interface["conntrack_allowance_available"], 99);
+    assert_eq!(interface["conntrack_tcp_established"], 1);
+    assert_eq!(interface["conntrack_unassured"], 0);
+    assert_eq!(stats["host"]["conntrack_allowance_available"], 1999);
+    assert_eq!(stats["host"]["conntrack_tracked"], 1);
+    let text = enforcer.sgctl(&["stats"]).ok().out;
+    assert!(
+        text.starts_with("Host statistics:\n     generation: 1\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("NIC statistics for a (eth0):\n     conntrack_allowance_available: 99\n")
+    );
+
+    let said = enforcer.sgctl(&["ct", "list", "--json"]).ok();
+    let flows: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(flows.as_array().unwrap().len(), 1);
+    assert_eq!(flows[0]["local"], NEAR6.to_string());
+    assert_eq!(flows[0]["local_port"], 8080);
+    assert_eq!(flows[0]["opened_by"], "remote");
+    assert_eq!(flows[0]["assured"], true);
+    // SYN, ACK, data, ACK of the answer at least; byte counts include Ethernet headers.
+    assert!(
+        flows[0]["traffic"]["ingress_packets"].as_u64().unwrap() >= 3,
+        "{flows}"
+    );
+    assert!(
+        flows[0]["traffic"]["egress_bytes"].as_u64().unwrap() >= 3 * 74,
+        "{flows}"
+    );
+    let expires = flows[0]["expires_seconds"].as_f64().unwrap();
+    assert!((431_990.0..=432_000.0).contains(&expires), "{flows}");
 }
 
 #[test]

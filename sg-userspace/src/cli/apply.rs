@@ -81,9 +81,19 @@ fn print(report: &Report) -> io::Result<()> {
             Change::Attached => "attached",
             Change::Updated => "updated",
         };
-        write!(out, "{} ({}): {done}, ingress by {}", one.name, one.device, one.hook.name())?;
+        write!(
+            out,
+            "{} ({}): {done}, ingress by {}",
+            one.name,
+            one.device,
+            one.hook.name()
+        )?;
         if one.adopted.flows > 0 {
-            write!(out, ", {} adopted", count(one.adopted.flows, "open connection"))?;
+            write!(
+                out,
+                ", {} adopted",
+                count(one.adopted.flows, "open connection")
+            )?;
         }
         writeln!(out)?;
     }

@@ -86,12 +86,8 @@ fn print_interface(out: &mut impl io::Write, one: &InterfaceStatus) -> io::Resul
         Orientation::Host => "host (the host's end of the workload's link)",
     };
     writeln!(out, "    orientation {orientation}")?;
-    writeln!(
-        out,
-        "    ingress by {} ({}), egress by tc",
-        one.hook.name(),
-        one.why
-    )?;
+    writeln!(out, "    ingress by {}: {}", one.hook.name(), one.why)?;
+    writeln!(out, "    egress by tc")?;
     let groups = if one.groups.is_empty() {
         "none: nothing may pass".to_owned()
     } else {
