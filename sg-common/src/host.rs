@@ -170,6 +170,20 @@ impl Host {
         freed
     }
 
+    /// Makes the tables drain into new ones, as a resize does.
+    pub fn start_draining(&mut self, buckets: [u32; 2]) {
+        self.runtime.old_buckets = self.runtime.buckets;
+        self.runtime.buckets = buckets;
+        self.ct4.swap(0, 1);
+        self.ct6.swap(0, 1);
+        self.accounts.swap(0, 2);
+        self.accounts.swap(1, 3);
+        self.ct4[0] = Shared::new(Bucket4::ZERO, buckets[0]);
+        self.ct6[0] = Shared::new(Bucket6::ZERO, buckets[1]);
+        self.accounts[0] = Shared::new(AccountBucket::ZERO, buckets[0]);
+        self.accounts[1] = Shared::new(AccountBucket::ZERO, buckets[1]);
+    }
+
     /// What table functions need.
     pub fn context(&self) -> Context<'_, Self> {
         Context {

@@ -25,7 +25,7 @@ pub enum Removal {
 pub fn remove<T: Tables, F: Family>(tables: &T, entry: &mut Entry<F>, removal: Removal) -> bool {
     let owner = F::owner(entry.bucket, entry.way);
     let flags = entry.meta.flags();
-    if !entry.exchange(entry.meta.freed()) {
+    if !entry.meta.tracked() || !entry.exchange(entry.meta.freed()) {
         return false;
     }
     release(tables, owner >> 8, flags, removal);

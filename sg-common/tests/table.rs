@@ -1,0 +1,368 @@
+//! The conntrack table by itself: placement, limits, races, draining.
+
+use std::{collections::HashMap, sync::Arc, thread};
+
+use sg_common::{
+    conntrack::{Opening, Segment, Side, flag, open},
+    family::{Family, Flow, V4, V6},
+    host::Host,
+    layout::{Interface, Runtime, TIMEOUTS, interface_flags},
+    table::{self, Inserted, Removal},
+};
+
+const SEED: [u32; 12] = [
+    0x243f_6a88,
+    0x85a3_08d3,
+    0x1319_8a2e,
+    0x0370_7344,
+    0xa409_3822,
+    0x299f_31d0,
+    0x082e_fa98,
+    0xec4e_6c89,
+    0x4528_21e6,
+    0x38d0_1377,
+    0xbe54_66cf,
+    0x34e9_0c6c,
+];
+
+fn interface(allowance: u32, reserve: u32) -> Interface {
+    Interface {
+        flags: interface_flags::PRESENT,
+        allowance,
+        reserve,
+        timeouts: [1000; TIMEOUTS],
+        ..Interface::ZERO
+    }
+}
+
+/// Tables for `allowance` flows; interfaces 1 and 2 may hold all of them.
+fn host(allowance: u32, unassured: u32) -> Host {
+    let buckets = sg_common::abi::buckets(allowance);
+    let mut host = Host::new(Runtime {
+        hz: 100,
+        accounting: 1,
+        buckets: [buckets; 2],
+        allowance,
+        shared: allowance,
+        unassured,
+        seed: SEED,
+        ..Runtime::ZERO
+    });
+    for bank in &mut host.banks {
+        bank.interfaces = vec![Interface::ZERO; 3];
+        bank.interfaces[1] = interface(allowance, 0);
+        bank.interfaces[2] = interface(allowance, 0);
+    }
+    host
+}
+
+/// The `n`th flow of an interface: tuples as a scan would make them.
+fn flow4(id: u32, n: u32) -> Flow<u32> {
+    Flow {
+        owner: id << 8 | 17,
+        ports: 443 << 16 | (n & 0xffff),
+        local: 0x0a00_0001_u32.to_be(),
+        remote: (0x0b00_0000 + (n >> 16)).to_be(),
+    }
+}
+
+fn flow6(id: u32, n: u32) -> Flow<[u32; 4]> {
+    Flow {
+        owner: id << 8 | 17,
+        ports: 443 << 16 | (n & 0xffff),
+        local: [0x2001_0db8_u32.to_be(), 0, 0, 1_u32.to_be()],
+        remote: [0x2001_0db8_u32.to_be(), 1, 0, n >> 16],
+    }
+}
+
+fn opening() -> Opening {
+    open(17, 1, Side::Local, Segment::default(), 1, 100)
+}
+
+fn insert<F: Family>(host: &Host, flow: &Flow<F::Address>, opening: &Opening) -> Inserted {
+    let limits = host.banks[0].interfaces[(flow.owner >> 8) as usize];
+    let hash = F::hash(flow, &host.runtime.seed);
+    table::insert::<Host, F>(&host.context(), &limits, hash, flow, opening)
+}
+
+fn find<F: Family>(host: &Host, flow: &Flow<F::Address>) -> Option<table::Entry<F>> {
+    let hash = F::hash(flow, &host.runtime.seed);
+    table::lookup::<Host, F>(&host.context(), hash, flow, table::ways())
+}
+
+#[test]
+fn every_flow_up_to_the_allowance_is_held_and_found() {
+    const ALLOWANCE: u32 = 60_000;
+    let host = host(ALLOWANCE, u32::MAX);
+    for n in 0..ALLOWANCE {
+        // Both families share the allowance.
+        let made = if n % 2 == 0 {
+            insert::<V4>(&host, &flow4(1, n), &opening())
+        } else {
+            insert::<V6>(&host, &flow6(1, n), &opening())
+        };
+        assert_eq!(made, Inserted::Made, "flow {n}");
+    }
+    for n in 0..ALLOWANCE {
+        assert!(if n % 2 == 0 {
+            find::<V4>(&host, &flow4(1, n)).is_some()
+        } else {
+            find::<V6>(&host, &flow6(1, n)).is_some()
+        });
+    }
+    assert_eq!(
+        insert::<V4>(&host, &flow4(1, ALLOWANCE + 2), &opening()),
+        Inserted::Full
+    );
+    let state = host.interface_state(1);
+    assert_eq!(
+        (
+            state.tracked,
+            state.peak,
+            state.created,
+            state.refused,
+            state.unassured
+        ),
+        (60_000, 60_000, 60_000, 1, 60_000)
+    );
+    assert_eq!(host.host_state().tracked, 60_000);
+}
+
+/// One family alone fills its table as far as it may: no tuple is refused below the allowance.
+#[test]
+fn one_family_reaches_the_allowance() {
+    const ALLOWANCE: u32 = 100_000;
+    let host = host(ALLOWANCE, u32::MAX);
+    let refused = (0..ALLOWANCE)
+        .filter(|n| insert::<V4>(&host, &flow4(1, *n), &opening()) != Inserted::Made)
+        .count();
+    assert!(
+        refused <= ALLOWANCE as usize / 1000,
+        "{refused} refused below the allowance"
+    );
+}
+
+#[test]
+fn removed_flows_give_everything_back() {
+    let host = host(1000, u32::MAX);
+    for n in 0..1000 {
+        insert::<V4>(&host, &flow4(1, n), &opening());
+    }
+    for n in 0..1000 {
+        let mut entry = find::<V4>(&host, &flow4(1, n)).expect("inserted");
+        assert!(table::remove(&host, &mut entry, Removal::Removed));
+        assert!(!table::remove(&host, &mut entry, Removal::Removed), "once");
+        assert!(find::<V4>(&host, &flow4(1, n)).is_none());
+    }
+    let (state, all) = (host.interface_state(1), host.host_state());
+    assert_eq!(
+        (state.tracked, state.unassured, state.removed),
+        (0, 0, 1000)
+    );
+    assert_eq!((all.tracked, all.shared, all.unassured), (0, 0, 0));
+}
+
+#[test]
+fn expired_flows_make_room_without_a_sweep() {
+    const ALLOWANCE: u32 = 50_000;
+    let host = host(ALLOWANCE, u32::MAX);
+    let made = |from: u32| {
+        (from..from + ALLOWANCE)
+            .filter(|n| insert::<V4>(&host, &flow4(1, *n), &opening()) == Inserted::Made)
+            .count()
+    };
+    assert_eq!(made(0), ALLOWANCE as usize);
+    assert_eq!(made(ALLOWANCE), 0);
+    host.set_now(1000);
+    assert_eq!(made(2 * ALLOWANCE), ALLOWANCE as usize);
+    assert_eq!(host.interface_state(1).tracked - u64::from(host.sweep()), 50_000);
+}
+
+#[test]
+fn sweep_reclaims_what_is_over_and_nothing_else() {
+    let host = host(1000, u32::MAX);
+    for n in 0..100 {
+        insert::<V4>(&host, &flow4(1, n), &opening());
+        insert::<V6>(&host, &flow6(2, n), &opening());
+    }
+    assert_eq!(host.sweep(), 0);
+    host.set_now(999);
+    assert_eq!(host.sweep(), 0);
+    host.set_now(1000);
+    assert_eq!(host.sweep(), 200);
+    assert_eq!(host.host_state().tracked, 0);
+}
+
+#[test]
+fn reserve_cannot_be_taken_by_others() {
+    let mut host = host(100, u32::MAX);
+    host.runtime.shared = 60;
+    for bank in &mut host.banks {
+        bank.interfaces[2] = interface(100, 40);
+    }
+    let made = (0..100)
+        .filter(|n| insert::<V4>(&host, &flow4(1, *n), &opening()) == Inserted::Made)
+        .count();
+    assert_eq!(made, 60, "what is not reserved");
+    let made = (0..100)
+        .filter(|n| insert::<V4>(&host, &flow4(2, *n), &opening()) == Inserted::Made)
+        .count();
+    assert_eq!(made, 40, "the reserve");
+    assert_eq!(host.interface_state(2).reserved, 40);
+}
+
+#[test]
+fn cap_of_an_interface_holds() {
+    let mut host = host(100, u32::MAX);
+    for bank in &mut host.banks {
+        bank.interfaces[1] = interface(10, 0);
+    }
+    let made = (0..50)
+        .filter(|n| insert::<V4>(&host, &flow4(1, *n), &opening()) == Inserted::Made)
+        .count();
+    assert_eq!((made, host.interface_state(1).refused), (10, 40));
+    assert_eq!(
+        insert::<V4>(&host, &flow4(2, 0), &opening()),
+        Inserted::Made
+    );
+}
+
+#[test]
+fn flood_of_openings_presses_on_itself() {
+    let host = host(4000, 1000);
+    let mut assured = opening();
+    assured.flags |= flag::ASSURED;
+    for n in 0..2000 {
+        assert_eq!(insert::<V4>(&host, &flow4(1, n), &assured), Inserted::Made);
+    }
+    for n in 0..20_000 {
+        assert_eq!(
+            insert::<V4>(&host, &flow4(1, 100_000 + n), &opening()),
+            Inserted::Made
+        );
+    }
+    for n in 0..2000 {
+        assert!(
+            find::<V4>(&host, &flow4(1, n)).is_some(),
+            "an assured flow was evicted"
+        );
+    }
+    let state = host.interface_state(1);
+    assert_eq!(state.refused, 0);
+    assert!(
+        state.unassured < 2000 && state.replaced > 15_000,
+        "{state:?}"
+    );
+}
+
+/// Two CPUs that see the same flows at once make each of them once.
+#[test]
+fn racing_inserts_make_a_flow_once() {
+    const FLOWS: u32 = 40_000;
+    let host = Arc::new(host(FLOWS, u32::MAX));
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let host = Arc::clone(&host);
+            thread::spawn(move || {
+                (0..FLOWS)
+                    .filter(|n| insert::<V4>(&host, &flow4(1, *n), &opening()) == Inserted::Made)
+                    .count()
+            })
+        })
+        .collect();
+    let made: usize = threads
+        .into_iter()
+        .map(|thread| thread.join().expect("no panic"))
+        .sum();
+    assert_eq!(made, FLOWS as usize);
+    let (state, all) = (host.interface_state(1), host.host_state());
+    assert_eq!(
+        (state.tracked, state.created, all.tracked, all.shared),
+        (40_000, 40_000, 40_000, 40_000)
+    );
+}
+
+/// Inserts, lookups and removals of a few flows by several CPUs: nothing leaks, nothing is doubled.
+#[test]
+fn racing_removals_leak_nothing() {
+    let host = Arc::new(host(1024, u32::MAX));
+    let threads: Vec<_> = (0..4)
+        .map(|thread| {
+            let host = Arc::clone(&host);
+            thread::spawn(move || {
+                let mut balance = 0_i64;
+                for round in 0..50_000_u32 {
+                    let flow = flow4(1, (round.wrapping_mul(2_654_435_761) >> 20) % 256);
+                    if (round + thread) % 2 == 0 {
+                        balance +=
+                            i64::from(insert::<V4>(&host, &flow, &opening()) == Inserted::Made);
+                    } else if let Some(mut entry) = find::<V4>(&host, &flow) {
+                        balance -= i64::from(table::remove(&*host, &mut entry, Removal::Removed));
+                    }
+                }
+                balance
+            })
+        })
+        .collect();
+    let balance: i64 = threads
+        .into_iter()
+        .map(|thread| thread.join().expect("no panic"))
+        .sum();
+    let standing = (0..256)
+        .filter(|n| find::<V4>(&host, &flow4(1, *n)).is_some())
+        .count();
+    assert_eq!(host.interface_state(1).tracked as i64, balance);
+    assert_eq!(standing as i64, balance, "a flow stands twice, or is lost");
+}
+
+#[test]
+fn draining_table_is_searched_and_gains_nothing() {
+    let mut host = host(1000, u32::MAX);
+    for n in 0..500 {
+        insert::<V4>(&host, &flow4(1, n), &opening());
+        insert::<V6>(&host, &flow6(1, n), &opening());
+    }
+    host.start_draining([400, 400]);
+    for n in 0..500 {
+        assert!(find::<V4>(&host, &flow4(1, n)).is_some());
+        assert!(find::<V6>(&host, &flow6(1, n)).is_some());
+    }
+    host.runtime.shared = 2000;
+    for bank in &mut host.banks {
+        bank.interfaces[1] = interface(2000, 0);
+    }
+    assert_eq!(
+        insert::<V4>(&host, &flow4(1, 700), &opening()),
+        Inserted::Made
+    );
+    host.runtime.old_buckets = [0, 0];
+    assert!(find::<V4>(&host, &flow4(1, 700)).is_some());
+    assert!(find::<V4>(&host, &flow4(1, 0)).is_none());
+}
+
+/// Tuples that all fall into one bucket under one seed spread evenly under another.
+#[test]
+fn crafted_collisions_do_not_carry_over_to_another_seed() {
+    const BUCKETS: u32 = 1 << 10;
+    let first_bucket = |flow: &Flow<u32>, seed| table::places(V4::hash(flow, seed), BUCKETS).0;
+    let crafted: Vec<_> = (0..4_000_000)
+        .map(|n| flow4(1, n))
+        .filter(|flow| first_bucket(flow, &SEED) == 7)
+        .take(2048)
+        .collect();
+    assert_eq!(crafted.len(), 2048);
+    let mut other = SEED;
+    other[3] ^= 0x5555_5555;
+    other[0] = other[0].wrapping_add(12_345);
+    let mut load = HashMap::new();
+    for flow in &crafted {
+        *load.entry(first_bucket(flow, &other)).or_insert(0) += 1;
+    }
+    // 2048 into 1024 at random: mean 2, and more than 14 has a chance of about one in ten million.
+    assert!(
+        load.values().all(|count| *count <= 14),
+        "{:?}",
+        load.values().max()
+    );
+    assert!(load.len() > 800, "{} buckets hit", load.len());
+}
