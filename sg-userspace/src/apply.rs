@@ -73,7 +73,9 @@ pub fn apply_locked(
         source: Box::new(source.into()),
     })?;
     let targets = target::find(model, context.netns.as_deref())?;
-    let first = targets.first().ok_or(ApplyError::NoInterface)?;
+    if targets.is_empty() {
+        return Err(ApplyError::NoInterface);
+    }
     let mut resolved = resolve(model, &target::addresses(&targets));
     for target in &targets {
         if let Some(interface) = resolved.interfaces.get_mut(&target.name) {
@@ -92,7 +94,7 @@ pub fn apply_locked(
         None => {
             // Compiled before anything is made, so that what does not fit leaves nothing behind.
             compile(&resolved)?;
-            Session::create(context, lock, model.conntrack, first.netns.identity())?
+            Session::create(context, lock, model.conntrack)?
         }
     };
     let compiled = compile(&resolved)?;
@@ -229,13 +231,10 @@ fn change(
             report.detached.push(one.name);
         }
     }
-    // Programs of another build are replaced everywhere, in namespaces of orphans too.
-    for namespace in session.state.namespaces.clone() {
-        session.namespace(lock, &namespace.identity)?;
-    }
+    session.renew_programs(lock)?;
     let mut fresh = Vec::new();
     for (place, target) in targets.iter().enumerate() {
-        let namespace = session.namespace(lock, target.netns.identity())?;
+        let namespace = session.namespace(target.netns.identity());
         let known = attached_as(session, target).map(|one| one.id);
         let id = match known {
             Some(id) => id,

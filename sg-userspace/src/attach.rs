@@ -15,6 +15,8 @@ use aya::programs::{
     xdp::XdpLink,
 };
 
+use sg_common::abi::{PROGRAM_TC_EGRESS, PROGRAM_TC_INGRESS};
+
 use crate::{
     bpf::{self, LinkDetails, TcxHook},
     link::Link,
@@ -138,15 +140,16 @@ pub fn require_tcx() -> Result<(), AttachError> {
 /// See [`AttachError`].
 pub fn attach(
     pins: &Pins,
-    set: &mut ProgramSet,
+    set: &ProgramSet<'_>,
     netns: &Netns,
     link: &Link,
     id: u32,
     wanted: Hook,
 ) -> Result<Attachment, AttachError> {
+    load(set, link, wanted)?;
     netns.run(|| {
         let egress = pins.link(id, EGRESS);
-        attach_tc(&mut set.tc_egress, link, TcxHook::Egress, &egress)?;
+        attach_tc(&mut set.tc_egress()?, link, TcxHook::Egress, &egress)?;
         let attached = attach_ingress(set, link, wanted, &pins.link(id, INGRESS));
         if attached.is_err() {
             detach(&egress)?;
@@ -161,7 +164,7 @@ pub fn attach(
 /// See [`AttachError`]; the old hook stays in force then.
 pub fn move_ingress(
     pins: &Pins,
-    set: &mut ProgramSet,
+    set: &ProgramSet<'_>,
     netns: &Netns,
     link: &Link,
     id: u32,
@@ -189,7 +192,7 @@ pub fn move_ingress(
 
 fn replace_ingress(
     pins: &Pins,
-    set: &mut ProgramSet,
+    set: &ProgramSet<'_>,
     netns: &Netns,
     link: &Link,
     id: u32,
@@ -219,7 +222,7 @@ pub fn details(pin: &Path) -> Result<Option<LinkDetails>, AttachError> {
 /// See [`AttachError`].
 pub fn update(
     pins: &Pins,
-    set: &mut ProgramSet,
+    set: &ProgramSet<'_>,
     id: u32,
     hook: HookInForce,
 ) -> Result<(), AttachError> {
@@ -229,17 +232,18 @@ pub fn update(
             HookInForce::Xdp | HookInForce::XdpGeneric => {
                 let link = XdpLink::try_from(FdLink::from(link));
                 let link = link.map_err(|source| link_failed("open", &ingress, source))?;
-                let updated = set.xdp_ingress.attach_to_link(link);
+                let mut program = set.xdp_ingress()?;
+                let updated = program.attach_to_link(link);
                 updated
-                    .and_then(|id| set.xdp_ingress.take_link(id))
+                    .and_then(|id| program.take_link(id))
                     .map_err(|source| link_failed("update", &ingress, source))?;
             }
-            HookInForce::Tc => update_tc(&mut set.tc_ingress, link, &ingress)?,
+            HookInForce::Tc => update_tc(&mut set.tc_ingress()?, link, &ingress)?,
         }
     }
     let egress = pins.link(id, EGRESS);
     match open(&egress)? {
-        Some(link) => update_tc(&mut set.tc_egress, link, &egress),
+        Some(link) => update_tc(&mut set.tc_egress()?, link, &egress),
         None => Ok(()),
     }
 }
@@ -253,6 +257,15 @@ pub fn detach(pin: &Path) -> Result<(), AttachError> {
         .and_then(|link| link.map(|link| bpf::detach_link(link.as_fd())).transpose());
     detached.map_err(|source| link_failed("detach", pin, source))?;
     Ok(Pins::remove(pin)?)
+}
+
+/// The programs of an attached interface that stand in tcx chains, by name.
+pub fn tc_programs(hook: HookInForce) -> Vec<(&'static str, TcxHook)> {
+    let mut programs = vec![(PROGRAM_TC_EGRESS, TcxHook::Egress)];
+    if hook == HookInForce::Tc {
+        programs.push((PROGRAM_TC_INGRESS, TcxHook::Ingress));
+    }
+    programs
 }
 
 /// Programs that run before `ours` at a device's tcx hook, in the calling thread's namespace;
@@ -271,8 +284,21 @@ pub fn ahead_of(ours: u32, link: &Link, hook: TcxHook) -> Result<Option<Vec<u32>
     Ok(place.map(|place| chain[..place].to_vec()))
 }
 
+/// Loads what attaching may need. Between the two directions there must be no time for that.
+fn load(set: &ProgramSet<'_>, link: &Link, wanted: Hook) -> Result<(), AttachError> {
+    set.tc_egress()?;
+    let auto = wanted == Hook::Auto;
+    if wanted == Hook::Tc || auto {
+        set.tc_ingress()?;
+    }
+    if matches!(wanted, Hook::Xdp | Hook::XdpGeneric) || (auto && !link.prefers_tc()) {
+        set.xdp_ingress()?;
+    }
+    Ok(())
+}
+
 fn attach_ingress(
-    set: &mut ProgramSet,
+    set: &ProgramSet<'_>,
     link: &Link,
     wanted: Hook,
     pin: &Path,
@@ -283,27 +309,27 @@ fn attach_ingress(
     };
     match wanted {
         Hook::Tc => {
-            attach_tc(&mut set.tc_ingress, link, TcxHook::Ingress, pin)?;
+            attach_tc(&mut set.tc_ingress()?, link, TcxHook::Ingress, pin)?;
             Ok(done(HookInForce::Tc, "as asked"))
         }
         Hook::Xdp => {
-            attach_xdp(&mut set.xdp_ingress, link, XdpMode::Driver, pin)?;
+            attach_xdp(&mut set.xdp_ingress()?, link, XdpMode::Driver, pin)?;
             Ok(done(HookInForce::Xdp, "as asked"))
         }
         Hook::XdpGeneric => {
-            attach_xdp(&mut set.xdp_ingress, link, XdpMode::Skb, pin)?;
+            attach_xdp(&mut set.xdp_ingress()?, link, XdpMode::Skb, pin)?;
             Ok(done(HookInForce::XdpGeneric, "as asked"))
         }
         Hook::Auto if link.prefers_tc() => {
-            attach_tc(&mut set.tc_ingress, link, TcxHook::Ingress, pin)?;
+            attach_tc(&mut set.tc_ingress()?, link, TcxHook::Ingress, pin)?;
             let kind = link.kind.as_deref().unwrap_or_default();
             let why = format!("native XDP on a {kind} would switch its peer's segmentation off");
             Ok(done(HookInForce::Tc, &why))
         }
-        Hook::Auto => match attach_xdp(&mut set.xdp_ingress, link, XdpMode::Driver, pin) {
+        Hook::Auto => match attach_xdp(&mut set.xdp_ingress()?, link, XdpMode::Driver, pin) {
             Ok(()) => Ok(done(HookInForce::Xdp, "the driver supports it")),
             Err(AttachError::Refused { source, .. }) => {
-                attach_tc(&mut set.tc_ingress, link, TcxHook::Ingress, pin)?;
+                attach_tc(&mut set.tc_ingress()?, link, TcxHook::Ingress, pin)?;
                 let why = format!("native XDP is not to be had: {}", advice(&source));
                 Ok(done(HookInForce::Tc, &why))
             }

@@ -152,8 +152,7 @@ pub(crate) fn flush(session: &Session, id: u32) -> Result<u64, DetachError> {
     Ok(control.flush(id, session.runtime.buckets)?)
 }
 
-/// Removes the programs of namespaces without interfaces, all but one: conntrack commands need a
-/// set.
+/// Removes the programs of namespaces without interfaces.
 pub(crate) fn drop_idle_namespaces(session: &mut Session) -> Result<(), PinError> {
     let used: BTreeSet<u32> = session
         .state
@@ -161,12 +160,12 @@ pub(crate) fn drop_idle_namespaces(session: &mut Session) -> Result<(), PinError
         .iter()
         .map(|one| one.namespace)
         .collect();
-    for namespace in session.state.namespaces.clone() {
-        let number = namespace.number;
-        if !used.contains(&number) && session.state.namespaces.len() > 1 {
-            Pins::remove_programs(&session.pins.programs(number))?;
-            session.state.namespaces.retain(|one| one.number != number);
+    for namespace in &session.state.namespaces {
+        if !used.contains(&namespace.number) {
+            Pins::remove_programs(&session.pins.programs(namespace.number))?;
         }
     }
+    let namespaces = &mut session.state.namespaces;
+    namespaces.retain(|namespace| used.contains(&namespace.number));
     Ok(())
 }

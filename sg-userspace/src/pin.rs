@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sg_common::abi::{ABI_VERSION, map};
+use sg_common::abi::{ABI_VERSION, PROGRAM_CT_CONTROL, map};
 
 use crate::directory::{self, DirectoryError};
 
@@ -128,6 +128,11 @@ impl Pins {
     /// Directory of the programs loaded for a network namespace.
     pub fn programs(&self, namespace: u32) -> PathBuf {
         self.root.join("progs").join(format!("ns{namespace}"))
+    }
+
+    /// Pin of the conntrack commands, which serve all namespaces: theirs is number 0.
+    pub fn control(&self) -> PathBuf {
+        self.programs(0).join(PROGRAM_CT_CONTROL)
     }
 
     /// Every pinned link.

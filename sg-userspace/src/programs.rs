@@ -1,4 +1,6 @@
 //! Program sets: one per network namespace, because an ifindex means something only within one.
+//!
+//! A program is loaded when it is first needed: the verifier takes most of a second for each.
 
 use std::path::{Path, PathBuf};
 
@@ -18,15 +20,14 @@ use crate::{
     shape::{Object, Sizes},
 };
 
-/// The loaded programs of one network namespace.
-#[derive(Debug)]
-pub struct ProgramSet {
-    /// Ingress by XDP.
-    pub xdp_ingress: Xdp,
-    /// Ingress by TC.
-    pub tc_ingress: SchedClassifier,
-    /// Egress by TC.
-    pub tc_egress: SchedClassifier,
+/// The programs of one network namespace, pinned in a directory of their own.
+#[derive(Clone, Debug)]
+pub struct ProgramSet<'a> {
+    pins: &'a Pins,
+    object: &'a Object,
+    sizes: Sizes,
+    number: u32,
+    directory: PathBuf,
 }
 
 /// Why programs are not there.
@@ -68,33 +69,125 @@ pub enum ProgramsError {
     Pins(#[from] PinError),
 }
 
-/// Loads the object for namespace `number` and pins its programs in a directory of their own,
-/// leaving those in use alone until [`publish`]. Maps are made and pinned if they are not yet.
-///
-/// # Errors
-/// See [`ProgramsError`].
-pub fn load(
-    pins: &Pins,
-    object: &Object,
-    sizes: Sizes,
-    number: u32,
-) -> Result<ProgramSet, ProgramsError> {
-    let staging = staging(pins, number);
-    Pins::remove_programs(&staging)?;
-    directory::private(&staging)?;
-    let entries = sizes.entries();
-    let mut loader = EbpfLoader::new();
-    loader.override_global(GLOBAL_NAMESPACE, &number, true);
-    for name in map::ALL {
-        loader.map_pin_path(name, pins.map(name));
+impl<'a> ProgramSet<'a> {
+    /// The programs in use in namespace `number`.
+    pub fn new(pins: &'a Pins, object: &'a Object, sizes: Sizes, number: u32) -> Self {
+        Self {
+            directory: pins.programs(number),
+            pins,
+            object,
+            sizes,
+            number,
+        }
     }
-    for (name, entries) in &entries {
-        loader.map_max_entries(name, *entries);
+
+    /// A set that is to replace the one in use, with the same programs loaded anew. Nobody finds it
+    /// before it is [published](Self::publish).
+    ///
+    /// # Errors
+    /// See [`ProgramsError`].
+    pub fn renewed(&self) -> Result<Self, ProgramsError> {
+        let mut directory = self.directory.clone().into_os_string();
+        directory.push("-new");
+        let new = Self {
+            directory: directory.into(),
+            ..self.clone()
+        };
+        Pins::remove_programs(&new.directory)?;
+        directory::private(&new.directory)?;
+        for name in [
+            PROGRAM_XDP_INGRESS,
+            PROGRAM_TC_INGRESS,
+            PROGRAM_TC_EGRESS,
+            PROGRAM_CT_CONTROL,
+        ] {
+            if self.directory.join(name).exists() {
+                new.load(name)?;
+            }
+        }
+        Ok(new)
     }
-    let mut ebpf = loader
-        .load(object.bytes)
-        .map_err(|source| ProgramsError::Object(Box::new(source)))?;
-    for name in PROGRAMS {
+
+    /// Puts a renewed set in the place of the one it replaces. Links must run it by now.
+    ///
+    /// # Errors
+    /// [`ProgramsError::Pins`].
+    pub fn publish(self) -> Result<(), ProgramsError> {
+        let place = self.pins.programs(self.number);
+        Pins::remove_programs(&place)?;
+        std::fs::rename(&self.directory, &place).map_err(|source| {
+            ProgramsError::Pins(PinError::Io {
+                operation: "rename",
+                path: self.directory,
+                source,
+            })
+        })
+    }
+
+    /// Ingress by XDP.
+    ///
+    /// # Errors
+    /// See [`ProgramsError`].
+    pub fn xdp_ingress(&self) -> Result<Xdp, ProgramsError> {
+        let pin = self.pinned(PROGRAM_XDP_INGRESS)?;
+        Xdp::from_pin(pin, XdpAttachType::Interface)
+            .map_err(|source| failed("open", PROGRAM_XDP_INGRESS, source))
+    }
+
+    /// Ingress by TC.
+    ///
+    /// # Errors
+    /// See [`ProgramsError`].
+    pub fn tc_ingress(&self) -> Result<SchedClassifier, ProgramsError> {
+        self.classifier(PROGRAM_TC_INGRESS)
+    }
+
+    /// Egress by TC.
+    ///
+    /// # Errors
+    /// See [`ProgramsError`].
+    pub fn tc_egress(&self) -> Result<SchedClassifier, ProgramsError> {
+        self.classifier(PROGRAM_TC_EGRESS)
+    }
+
+    /// Loads the conntrack commands, which are the same for all namespaces, and with them, the first
+    /// time, all maps.
+    ///
+    /// # Errors
+    /// See [`ProgramsError`].
+    pub fn ct_control(&self) -> Result<SchedClassifier, ProgramsError> {
+        self.classifier(PROGRAM_CT_CONTROL)
+    }
+
+    fn classifier(&self, name: &'static str) -> Result<SchedClassifier, ProgramsError> {
+        let pin = self.pinned(name)?;
+        SchedClassifier::from_pin(pin).map_err(|source| failed("open", name, source))
+    }
+
+    /// The pin of a program, which is loaded if it is not yet.
+    fn pinned(&self, name: &'static str) -> Result<PathBuf, ProgramsError> {
+        let pin = self.directory.join(name);
+        if !pin.exists() {
+            directory::private(&self.directory)?;
+            self.load(name)?;
+        }
+        Ok(pin)
+    }
+
+    /// Loads one program and pins it. Maps are made and pinned if they are not yet.
+    fn load(&self, name: &'static str) -> Result<(), ProgramsError> {
+        let entries = self.sizes.entries();
+        let mut loader = EbpfLoader::new();
+        loader.override_global(GLOBAL_NAMESPACE, &self.number, true);
+        for map in map::ALL {
+            loader.map_pin_path(map, self.pins.map(map));
+        }
+        for (map, entries) in &entries {
+            loader.map_max_entries(map, *entries);
+        }
+        let mut ebpf = loader
+            .load(self.object.bytes)
+            .map_err(|source| ProgramsError::Object(Box::new(source)))?;
         let program = ebpf
             .program_mut(name)
             .ok_or(ProgramsError::Missing { name })?;
@@ -108,111 +201,34 @@ pub fn load(
             reason: refusal(&error),
         })?;
         program
-            .pin(staging.join(name))
-            .map_err(|source| ProgramsError::Pin {
-                operation: "pin",
-                name,
-                source: Box::new(source),
-            })?;
+            .pin(self.directory.join(name))
+            .map_err(|source| failed("pin", name, source))
     }
-    open_in(&staging)
 }
 
-/// Puts freshly loaded programs where [`open`] finds them. Links must run them by now.
-///
-/// # Errors
-/// See [`ProgramsError`].
-pub fn publish(pins: &Pins, number: u32) -> Result<(), ProgramsError> {
-    let (staging, place) = (staging(pins, number), pins.programs(number));
-    Pins::remove_programs(&place)?;
-    std::fs::rename(&staging, &place).map_err(|source| {
-        ProgramsError::Pins(PinError::Io {
-            operation: "rename",
-            path: staging,
-            source,
-        })
-    })
-}
-
-/// Opens the pinned programs of a namespace.
+/// Kernel id of a pinned program.
 ///
 /// # Errors
 /// [`ProgramsError::Pin`].
-pub fn open(pins: &Pins, number: u32) -> Result<ProgramSet, ProgramsError> {
-    open_in(&pins.programs(number))
+pub fn id(directory: &Path, name: &'static str) -> Result<u32, ProgramsError> {
+    let found = ProgramInfo::from_pin(directory.join(name));
+    found
+        .map(|info| info.id())
+        .map_err(|source| failed("examine", name, source))
 }
-
-impl ProgramSet {
-    /// Kernel id of the XDP program.
-    ///
-    /// # Errors
-    /// [`ProgramsError::Pin`].
-    pub fn xdp_id(&self) -> Result<u32, ProgramsError> {
-        id(PROGRAM_XDP_INGRESS, self.xdp_ingress.info())
-    }
-
-    /// Kernel id of the TC ingress program.
-    ///
-    /// # Errors
-    /// [`ProgramsError::Pin`].
-    pub fn ingress_id(&self) -> Result<u32, ProgramsError> {
-        id(PROGRAM_TC_INGRESS, self.tc_ingress.info())
-    }
-
-    /// Kernel id of the TC egress program.
-    ///
-    /// # Errors
-    /// [`ProgramsError::Pin`].
-    pub fn egress_id(&self) -> Result<u32, ProgramsError> {
-        id(PROGRAM_TC_EGRESS, self.tc_egress.info())
-    }
-}
-
-const PROGRAMS: [&str; 4] = [
-    PROGRAM_XDP_INGRESS,
-    PROGRAM_TC_INGRESS,
-    PROGRAM_TC_EGRESS,
-    PROGRAM_CT_CONTROL,
-];
 
 /// Lines of the verifier's log worth showing: the end says what it stumbled over.
 const LOG_LINES: usize = 12;
 
-fn staging(pins: &Pins, number: u32) -> PathBuf {
-    let mut place = pins.programs(number).into_os_string();
-    place.push("-new");
-    place.into()
-}
-
-fn open_in(directory: &Path) -> Result<ProgramSet, ProgramsError> {
-    let failed = |name| {
-        move |source: ProgramError| ProgramsError::Pin {
-            operation: "open",
-            name,
-            source: Box::new(source),
-        }
-    };
-    let classifier =
-        |name: &'static str| SchedClassifier::from_pin(directory.join(name)).map_err(failed(name));
-    Ok(ProgramSet {
-        xdp_ingress: Xdp::from_pin(
-            directory.join(PROGRAM_XDP_INGRESS),
-            XdpAttachType::Interface,
-        )
-        .map_err(failed(PROGRAM_XDP_INGRESS))?,
-        tc_ingress: classifier(PROGRAM_TC_INGRESS)?,
-        tc_egress: classifier(PROGRAM_TC_EGRESS)?,
-    })
-}
-
-fn id(name: &'static str, info: Result<ProgramInfo, ProgramError>) -> Result<u32, ProgramsError> {
-    match info {
-        Ok(info) => Ok(info.id()),
-        Err(source) => Err(ProgramsError::Pin {
-            operation: "examine",
-            name,
-            source: Box::new(source),
-        }),
+fn failed(
+    operation: &'static str,
+    name: &'static str,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> ProgramsError {
+    ProgramsError::Pin {
+        operation,
+        name,
+        source: Box::new(source),
     }
 }
 

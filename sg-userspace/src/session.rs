@@ -2,10 +2,7 @@
 
 use std::path::PathBuf;
 
-use sg_common::{
-    abi::{CT_UNASSURED_PERCENT, PROGRAM_CT_CONTROL},
-    layout::Runtime,
-};
+use sg_common::{abi::CT_UNASSURED_PERCENT, layout::Runtime};
 
 use crate::{
     attach::{self, AttachError},
@@ -14,7 +11,7 @@ use crate::{
     model::Conntrack,
     netns::NetnsIdentity,
     pin::{PinError, Pins},
-    programs::{self, ProgramSet, ProgramsError},
+    programs::{ProgramSet, ProgramsError},
     shape::{Object, ShapeError, Sizes},
     state::{Lock, Namespace, State, StateError},
     table::TableError,
@@ -155,7 +152,7 @@ impl Session {
         }))
     }
 
-    /// Makes maps and the programs of the first namespace, from nothing.
+    /// Makes maps and the conntrack commands, from nothing.
     ///
     /// # Errors
     /// See [`SessionError`]; what was made is removed again.
@@ -163,14 +160,13 @@ impl Session {
         context: &Context,
         lock: &Lock,
         conntrack: Conntrack,
-        first: &NetnsIdentity,
     ) -> Result<Self, SessionError> {
         let object = Object::embedded()?;
         let pins = Pins::new(&context.bpffs);
         pins.check()?;
         pins.remove_all()?;
         pins.prepare()?;
-        let made = Self::load(object, pins.clone(), conntrack, first);
+        let made = Self::load(object, pins.clone(), conntrack);
         let stored = made.and_then(|made| {
             lock.write(&made.state)?;
             Ok(made)
@@ -181,18 +177,11 @@ impl Session {
         stored
     }
 
-    fn load(
-        object: Object,
-        pins: Pins,
-        conntrack: Conntrack,
-        first: &NetnsIdentity,
-    ) -> Result<Self, SessionError> {
+    fn load(object: Object, pins: Pins, conntrack: Conntrack) -> Result<Self, SessionError> {
         let sizes = Sizes::new(conntrack.allowance, conntrack.accounting);
-        let number = 1;
-        programs::load(&pins, &object, sizes, number)?;
-        programs::publish(&pins, number)?;
+        ProgramSet::new(&pins, &object, sizes, 0).ct_control()?;
         let tables = Tables::open(&pins)?;
-        let control = Control::open(&pins.programs(number).join(PROGRAM_CT_CONTROL))?;
+        let control = Control::open(&pins.control())?;
         let runtime = Runtime {
             hz: control.measure_hz()?,
             accounting: u32::from(conntrack.accounting),
@@ -205,12 +194,7 @@ impl Session {
         };
         tables.runtime.set(&0, &runtime)?;
         control.arm()?;
-        let mut state = State::new(tables.runtime.id());
-        state.namespaces.push(Namespace {
-            number,
-            identity: first.clone(),
-            object: object.digest.clone(),
-        });
+        let state = State::new(tables.runtime.id(), &object.digest);
         Ok(Self {
             object,
             pins,
@@ -256,65 +240,70 @@ impl Session {
         self.tables.runtime.set(&0, &self.runtime)
     }
 
-    /// The conntrack program, of whichever namespace: all share the tables.
+    /// The conntrack commands.
     ///
     /// # Errors
     /// See [`ControlError`].
     pub fn control(&self) -> Result<Control, ControlError> {
-        let number = self.state.namespaces.first().map_or(1, |one| one.number);
-        Control::open(&self.pins.programs(number).join(PROGRAM_CT_CONTROL))
+        Control::open(&self.pins.control())
     }
 
-    /// The number of a namespace, its programs loaded from the embedded object. Programs of another
-    /// object are replaced behind the links in use, without a gap.
+    /// Replaces every program that was loaded from another object than the embedded one, behind the
+    /// links in use: no packet goes unjudged.
     ///
     /// # Errors
     /// See [`SessionError`].
-    pub fn namespace(&mut self, lock: &Lock, which: &NetnsIdentity) -> Result<u32, SessionError> {
+    pub fn renew_programs(&mut self, lock: &Lock) -> Result<(), SessionError> {
+        if self.state.control != self.object.digest {
+            self.programs(0).renewed()?.publish()?;
+            self.control()?.arm()?;
+            self.state.control.clone_from(&self.object.digest);
+            lock.write(&self.state)?;
+        }
+        for place in 0..self.state.namespaces.len() {
+            let namespace = &self.state.namespaces[place];
+            if namespace.object == self.object.digest {
+                continue;
+            }
+            let number = namespace.number;
+            let renewed = self.programs(number).renewed()?;
+            for one in &self.state.interfaces {
+                if one.namespace == number {
+                    attach::update(&self.pins, &renewed, one.id, one.hook)?;
+                }
+            }
+            renewed.publish()?;
+            self.state.namespaces[place]
+                .object
+                .clone_from(&self.object.digest);
+            lock.write(&self.state)?;
+        }
+        Ok(())
+    }
+
+    /// The number of a namespace, given now if it has none.
+    pub fn namespace(&mut self, which: &NetnsIdentity) -> u32 {
         let known = self
             .state
             .namespaces
-            .iter()
-            .position(|one| one.identity.is(which));
-        if let Some(place) = known {
-            let number = self.state.namespaces[place].number;
-            if self.state.namespaces[place].object != self.object.digest {
-                self.load_programs(number)?;
-                self.state.namespaces[place].object = self.object.digest.clone();
-                self.control()?.arm()?;
-            }
-            self.state.namespaces[place].identity = which.clone();
-            lock.write(&self.state)?;
-            return Ok(number);
+            .iter_mut()
+            .find(|one| one.identity.is(which));
+        if let Some(known) = known {
+            known.identity = which.clone();
+            return known.number;
         }
         let number = self.state.give_namespace();
-        self.load_programs(number)?;
         self.state.namespaces.push(Namespace {
             number,
             identity: which.clone(),
             object: self.object.digest.clone(),
         });
-        lock.write(&self.state)?;
-        Ok(number)
+        number
     }
 
-    /// Opens the programs of a namespace.
-    ///
-    /// # Errors
-    /// See [`ProgramsError`].
-    pub fn programs(&self, number: u32) -> Result<ProgramSet, ProgramsError> {
-        programs::open(&self.pins, number)
-    }
-
-    fn load_programs(&self, number: u32) -> Result<(), SessionError> {
-        let sizes = sizes_of(&self.runtime);
-        let mut set = programs::load(&self.pins, &self.object, sizes, number)?;
-        for one in &self.state.interfaces {
-            if one.namespace == number {
-                attach::update(&self.pins, &mut set, one.id, one.hook)?;
-            }
-        }
-        Ok(programs::publish(&self.pins, number)?)
+    /// The programs of a namespace; 0 stands for what serves all.
+    pub fn programs(&self, number: u32) -> ProgramSet<'_> {
+        ProgramSet::new(&self.pins, &self.object, sizes_of(&self.runtime), number)
     }
 }
 

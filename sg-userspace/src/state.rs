@@ -41,6 +41,8 @@ pub struct State {
     pub generation: u32,
     /// Ids below this were given before.
     next_id: u32,
+    /// SHA-256 of the object the conntrack commands were loaded from, hexadecimal.
+    pub control: String,
     /// Namespaces that have a program set.
     pub namespaces: Vec<Namespace>,
     /// Attached interfaces.
@@ -175,13 +177,14 @@ pub enum StateError {
 }
 
 impl State {
-    /// The state of a fresh set of maps.
-    pub fn new(runtime: u32) -> Self {
+    /// The state of a fresh set of maps, and of the object that made them.
+    pub fn new(runtime: u32, object: &str) -> Self {
         Self {
             version: VERSION,
             runtime,
             generation: 0,
             next_id: 1,
+            control: object.to_owned(),
             namespaces: Vec::new(),
             interfaces: Vec::new(),
             resolved: Resolved::default(),
@@ -402,7 +405,7 @@ mod tests {
 
     #[test]
     fn ids_grow_first_and_come_back_only_when_idle() {
-        let mut state = State::new(1);
+        let mut state = State::new(1, "");
         let give = |state: &mut State, idle: u32| state.give_id::<StateError>(|id| Ok(id == idle));
         for expected in 1..MAX_INTERFACES {
             assert_eq!(give(&mut state, 0).unwrap(), expected);
@@ -432,7 +435,7 @@ mod tests {
         let _ = std::fs::remove_dir_all(&path);
         let lock = Lock::take(&path).unwrap();
         assert!(lock.read().unwrap().is_none());
-        let mut state = State::new(42);
+        let mut state = State::new(42, "");
         state.generation = 3;
         lock.write(&state).unwrap();
         assert_eq!(State::read(&path).unwrap().unwrap().generation, 3);

@@ -1,11 +1,11 @@
 //! What is enforced where, and what stands in the way.
 
 use serde::{Deserialize, Serialize};
+use sg_common::abi::{PROGRAM_TC_EGRESS, PROGRAM_TC_INGRESS, PROGRAM_XDP_INGRESS};
 
 use crate::{
     apply::ahead,
     attach::{self, AttachError, EGRESS, INGRESS},
-    bpf::TcxHook,
     link::Link,
     model::Orientation,
     netns::Netns,
@@ -179,12 +179,13 @@ fn interface(view: &View, one: &Attached) -> InterfaceStatus {
 
 /// What is wrong with an interface's links, if anything.
 fn links(view: &View, one: &Attached) -> Result<Option<String>, StatusError> {
-    let set = programs::open(&view.pins, one.namespace)?;
+    let directory = view.pins.programs(one.namespace);
     let ingress = match one.hook {
-        HookInForce::Tc => set.ingress_id()?,
-        HookInForce::Xdp | HookInForce::XdpGeneric => set.xdp_id()?,
+        HookInForce::Tc => PROGRAM_TC_INGRESS,
+        HookInForce::Xdp | HookInForce::XdpGeneric => PROGRAM_XDP_INGRESS,
     };
-    for (direction, program) in [(INGRESS, ingress), (EGRESS, set.egress_id()?)] {
+    for (direction, program) in [(INGRESS, ingress), (EGRESS, PROGRAM_TC_EGRESS)] {
+        let program = programs::id(&directory, program)?;
         let wrong = match attach::details(&view.pins.link(one.id, direction))? {
             None => "is not attached: its pin is gone",
             Some(found) if found.ifindex == 0 => "is not attached: the device is gone",
@@ -201,7 +202,6 @@ fn links(view: &View, one: &Attached) -> Result<Option<String>, StatusError> {
 
 /// Who stands before us; runs in the interface's namespace.
 fn chains(view: &View, one: &Attached) -> Result<Vec<String>, String> {
-    let set = programs::open(&view.pins, one.namespace).map_err(|error| chain(&error))?;
     let link = Link::read(&one.device).map_err(|error| chain(&error))?;
     if link.ifindex != one.ifindex {
         return Ok(vec![format!(
@@ -209,13 +209,10 @@ fn chains(view: &View, one: &Attached) -> Result<Vec<String>, String> {
             one.device
         )]);
     }
-    let mut hooks = vec![(set.egress_id(), TcxHook::Egress)];
-    if one.hook == HookInForce::Tc {
-        hooks.push((set.ingress_id(), TcxHook::Ingress));
-    }
+    let directory = view.pins.programs(one.namespace);
     let mut warnings: Vec<String> = link.caution().into_iter().collect();
-    for (ours, hook) in hooks {
-        let ours = ours.map_err(|error| chain(&error))?;
+    for (name, hook) in attach::tc_programs(one.hook) {
+        let ours = programs::id(&directory, name).map_err(|error| chain(&error))?;
         let found = attach::ahead_of(ours, &link, hook).map_err(|error| chain(&error))?;
         warnings.extend(ahead(&link.name, hook, found));
     }

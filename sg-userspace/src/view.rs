@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sg_common::{
-    abi::{MAX_INTERFACES, PROGRAM_CT_CONTROL},
+    abi::MAX_INTERFACES,
     layout::{Interface, Runtime},
 };
 
@@ -139,8 +139,7 @@ impl View {
     /// # Errors
     /// See [`ControlError`].
     pub fn now(&self) -> Result<u32, ControlError> {
-        let number = self.state.namespaces.first().map_or(1, |one| one.number);
-        Control::open(&self.pins.programs(number).join(PROGRAM_CT_CONTROL))?.clock()
+        Control::open(&self.pins.control())?.clock()
     }
 }
 

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use crate::{
     adopt::Adoption,
     attach::{self, AttachError},
-    bpf::TcxHook,
     detach, index,
     model::{Hook, Orientation},
+    programs,
     session::Session,
     state::HookInForce,
     target::Target,
@@ -45,10 +45,10 @@ pub(super) fn start(
     if adopting {
         adoption.run()?;
     }
-    let mut set = session.programs(namespace)?;
+    let set = session.programs(namespace);
     let attached = attach::attach(
         &session.pins,
-        &mut set,
+        &set,
         &target.netns,
         &target.link,
         id,
@@ -94,7 +94,7 @@ pub(super) fn adjust(
         // Local and remote have changed sides: what is tracked is told from the wrong end.
         detach::flush(session, found.id).map_err(Box::new)?;
     }
-    let mut set = session.programs(found.namespace)?;
+    let set = session.programs(found.namespace);
     let in_force = match found.hook {
         HookInForce::Xdp => Hook::Xdp,
         HookInForce::XdpGeneric => Hook::XdpGeneric,
@@ -107,7 +107,7 @@ pub(super) fn adjust(
     if target.hook != Hook::Auto && target.hook != in_force {
         attached = attach::move_ingress(
             &session.pins,
-            &mut set,
+            &set,
             &target.netns,
             &target.link,
             found.id,
@@ -125,11 +125,9 @@ pub(super) fn adjust(
     let hook = attached.hook;
     let mut report = InterfaceReport::new(target, found.id, attached, Change::Updated);
     report.warnings = cautions(target);
-    let mut hooks = vec![(set.egress_id()?, TcxHook::Egress)];
-    if hook == HookInForce::Tc {
-        hooks.push((set.ingress_id()?, TcxHook::Ingress));
-    }
-    for (ours, hook) in hooks {
+    let directory = session.pins.programs(found.namespace);
+    for (name, hook) in attach::tc_programs(hook) {
+        let ours = programs::id(&directory, name)?;
         let ahead = target
             .netns
             .run(|| attach::ahead_of(ours, &target.link, hook));
