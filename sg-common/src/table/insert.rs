@@ -117,7 +117,8 @@ pub fn insert<T: Tables, F: Family>(
             charged = charge(context.runtime, limits, interface, host);
         }
         if charged != NO_CHARGE {
-            result = place::<T, F>(context, hash, flow, opening, charged);
+            let first_try = if attempt == 0 { FIRST_TRY } else { 0 };
+            result = place::<T, F>(context, hash, flow, opening, charged | first_try);
         }
         if result != Inserted::Full {
             break;
@@ -188,6 +189,10 @@ fn reclaim_beside<T: Tables, F: Family>(context: &Context<T>, hash: u64) {
 /// Claims tried before a bucket pair counts as full; each failure means that another CPU succeeded.
 const CLAIMS: u64 = 4;
 
+/// Beside the charge, for [`place`]: a bucket without a free way may only look full. Expired entries
+/// must not push flows into the other bucket, or the table refuses before it is full.
+const FIRST_TRY: u32 = 1 << 31;
+
 /// Puts the flow into the emptier of its buckets.
 #[inline(never)]
 fn place<T: Tables, F: Family>(
@@ -230,7 +235,8 @@ fn place<T: Tables, F: Family>(
             } else {
                 (second_bucket, second_free)
             };
-            if free == 0 {
+            let crowded = first_free == 0 || second_free == 0;
+            if free == 0 || (crowded && charged & FIRST_TRY != 0) {
                 break;
             }
             let way = free.trailing_zeros() as usize;
