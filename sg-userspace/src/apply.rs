@@ -121,17 +121,30 @@ pub fn apply_locked(
 }
 
 /// Drops interfaces whose device is gone: their links are dead, and what comes under the same
-/// ifindex later is another device.
+/// ifindex later is another device. Where only one link is dead, the device is still the same and
+/// somebody removed the link: it is made again, and tracked flows stay.
 fn reap(session: &mut Session, lock: &Lock, report: &mut Report) -> Result<(), ApplyError> {
     let mut live = BTreeSet::new();
     for one in session.state.interfaces.clone() {
-        if is_live(session, &one).map_err(DetachError::Attach)? {
-            live.insert(session.pins.link(one.id, INGRESS));
-            live.insert(session.pins.link(one.id, EGRESS));
-        } else {
+        let pins = [INGRESS, EGRESS].map(|hook| session.pins.link(one.id, hook));
+        let mut dead = 0;
+        for pin in &pins {
+            let on = attach::is_on(pin, one.ifindex).map_err(DetachError::Attach)?;
+            dead += usize::from(!on);
+        }
+        if dead == pins.len() {
             detach::one(session, lock, &one)?;
             report.gone.push(one.name);
+            continue;
         }
+        if dead > 0 {
+            interface::restore(session, &one).map_err(|source| ApplyError::Interface {
+                interface: one.name.clone(),
+                source: Box::new(source),
+            })?;
+            report.repaired.push(one.name);
+        }
+        live.extend(pins);
     }
     // Links of an apply that was cut short belong to nobody.
     for link in session.pins.links()? {
@@ -140,17 +153,6 @@ fn reap(session: &mut Session, lock: &Lock, report: &mut Report) -> Result<(), A
         }
     }
     Ok(())
-}
-
-/// Whether both links of an interface sit on its device.
-pub(crate) fn is_live(session: &Session, one: &Attached) -> Result<bool, AttachError> {
-    for hook in [INGRESS, EGRESS] {
-        let details = attach::details(&session.pins.link(one.id, hook))?;
-        if details.is_none_or(|details| details.ifindex != one.ifindex) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 fn attached_as<'a>(session: &'a Session, target: &Target) -> Option<&'a Attached> {
@@ -174,7 +176,7 @@ fn missing(session: &Session, targets: &[Target]) -> Vec<Attached> {
         .collect()
 }
 
-/// Carries the last policy of missing interfaces over, or notes that they go.
+/// Carries the last policy of missing interfaces over, and notes which of them go afterwards.
 fn keep_orphans(
     session: &mut Session,
     resolved: &mut Resolved,
@@ -183,10 +185,6 @@ fn keep_orphans(
     report: &mut Report,
 ) {
     for one in missing {
-        if options.detach_missing {
-            report.detaching.push(one.id);
-            continue;
-        }
         let mut name = one.name.clone();
         if resolved.interfaces.contains_key(&name) {
             // The name moved to another device: the old one goes on under both.
@@ -211,7 +209,11 @@ fn keep_orphans(
             }
         }
         resolved.adopt_orphan(&session.state.resolved, &name);
-        report.orphans.push(name);
+        if options.detach_missing {
+            report.detaching.push(one.id);
+        } else {
+            report.orphans.push(name);
+        }
     }
 }
 
@@ -225,12 +227,6 @@ fn change(
     options: Options,
     report: &mut Report,
 ) -> Result<(), ApplyError> {
-    for one in session.state.interfaces.clone() {
-        if report.detaching.contains(&one.id) {
-            detach::one(session, lock, &one)?;
-            report.detached.push(one.name);
-        }
-    }
     session.renew_programs(lock)?;
     let mut fresh = Vec::new();
     for (place, target) in targets.iter().enumerate() {
@@ -293,7 +289,14 @@ fn change(
         report.interfaces.push(done);
         lock.write(&session.state)?;
     }
-    detach::drop_idle_namespaces(session)?;
+    // Last, so that they stay enforced if anything before them fails.
+    for one in session.state.interfaces.clone() {
+        if report.detaching.contains(&one.id) {
+            detach::one(session, lock, &one)?;
+            report.detached.push(one.name);
+        }
+    }
+    detach::drop_idle_namespaces(session).map_err(DetachError::from)?;
     Ok(lock.write(&session.state)?)
 }
 

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use sg_common::abi::{ABI_VERSION, PROGRAM_CT_CONTROL, map};
 
 use crate::directory::{self, DirectoryError};
@@ -247,6 +248,16 @@ fn mount() -> Result<(), PinError> {
     {
         return Err(PinError::PrivateMounts);
     }
+    let failed = |source: rustix::io::Errno| PinError::Mount {
+        source: source.into(),
+    };
+    // Two processes that mount would hide each other's pins; the directory below serves as lock.
+    let below = rustix::fs::open(BPFFS, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed)?;
+    rustix::fs::flock(&below, FlockOperation::LockExclusive).map_err(failed)?;
+    if is_bpffs(Path::new(BPFFS)) {
+        return Ok(());
+    }
     rustix::mount::mount(
         "bpf",
         BPFFS,
@@ -256,7 +267,5 @@ fn mount() -> Result<(), PinError> {
             | rustix::mount::MountFlags::NOEXEC,
         Some(c"mode=0700"),
     )
-    .map_err(|source| PinError::Mount {
-        source: source.into(),
-    })
+    .map_err(failed)
 }

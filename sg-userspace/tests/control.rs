@@ -500,7 +500,10 @@ fn a_device_made_anew_is_another_interface() {
     pair.near.ip(&format!("addr add {NEAR}/24 dev eth0"));
     pair.far.ip(&format!("addr add {FAR}/24 dev eth0"));
     let said = enforcer.apply(&definition, &[]).ok();
-    assert!(said.out.contains("a: its device is gone"), "{said:?}");
+    assert!(
+        said.out.contains("a: its device or its links are gone"),
+        "{said:?}"
+    );
     assert!(said.out.contains("a (eth0): attached"), "{said:?}");
     assert_eq!(enforcer.figure("a", "conntrack_tracked"), 0);
     let _servers = [8080, 9090].map(|port| pair.near.serve(NEAR, port));

@@ -101,7 +101,7 @@ fn print(report: &Report) -> io::Result<()> {
         writeln!(out, "{name}: detached")?;
     }
     for name in &report.gone {
-        writeln!(out, "{name}: its device is gone, forgotten")?;
+        writeln!(out, "{name}: its device or its links are gone, forgotten")?;
     }
     writeln!(out, "generation {} is in force", report.generation)?;
     let mut warnings = io::stderr().lock();
