@@ -47,12 +47,14 @@ pub const fn buckets(allowance: u32) -> u32 {
 pub const CT_UNASSURED_PERCENT: u32 = 25;
 
 macro_rules! maps {
-    ($($(#[$doc:meta])* $name:ident;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident;)*) => {
         /// Map names as they stand in the object and, prefixed by nothing, in the pin directory.
         pub mod map {
-            $($(#[$doc])* pub const $name: &str = stringify!($name);)*
+            $($(#[doc = $doc])* pub const $name: &str = stringify!($name);)*
             /// Every map of the object.
             pub const ALL: &[&str] = &[$($name),*];
+            /// What each map of [`ALL`] holds, as its documentation says.
+            pub const MEANINGS: &[&str] = &[$(concat!($($doc),*)),*];
         }
     };
 }

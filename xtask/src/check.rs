@@ -1,4 +1,5 @@
-//! `cargo xtask check`: lock files, formatting, lints, and no generated object in the tree.
+//! `cargo xtask check`: lock files, formatting, lints, generated pages, and no generated object in
+//! the tree.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Answer, process, workspace};
+use crate::{Answer, docs, process, workspace};
 
 /// Carries out `cargo xtask check`; every check is made, whatever the others say.
 pub(crate) fn run() -> Result<Answer> {
@@ -27,6 +28,9 @@ pub(crate) fn run() -> Result<Answer> {
     }
     if !generated.is_empty() {
         failed.push("no generated object in the tree");
+    }
+    if docs::run(&docs::Arguments { check: true })? == Answer::No {
+        failed.push("generated pages");
     }
     if failed.is_empty() {
         println!("all checks passed");

@@ -9,6 +9,7 @@ mod check;
 mod clean;
 mod compiler;
 mod debian;
+mod docs;
 mod ebpf;
 mod linker;
 mod process;
@@ -41,8 +42,10 @@ enum Command {
     Build(build::Arguments),
     /// Runs every test, those of the kernel side included; needs root and asks sudo for it.
     Test(test::Arguments),
-    /// Checks lock files, formatting, lints and that no generated object is tracked.
+    /// Checks lock files, formatting, lints, generated pages and that no generated object is tracked.
     Check,
+    /// Writes the pages under docs/ that list what the code defines.
+    Docs(docs::Arguments),
     /// Removes the built object, installed tools and namespaces that demo or tests left behind.
     Clean,
 }
@@ -73,6 +76,7 @@ fn run(command: Command) -> Result<Answer> {
         Command::Build(arguments) => build::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Check => check::run(),
+        Command::Docs(arguments) => docs::run(&arguments),
         Command::Clean => clean::run(),
     }
 }
