@@ -364,7 +364,8 @@ pub fn tcp_step(meta: Meta, live: &Live, sender: Side, segment: Segment) -> Step
     if state == State::TcpEstablished as u8 && !opener {
         flags |= flag::ASSURED;
     }
-    if has(tcp::ACK) && (ack == 0 || ahead(segment.acknowledgement, ack)) {
+    // A SYN+ACK starts numbering anew, whatever stood before.
+    if has(tcp::ACK) && (syn_ack || ack == 0 || ahead(segment.acknowledgement, ack)) {
         ack = segment.acknowledgement;
     }
     if syn_ack && state == State::TcpEstablished as u8 {

@@ -232,6 +232,21 @@ fn forged_fin_does_not_end_a_half_closed_flow() {
     );
 }
 
+/// The opener rebooted and opens again from the same port, with numbers behind the old ones.
+#[test]
+fn answer_on_a_live_flow_starts_numbering_anew() {
+    let mut flow = established(Side::Local);
+    flow.tcp(Side::Remote, FIN_ACK, 5001, 1001, 0);
+    // What `syn_again` does when policy lets the new SYN pass.
+    flow.live.ack[0] = 0;
+    flow.live.fin[0] = 11;
+    assert_eq!(flow.tcp(Side::Remote, SYN_ACK, 90, 11, 0), State::TcpEstablished);
+    assert!(!flow.has(flag::FIN_REMOTE), "the old FIN does not stand");
+    flow.tcp(Side::Local, tcp::ACK, 11, 91, 0);
+    assert_eq!(flow.live.ack, [91, 11]);
+    assert_eq!(flow.tcp(Side::Remote, tcp::RST, 91, 0, 0), State::TcpClose);
+}
+
 #[test]
 fn sequence_numbers_wrap() {
     let mut flow = Flow::open(6, Side::Local, segment(tcp::SYN, u32::MAX, 0, 0));

@@ -99,20 +99,22 @@ impl<T: Tables> Passage<'_, T> {
         fallback
     }
 
-    /// A SYN sent again before any answer: the answer must acknowledge the latest one.
+    /// A SYN on a live entry. Before any answer: the answer must acknowledge the latest one. Later: the
+    /// opener has started over, and its acknowledgements with it (RFC 9293 §3.5.1).
     #[inline(always)]
     fn syn_again<F: Family>(&self, entry: &Entry<F>, segment: Segment) {
         let sender = self.sender();
         let opener_local = entry.meta.flags() & flag::OPENER_LOCAL != 0;
-        let by_opener = opener_local == (sender as usize == Side::Local as usize);
-        if by_opener && entry.meta.state() == State::TcpSynSent as u8 {
-            // SAFETY: a valid entry; an aligned word.
-            unsafe {
-                let fin = (&raw mut (*entry.live()).fin)
-                    .cast::<u32>()
-                    .add(sender.index());
-                crate::atomic::store(fin, segment.sequence.wrapping_add(1));
-            }
+        if opener_local != (sender as usize == Side::Local as usize) {
+            return;
+        }
+        // SAFETY: a valid entry; aligned words.
+        unsafe {
+            let live = entry.live();
+            let ack = (&raw mut (*live).ack).cast::<u32>().add(sender.index());
+            let fin = (&raw mut (*live).fin).cast::<u32>().add(sender.index());
+            crate::atomic::store(ack, 0);
+            crate::atomic::store(fin, segment.sequence.wrapping_add(1));
         }
     }
 

@@ -187,7 +187,7 @@ fn reclaim_beside<T: Tables, F: Family>(context: &Context<T>, hash: u64) {
 }
 
 /// Claims tried before a bucket pair counts as full; each failure means that another CPU succeeded.
-const CLAIMS: u64 = 4;
+const CLAIMS: u64 = 2;
 
 /// Beside the charge, for [`place`]: a bucket without a free way may only look full. Expired entries
 /// must not push flows into the other bucket, or the table refuses before it is full.
