@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use sg_common::layout::{Counters, CtInterface};
 
 use crate::{
-    attach::{self, AttachError, EGRESS, INGRESS},
+    attach::{self, EGRESS, INGRESS},
     bank,
     compile::{Compiled, compile},
     detach::{self, DetachError},

@@ -206,6 +206,50 @@ fn replace_ingress(
     Ok(attachment)
 }
 
+/// Makes those links of an attached device anew that somebody removed, at the hook they had, and
+/// returns their directions.
+///
+/// # Errors
+/// See [`AttachError`].
+pub fn restore(
+    pins: &Pins,
+    set: &ProgramSet<'_>,
+    netns: &Netns,
+    link: &Link,
+    id: u32,
+    hook: HookInForce,
+) -> Result<Vec<&'static str>, AttachError> {
+    let wanted = match hook {
+        HookInForce::Xdp => Hook::Xdp,
+        HookInForce::XdpGeneric => Hook::XdpGeneric,
+        HookInForce::Tc => Hook::Tc,
+    };
+    netns.run(|| {
+        let mut restored = Vec::new();
+        for direction in [EGRESS, INGRESS] {
+            let pin = pins.link(id, direction);
+            if is_on(&pin, link.ifindex)? {
+                continue;
+            }
+            if direction == EGRESS {
+                attach_tc(&mut set.tc_egress()?, link, TcxHook::Egress, &pin)?;
+            } else {
+                attach_ingress(set, link, wanted, &pin)?;
+            }
+            restored.push(direction);
+        }
+        Ok(restored)
+    })?
+}
+
+/// Whether a pinned link sits on the device with this index, in whatever namespace that is.
+///
+/// # Errors
+/// [`AttachError::Link`].
+pub fn is_on(pin: &Path, ifindex: u32) -> Result<bool, AttachError> {
+    Ok(details(pin)?.is_some_and(|found| found.ifindex == ifindex))
+}
+
 /// What is known about a pinned link; `None` if there is no such pin.
 ///
 /// # Errors

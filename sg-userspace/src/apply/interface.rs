@@ -6,10 +6,12 @@ use crate::{
     adopt::Adoption,
     attach::{self, AttachError},
     detach, index,
+    link::Link,
     model::{Hook, Orientation},
+    netns::Netns,
     programs,
     session::Session,
-    state::HookInForce,
+    state::{Attached, HookInForce},
     target::Target,
 };
 
@@ -137,6 +139,25 @@ pub(super) fn adjust(
             .extend(report::ahead(&target.link.name, hook, ahead));
     }
     Ok(report)
+}
+
+/// Makes the link of an attached interface again that somebody removed.
+pub(super) fn restore(session: &Session, one: &Attached) -> Result<(), InterfaceError> {
+    let gone = || AttachError::Replaced {
+        device: one.device.clone(),
+    };
+    let namespace = session.state.namespace(one.namespace).ok_or_else(gone)?;
+    let netns = Netns::reopen(&namespace.identity).map_err(AttachError::from)?;
+    let found = netns
+        .run(|| Link::read(&one.device))
+        .map_err(AttachError::from)?;
+    let link = found
+        .ok()
+        .filter(|link| link.ifindex == one.ifindex)
+        .ok_or_else(gone)?;
+    let set = session.programs(one.namespace);
+    attach::restore(&session.pins, &set, &netns, &link, one.id, one.hook)?;
+    Ok(())
 }
 
 fn cautions(target: &Target) -> Vec<String> {

@@ -20,6 +20,9 @@ pub struct Report {
     pub detached: Vec<String>,
     /// Interfaces that were dropped because their device is gone.
     pub gone: Vec<String>,
+    /// Interfaces of which a link had been removed by somebody else and was made again.
+    #[serde(default)]
+    pub repaired: Vec<String>,
     /// Ids of the interfaces to be detached.
     #[serde(skip)]
     pub(super) detaching: Vec<u32>,
