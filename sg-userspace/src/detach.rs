@@ -99,6 +99,34 @@ pub fn interface(context: &Context, name: &str) -> Result<Detached, DetachError>
     })
 }
 
+/// Detaches interfaces by our ids, for a process that holds the lock; what is not attached any more
+/// is passed over. With the last interface everything pinned is removed.
+///
+/// # Errors
+/// See [`DetachError`].
+pub fn several(
+    context: &Context,
+    lock: &Lock,
+    ids: &BTreeSet<u32>,
+) -> Result<Detached, DetachError> {
+    let mut detached = Detached::default();
+    let Some(mut session) = Session::open(context, lock)? else {
+        return Ok(detached);
+    };
+    for found in session.state.interfaces.clone() {
+        if ids.contains(&found.id) {
+            detached.flows += one(&mut session, lock, &found)?;
+            detached.interfaces.push(found.name);
+        }
+    }
+    detached.all = session.state.interfaces.is_empty();
+    if detached.all {
+        session.pins.remove_all()?;
+        lock.clear()?;
+    }
+    Ok(detached)
+}
+
 /// Detaches everything and removes all pins and the state, whatever condition they are in.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Control plane of the security-group enforcer.
 
 pub mod adopt;
+pub mod agent;
 pub mod apply;
 pub mod attach;
 pub mod bank;
@@ -14,6 +15,7 @@ pub mod flows;
 pub mod index;
 pub mod link;
 pub mod mapping;
+pub mod metrics;
 pub mod model;
 pub mod netlink;
 pub mod netns;

@@ -72,12 +72,16 @@ impl Netns {
     /// # Errors
     /// [`NetnsError::Open`].
     pub fn open(name: Option<&str>) -> Result<Self, NetnsError> {
-        let path = match name {
-            None => None,
-            Some(name) if name.contains('/') => Some(PathBuf::from(name)),
-            Some(name) => Some(Path::new("/run/netns").join(name)),
-        };
-        Self::at(path)
+        Self::at(name.map(Self::place))
+    }
+
+    /// Where a namespace is looked for by its name or path.
+    pub fn place(name: &str) -> PathBuf {
+        if name.contains('/') {
+            PathBuf::from(name)
+        } else {
+            Path::new("/run/netns").join(name)
+        }
     }
 
     /// Opens a namespace again that was seen before.

@@ -14,6 +14,9 @@ mod check;
 mod ct;
 mod definition;
 mod detach;
+mod export;
+mod logger;
+mod run;
 mod stats;
 mod status;
 mod text;
@@ -35,6 +38,7 @@ const EXAMPLES: &str = "\
 Examples:
   sgctl check sg.toml            find mistakes without touching anything
   sgctl apply sg.toml            enforce
+  sgctl run sg.toml              enforce and follow changes
   sgctl status                   what is enforced where
   sgctl stats eth0               counters, as ethtool -S prints them
   sgctl detach --all             stop enforcing
@@ -60,9 +64,11 @@ enum Command {
     /// Check a definition without applying it
     Check(check::Check),
     Apply(apply::Apply),
+    Run(run::Run),
     Status(status::Status),
     Stats(stats::Stats),
     Ct(ct::Ct),
+    Export(export::Export),
     Detach(detach::Detach),
 }
 
@@ -73,9 +79,11 @@ impl Cli {
         let done = match &self.command {
             Command::Check(check) => check::run(check),
             Command::Apply(apply) => apply.run(&context),
+            Command::Run(run) => run.run(&context),
             Command::Status(status) => status.run(&context),
             Command::Stats(stats) => stats.run(&context),
             Command::Ct(ct) => ct.run(&context),
+            Command::Export(export::Export {}) => export::Export::run(&context),
             Command::Detach(detach) => detach.run(&context),
         };
         match done {

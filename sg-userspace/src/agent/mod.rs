@@ -1,0 +1,288 @@
+//! The agent: a definition in force for as long as it runs, following files and devices.
+//!
+//! One loop waits for signals, for changes of files and for rtnetlink, lets changes that come
+//! together settle for a moment, and has [`enforcement`] look at what is there now. Notifications
+//! only say that it is time to look; what is done follows from what is found, so one that is lost
+//! or comes twice does no harm.
+
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+
+use log::{debug, error, info, warn};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::{JoinError, JoinHandle},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+use crate::{
+    metrics::{Server, ServerError},
+    session::Context,
+    status::chain,
+};
+
+mod devices;
+mod enforcement;
+mod kernel_log;
+mod paths;
+mod record;
+
+use devices::Devices;
+use enforcement::Enforcement;
+use kernel_log::KernelLog;
+use paths::Paths;
+
+pub use enforcement::EnforcementError;
+pub use record::{Record, RecordError};
+
+/// How long changes that come together are let to settle.
+const SETTLE: Duration = Duration::from_millis(200);
+/// How often links and namespaces are looked at of which no change is told: nobody tells when a
+/// link is removed, or when a process goes and its namespace with it.
+const LOOK: Duration = Duration::from_secs(5);
+/// Every how many looks something that failed is tried again.
+const RETRY: u32 = 6;
+
+/// What the agent is to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Definition files and directories, absolute.
+    pub files: Vec<PathBuf>,
+    /// Track the flows that exist when an interface is first attached.
+    pub adopt: bool,
+    /// Detach at the end what was attached.
+    pub detach_on_exit: bool,
+    /// Where figures are served, if at all.
+    pub metrics: Option<SocketAddr>,
+    /// Figures may be served to others than this host.
+    pub metrics_public: bool,
+}
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// Figures cannot be served.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The definition cannot be put in force.
+    #[error(transparent)]
+    Enforcement(#[from] EnforcementError),
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] io::Error),
+    /// Files cannot be followed.
+    #[error("cannot follow changes of files")]
+    Paths(#[source] notify::Error),
+    /// A thread of the agent's panicked.
+    #[error("the agent failed; what was in force stays")]
+    Panicked(#[source] JoinError),
+    /// What was attached could not be detached.
+    #[error("cannot detach")]
+    Detach(#[from] crate::detach::DetachError),
+}
+
+/// Puts the definition in force and follows its files and devices until SIGINT or SIGTERM; SIGHUP
+/// has it read again. Logs by the `log` facade. Needs a tokio runtime with I/O and time.
+///
+/// # Errors
+/// See [`AgentError`]. What was in force stays in force.
+pub async fn run(context: Context, options: Options) -> Result<(), AgentError> {
+    let mut signals = Signals::listen()?;
+    let server = match options.metrics {
+        Some(address) => {
+            let server = Server::listen(&context, address, options.metrics_public).await?;
+            info!("serving metrics on http://{}/metrics", server.address());
+            Some(tokio::spawn(server.run()))
+        }
+        None => None,
+    };
+    let mut agent = Agent::start(context, &options).await?;
+    agent.follow(&mut signals).await?;
+    if let Some(server) = server {
+        server.abort();
+    }
+    agent.finish(options.detach_on_exit).await
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, AgentError> {
+        let listen = |kind| signal(kind).map_err(AgentError::Signals);
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+}
+
+struct Agent {
+    context: Context,
+    /// Absent only while another thread works with it.
+    enforcement: Option<Enforcement>,
+    files: Paths,
+    namespaces: Paths,
+    devices: Devices,
+    kernel_log: KernelLog,
+}
+
+/// What there is to do, and when.
+#[derive(Debug, Default)]
+struct Due {
+    at: Option<Instant>,
+    files: bool,
+    /// Even if the files say what they said before.
+    force: bool,
+    retry: bool,
+}
+
+impl Due {
+    fn settle(&mut self) {
+        self.at.get_or_insert(Instant::now() + SETTLE);
+    }
+
+    fn now(&mut self) {
+        self.at = Some(Instant::now());
+    }
+}
+
+impl Agent {
+    async fn start(context: Context, options: &Options) -> Result<Self, AgentError> {
+        // Watched before they are read: a change in between is not missed.
+        let files = Paths::watch(options.files.clone()).map_err(AgentError::Paths)?;
+        let (place, read, adopt) = (context.clone(), options.files.clone(), options.adopt);
+        let enforcement = blocking(move || Enforcement::start(place, read, adopt)).await??;
+        let namespaces = Paths::watch(enforcement.namespace_paths()).map_err(AgentError::Paths)?;
+        Ok(Self {
+            context,
+            enforcement: Some(enforcement),
+            files,
+            namespaces,
+            devices: Devices::default(),
+            kernel_log: KernelLog::default(),
+        })
+    }
+
+    async fn follow(&mut self, signals: &mut Signals) -> Result<(), AgentError> {
+        let mut due = Due::default();
+        let mut looks: u32 = 0;
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.listen(&mut due).await?;
+        loop {
+            let at = due.at;
+            tokio::select! {
+                _ = signals.interrupt.recv() => return Ok(()),
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.hangup.recv() => {
+                    info!("reading the definition again, as asked by SIGHUP");
+                    (due.files, due.force, due.retry) = (true, true, true);
+                    due.now();
+                }
+                () = self.files.changed() => {
+                    debug!("a definition file may have changed");
+                    due.files = true;
+                    due.settle();
+                }
+                () = self.namespaces.changed() => due.settle(),
+                () = self.devices.changed() => due.settle(),
+                _ = look.tick() => {
+                    looks = looks.wrapping_add(1);
+                    due.retry |= looks.is_multiple_of(RETRY);
+                    due.settle();
+                }
+                () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {
+                    self.work(std::mem::take(&mut due)).await?;
+                    self.listen(&mut due).await?;
+                }
+            }
+        }
+    }
+
+    /// Does what is due.
+    async fn work(&mut self, due: Due) -> Result<(), AgentError> {
+        if due.files
+            && let Err(error) = self.files.renew()
+        {
+            error!("cannot follow changes of files, SIGHUP still works: {error}");
+        }
+        self.with(move |enforcement| {
+            if due.files {
+                enforcement.reload(due.force);
+            }
+            enforcement.refresh(due.retry);
+        })
+        .await
+    }
+
+    /// Listens to what is enforced now. What began to be listened to only now is looked at again.
+    async fn listen(&mut self, due: &mut Due) -> Result<(), AgentError> {
+        let (namespaces, paths) = self
+            .with(|enforcement| (enforcement.namespaces(), enforcement.namespace_paths()))
+            .await?;
+        match self.namespaces.follow(paths) {
+            Ok(true) => due.settle(),
+            Ok(false) => {}
+            Err(error) => warn!("cannot follow namespaces by name: {error}"),
+        }
+        match self.devices.follow(&namespaces) {
+            Ok(true) => due.settle(),
+            Ok(false) => {}
+            Err(error) => warn!("cannot follow devices: {}", chain(&error)),
+        }
+        self.kernel_log.follow(&self.context.bpffs);
+        Ok(())
+    }
+
+    async fn finish(mut self, detach_on_exit: bool) -> Result<(), AgentError> {
+        let enforcement = self
+            .enforcement
+            .take()
+            .expect("no other thread works when the loop has ended");
+        let enforced = enforcement.enforced();
+        let detached = blocking(move || enforcement.finish(detach_on_exit)).await??;
+        for name in &detached.interfaces {
+            info!("{name}: detached");
+        }
+        let left = enforced
+            .iter()
+            .filter(|name| !detached.interfaces.contains(name));
+        let left: Vec<&str> = left.map(String::as_str).collect();
+        if !left.is_empty() {
+            info!(
+                "enforcement stays on {}; `sgctl detach` ends it",
+                left.join(", ")
+            );
+        }
+        Ok(())
+    }
+
+    async fn with<T: Send + 'static>(
+        &mut self,
+        task: impl FnOnce(&mut Enforcement) -> T + Send + 'static,
+    ) -> Result<T, AgentError> {
+        let mut enforcement = self
+            .enforcement
+            .take()
+            .expect("it comes back before anybody asks for it again");
+        let (enforcement, answer) = blocking(move || {
+            let answer = task(&mut enforcement);
+            (enforcement, answer)
+        })
+        .await?;
+        self.enforcement = Some(enforcement);
+        Ok(answer)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    task: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, AgentError> {
+    let running: JoinHandle<T> = tokio::task::spawn_blocking(task);
+    running.await.map_err(AgentError::Panicked)
+}
