@@ -4,60 +4,16 @@ mod common;
 
 use std::{
     fs,
-    net::{Ipv4Addr, Ipv6Addr, UdpSocket},
+    net::{Ipv6Addr, UdpSocket},
     os::unix::fs::PermissionsExt as _,
 };
 
 use common::{
-    netns::{Enforcer, Namespace, SOON, answers, eventually, unique, veth},
+    netns::{Enforcer, SOON, answers, eventually, unique, veth},
+    pair::{FAR, FAR6, NEAR, NEAR6, Pair, denies_all, web},
     require::require,
 };
 use sg_userspace::{attach, state::Lock};
-
-const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-const NEAR6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
-const FAR6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
-
-/// A workload and somebody who talks to it, on a veth pair called eth0 with ifindex 10.
-struct Pair {
-    near: Namespace,
-    far: Namespace,
-}
-
-impl Pair {
-    fn new() -> Self {
-        let pair = Self {
-            near: Namespace::new("near"),
-            far: Namespace::new("far"),
-        };
-        veth(&pair.near, &pair.far, "eth0", 10);
-        pair.near.ip(&format!("addr add {NEAR}/24 dev eth0"));
-        pair.far.ip(&format!("addr add {FAR}/24 dev eth0"));
-        pair.near.ip(&format!("addr add {NEAR6}/64 dev eth0 nodad"));
-        pair.far.ip(&format!("addr add {FAR6}/64 dev eth0 nodad"));
-        pair
-    }
-
-    /// An interface table for the workload's NIC.
-    fn interface(&self, name: &str, groups: &str, more: &str) -> String {
-        format!(
-            "[interfaces.{name}]\ndevice = \"eth0\"\nnetns = \"{}\"\norientation = \"own\"\ngroups = {groups}\n{more}\n",
-            self.near.name
-        )
-    }
-}
-
-/// Ingress on one TCP port from anywhere; nothing goes out but replies.
-fn web(group: &str, port: u16) -> String {
-    format!(
-        "[groups.{group}]\ningress = [{{ protocol = \"tcp\", ports = {port}, cidr = [\"0.0.0.0/0\", \"::/0\"] }}]\negress = []\n"
-    )
-}
-
-fn denies_all(group: &str) -> String {
-    format!("[groups.{group}]\ningress = []\negress = []\n")
-}
 
 #[test]
 fn enforcement_starts_with_apply_outlives_the_process_and_ends_with_detach() {

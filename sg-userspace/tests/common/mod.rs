@@ -1,4 +1,6 @@
 //! Shared by the test programs.
 
+pub(crate) mod agent;
 pub(crate) mod netns;
+pub(crate) mod pair;
 pub(crate) mod require;

@@ -169,7 +169,8 @@ pub(crate) fn veth(near: &Namespace, far: &Namespace, device: &str, index: u32) 
 /// An enforcer of the test's own: pins, state and definition file.
 pub(crate) struct Enforcer {
     pub(crate) context: Context,
-    file: PathBuf,
+    /// Where its definition is.
+    pub(crate) file: PathBuf,
 }
 
 impl Enforcer {
@@ -187,15 +188,19 @@ impl Enforcer {
 
     /// `sgctl` with these arguments.
     pub(crate) fn sgctl(&self, arguments: &[&str]) -> Answer {
-        let output = Command::new(env!("CARGO_BIN_EXE_sgctl"))
+        Answer::from(self.command(arguments).output().unwrap())
+    }
+
+    /// The same, not yet started.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sgctl"));
+        command
             .arg("--bpffs")
             .arg(&self.context.bpffs)
             .arg("--state-dir")
             .arg(&self.context.state_dir)
-            .args(arguments)
-            .output()
-            .unwrap();
-        Answer::from(output)
+            .args(arguments);
+        command
     }
 
     /// `sgctl apply` of a definition, with more arguments.
@@ -268,10 +273,16 @@ impl Answer {
 
 /// Waits until `condition` holds.
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    eventually_within(SOON, what, condition);
+}
+
+/// Waits until `condition` holds, for something that may take longer.
+#[track_caller]
+pub(crate) fn eventually_within(time: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < SOON, "{what} did not happen");
+        assert!(start.elapsed() < time, "{what} did not happen");
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -1,0 +1,479 @@
+//! The agent as it is run: files, addresses, devices and signals while packets flow.
+
+mod common;
+
+use std::{
+    fs,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket},
+    os::fd::AsFd as _,
+    os::unix::fs::symlink,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{
+    agent::{Agent, LATER, answer, replace, request, sample},
+    netns::{Enforcer, Namespace, answers, eventually, eventually_within, veth},
+    pair::{FAR, NEAR, Pair, web},
+    require::require,
+};
+use rustix::process::Signal;
+use sg_userspace::{
+    bpf,
+    link::{Link, LinkError},
+};
+
+#[test]
+fn a_file_replaced_by_rename_comes_into_force_and_a_broken_one_does_not() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _servers = [8080, 9090].map(|port| pair.near.serve(NEAR, port));
+    let interface = pair.interface("web", "[\"g\"]", "");
+    let agent = Agent::start(
+        &enforcer,
+        &(web("g", 8080) + &interface),
+        &["--metrics", "127.0.0.1:0"],
+    );
+    let metrics = || request(agent.metrics(), "GET", "/metrics").body;
+    let mut kept = pair.far.connect(NEAR, 8080).unwrap();
+    assert!(answers(&mut kept));
+    assert!(pair.far.connect_is_dropped(NEAR, 9090));
+
+    replace(&enforcer.file, &(web("g", 9090) + &interface));
+    eventually_within(LATER, "the new rule", || {
+        pair.far.connect(NEAR, 9090).is_ok()
+    });
+    assert!(pair.far.connect_is_dropped(NEAR, 8080));
+    assert!(answers(&mut kept), "what is open stays open");
+    assert_eq!(sample(&metrics(), "sgctl_definition_errors"), Some(0));
+
+    let generation = sample(&metrics(), "sgctl_generation");
+    replace(
+        &enforcer.file,
+        &(web("g", 7070) + &interface + "typo = 1\nmissing ="),
+    );
+    let failure = agent.says("reload failed");
+    let place = format!("{}:", enforcer.file.display());
+    assert!(failure.contains(&place), "{failure}");
+    let shown = metrics();
+    assert!(sample(&shown, "sgctl_definition_errors") >= Some(1));
+    let successful = "sgctl_definition_last_reload_successful";
+    assert_eq!(sample(&shown, successful), Some(0));
+    assert_eq!(sample(&shown, "sgctl_generation"), generation);
+    assert!(answers(&mut pair.far.connect(NEAR, 9090).unwrap()));
+    assert!(pair.far.connect_is_dropped(NEAR, 8080));
+
+    // Addresses are followed meanwhile, by the definition that is in force.
+    pair.near.ip("addr add 10.77.0.100/24 dev eth0");
+    eventually_within(LATER, "a generation for the address", || {
+        sample(&metrics(), "sgctl_generation") > generation
+    });
+    assert_eq!(sample(&metrics(), successful), Some(0));
+    assert!(pair.far.connect(NEAR, 9090).is_ok());
+
+    replace(&enforcer.file, &(web("g", 8080) + &interface));
+    eventually_within(LATER, "the repaired definition", || {
+        pair.far.connect(NEAR, 8080).is_ok()
+    });
+    eventually("the figure of it", || {
+        sample(&metrics(), successful) == Some(1)
+    });
+    assert_eq!(sample(&metrics(), "sgctl_definition_errors"), Some(0));
+}
+
+#[test]
+fn a_directory_behind_a_symlink_and_sighup_are_followed() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _servers = [8080, 9090].map(|port| pair.near.serve(NEAR, port));
+    let interface = pair.interface("web", "[\"g\"]", "");
+    // As configuration volumes are switched: data -> version, one file per directory entry.
+    let volume = enforcer.context.state_dir.with_extension("d");
+    let _removed = Directory(volume.clone());
+    for (version, port) in [("1", 8080), ("2", 9090)] {
+        fs::create_dir_all(volume.join(version)).unwrap();
+        let file = volume.join(version).join("sg.toml");
+        fs::write(file, web("g", port) + &interface).unwrap();
+    }
+    symlink("1", volume.join("data")).unwrap();
+    symlink(volume.join("data"), &enforcer.file).unwrap();
+    let agent = Agent::spawn(&enforcer, &[]);
+    agent.says("applied generation 1");
+    assert!(pair.far.connect_is_dropped(NEAR, 9090));
+    symlink("2", volume.join("new")).unwrap();
+    fs::rename(volume.join("new"), volume.join("data")).unwrap();
+    agent.says("applied generation 2");
+    assert!(answers(&mut pair.far.connect(NEAR, 9090).unwrap()));
+    assert!(pair.far.connect_is_dropped(NEAR, 8080));
+
+    agent.signal(Signal::HUP);
+    agent.says("applied generation 3");
+    assert!(answers(&mut pair.far.connect(NEAR, 9090).unwrap()));
+}
+
+#[test]
+fn an_address_of_a_member_interface_becomes_a_member_and_ceases_to_be_one() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _echo = Echo::new(&pair.near, 5000);
+    let definition = format!(
+        "[groups.db]\ningress = [{{ protocol = \"udp\", ports = 5000, group = \"app\" }}]\negress = []\n\
+         [groups.app]\ningress = []\negress = [{{ protocol = \"all\", cidr = \"0.0.0.0/0\" }}]\n\
+         {}[interfaces.app]\ndevice = \"eth0\"\nnetns = \"{}\"\norientation = \"own\"\ngroups = [\"app\"]\n",
+        pair.interface("db", "[\"db\"]", ""),
+        pair.far.name,
+    );
+    let agent = Agent::start(&enforcer, &definition, &[]);
+    let more = Ipv4Addr::new(10, 77, 0, 3);
+    // Usable as a source, but not an address of the interface.
+    pair.far.ip(&format!("addr add {more}/32 dev lo"));
+    assert!(is_echoed(&pair.far, FAR, 5000));
+    assert!(!is_echoed(&pair.far, more, 5000));
+
+    pair.far.ip(&format!("addr add {more}/24 dev eth0"));
+    agent.says("app: addresses changed");
+    eventually_within(LATER, "membership", || is_echoed(&pair.far, more, 5000));
+    pair.far.ip(&format!("addr del {more}/24 dev eth0"));
+    eventually_within(LATER, "the end of membership", || {
+        !is_echoed(&pair.far, more, 5000)
+    });
+    assert!(is_echoed(&pair.far, FAR, 5000));
+}
+
+#[test]
+fn ctrl_c_leaves_enforcement_and_only_what_the_agent_attached_is_detached_on_exit() {
+    require!(Root, Object);
+    let (one, two, enforcer) = (Pair::new(), Pair::new(), Enforcer::new());
+    let _servers: Vec<_> = [&one, &two]
+        .iter()
+        .flat_map(|pair| [8080, 9090].map(|port| pair.near.serve(NEAR, port)))
+        .collect();
+    let first = web("g", 8080) + &one.interface("one", "[\"g\"]", "");
+    let mut agent = Agent::start(&enforcer, &first, &[]);
+    let mut stream = one.far.connect(NEAR, 8080).unwrap();
+    assert!(answers(&mut stream));
+    enforcer
+        .sgctl(&["detach", "--all"])
+        .fails(&["another sgctl"]);
+    enforcer.sgctl(&["status"]).ok();
+    assert_eq!(agent.interrupt(), Some(0));
+    agent.says("enforcement stays on one");
+    assert!(one.far.connect_is_dropped(NEAR, 9090));
+    assert!(answers(&mut stream));
+    assert!(!enforcer.sgctl(&["export"]).ok().out.contains("definition"));
+
+    let both = first + &two.interface("two", "[\"g\"]", "");
+    let mut agent = Agent::start(&enforcer, &both, &["--detach-on-exit"]);
+    assert!(answers(&mut stream), "no flow is lost by a restart");
+    assert!(two.far.connect_is_dropped(NEAR, 9090));
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.wait().code(), Some(0));
+    agent.says("two: detached");
+    agent.says("enforcement stays on one");
+    assert!(answers(&mut two.far.connect(NEAR, 9090).unwrap()));
+    assert!(one.far.connect_is_dropped(NEAR, 9090));
+
+    enforcer.sgctl(&["detach", "--all"]).ok();
+    let mut agent = Agent::start(&enforcer, &both, &["--detach-on-exit"]);
+    assert_eq!(agent.interrupt(), Some(0));
+    assert!(answers(&mut one.far.connect(NEAR, 9090).unwrap()));
+    assert!(!enforcer.context.bpffs.exists(), "every pin is gone");
+}
+
+#[test]
+fn figures_are_served_as_openmetrics_and_exported_alike() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _server = pair.near.serve(NEAR, 8080);
+    let definition = web("g", 8080) + &pair.interface("web", "[\"g\"]", "");
+    let agent = Agent::start(&enforcer, &definition, &["--metrics", "127.0.0.1:0"]);
+    let address = agent.metrics();
+    let mut stream = pair.far.connect(NEAR, 8080).unwrap();
+    assert!(answers(&mut stream));
+    assert!(pair.far.connect_is_dropped(NEAR, 9090));
+
+    let served = request(address, "GET", "/metrics");
+    assert_eq!(served.status, 200);
+    let kind = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(served.head.contains(kind), "{}", served.head);
+    check_openmetrics(&served.body);
+    let labels = format!("{{device=\"eth0\",netns=\"{}\"}}", pair.near.name);
+    let available = format!("node_ethtool_conntrack_allowance_available{labels}");
+    assert_eq!(sample(&served.body, &available), Some(262_143));
+    let exceeded = format!("node_ethtool_conntrack_allowance_exceeded{labels}");
+    assert_eq!(sample(&served.body, &exceeded), Some(0));
+    let tracked = "sgctl_conntrack_tracked{interface=\"web\"}";
+    assert_eq!(sample(&served.body, tracked), Some(1));
+    let dropped =
+        "sgctl_packets_dropped_total{interface=\"web\",direction=\"ingress\",reason=\"no_rule\"}";
+    let before = sample(&served.body, dropped);
+    assert!(before >= Some(1));
+    assert!(!served.body.contains(&FAR.to_string()), "no remote address");
+
+    // Neighbour discovery goes on: two readings may differ once, but not for ever.
+    eventually("equal figures", || {
+        request(address, "GET", "/metrics").body == enforcer.sgctl(&["export"]).ok().out
+    });
+    assert!(pair.far.connect_is_dropped(NEAR, 9090));
+    let after = sample(&request(address, "GET", "/metrics").body, dropped);
+    assert!(after > before, "{after:?} {before:?}");
+
+    let hint = request(address, "GET", "/");
+    assert_eq!(hint.status, 200);
+    assert_eq!(hint.body.lines().count(), 1);
+    assert!(hint.body.contains("/metrics"));
+    assert_eq!(request(address, "GET", "/etc/passwd").status, 404);
+    assert_eq!(request(address, "POST", "/metrics").status, 405);
+}
+
+#[test]
+fn idle_clients_do_not_keep_others_from_the_figures() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let definition = web("g", 8080) + &pair.interface("web", "[\"g\"]", "");
+    let agent = Agent::start(&enforcer, &definition, &["--metrics", "127.0.0.1:0"]);
+    let address = agent.metrics();
+    let start = Instant::now();
+    let mut idle: Vec<TcpStream> = (0..16)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    // One byte now and then is no more than none.
+    idle[0].write_all(b"G").unwrap();
+    let mut waiting = TcpStream::connect(address).unwrap();
+    write!(waiting, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    waiting
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let early = waiting.read(&mut [0; 1]);
+    assert!(
+        early.is_err_and(|error| error.kind() == ErrorKind::WouldBlock),
+        "the seventeenth is not served beside sixteen"
+    );
+    waiting.set_read_timeout(Some(LATER)).unwrap();
+    assert_eq!(answer(&mut waiting).status, 200);
+    for stream in &mut idle {
+        stream.set_read_timeout(Some(LATER)).unwrap();
+        // Whatever the server has said, it has hung up.
+        assert!(stream.read_to_end(&mut Vec::new()).is_ok());
+    }
+    assert!(start.elapsed() < LATER);
+    assert_eq!(request(address, "GET", "/metrics").status, 200);
+}
+
+#[test]
+fn figures_for_everybody_need_permission() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let definition = web("g", 8080) + &pair.interface("web", "[\"g\"]", "");
+    fs::write(&enforcer.file, &definition).unwrap();
+    let file = enforcer.file.to_str().unwrap().to_owned();
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9464"] {
+        enforcer
+            .sgctl(&["run", &file, "--metrics", address])
+            .fails(&[address, "--metrics-public"]);
+    }
+    assert!(!enforcer.context.bpffs.exists(), "nothing was attached");
+    let agent = Agent::start(
+        &enforcer,
+        &definition,
+        &["--metrics", "0.0.0.0:0", "--metrics-public"],
+    );
+    let mut address = agent.metrics();
+    address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    assert_eq!(request(address, "GET", "/metrics").status, 200);
+}
+
+#[test]
+fn a_device_that_comes_goes_and_comes_back_is_attached_each_time() {
+    require!(Root, Object);
+    let (near, far, enforcer) = (
+        Namespace::new("near"),
+        Namespace::new("far"),
+        Enforcer::new(),
+    );
+    let definition = format!(
+        "{}[interfaces.web]\ndevice = \"eth0\"\nnetns = \"{}\"\norientation = \"own\"\ngroups = [\"g\"]\n",
+        web("g", 8080),
+        near.name
+    );
+    fs::write(&enforcer.file, definition).unwrap();
+    let agent = Agent::spawn(&enforcer, &["--metrics", "127.0.0.1:0"]);
+    agent.says("there is no device eth0");
+    let absent = || {
+        let body = request(agent.metrics(), "GET", "/metrics").body;
+        sample(&body, "sgctl_interfaces_absent")
+    };
+    assert_eq!(absent(), Some(1));
+    for _ in 0..2 {
+        let seen = agent.lines().len();
+        veth(&near, &far, "eth0", 10);
+        near.ip(&format!("addr add {NEAR}/24 dev eth0"));
+        far.ip(&format!("addr add {FAR}/24 dev eth0"));
+        agent.says_after(seen, "web (eth0): attached");
+        eventually("the figure of it", || absent() == Some(0));
+        {
+            let _servers = [8080, 9090].map(|port| near.serve(NEAR, port));
+            assert!(answers(&mut far.connect(NEAR, 8080).unwrap()));
+            assert!(far.connect_is_dropped(NEAR, 9090));
+        }
+        let seen = agent.lines().len();
+        near.ip("link del eth0");
+        agent.says_after(seen, "web: link lost");
+        eventually("the figure of it", || absent() == Some(1));
+    }
+    // The agent does not keep a namespace alive that everybody else has given up.
+    veth(&near, &far, "eth0", 10);
+    drop(near);
+    eventually_within(LATER, "the end of the namespace", || {
+        far.run(|| Link::read("eth0"))
+            .is_err_and(|error| matches!(error, LinkError::Missing { .. }))
+    });
+}
+
+#[test]
+fn a_link_that_somebody_removes_is_attached_again_and_flows_stay() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _servers = [8080, 9090].map(|port| pair.near.serve(NEAR, port));
+    let definition = web("g", 8080) + &pair.interface("web", "[\"g\"]", "");
+    let agent = Agent::start(&enforcer, &definition, &["--metrics", "127.0.0.1:0"]);
+    let mut stream = pair.far.connect(NEAR, 8080).unwrap();
+    assert!(answers(&mut stream));
+    let ingress = enforcer.context.bpffs.join("v1/links/1-ingress");
+    let link = bpf::open_pinned(&ingress).unwrap().unwrap();
+    bpf::detach_link(link.as_fd()).unwrap();
+    drop(link);
+
+    agent.says("web: link lost: ingress is not attached any more");
+    agent.says("web: a link that was removed is attached again");
+    eventually("enforcement", || pair.far.connect_is_dropped(NEAR, 9090));
+    assert!(answers(&mut stream));
+    assert!(enforcer.figure("web", "conntrack_tcp_established") >= 1);
+    let shown = request(agent.metrics(), "GET", "/metrics").body;
+    assert_eq!(sample(&shown, "sgctl_links_repaired_total"), Some(1));
+    // A pin is as good as a link: without it nothing holds the link.
+    fs::remove_file(enforcer.context.bpffs.join("v1/links/1-egress")).unwrap();
+    agent.says("web: link lost: egress is not attached any more");
+    eventually_within(LATER, "both links", || {
+        enforcer.sgctl(&["status"]).code == 0
+    });
+    assert!(answers(&mut stream));
+}
+
+#[test]
+fn an_agent_with_a_mistaken_definition_does_not_start() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let wrong = web("g", 8080) + &pair.interface("web", "[\"missing\"]", "");
+    fs::write(&enforcer.file, wrong).unwrap();
+    let mut agent = Agent::spawn(&enforcer, &[]);
+    assert_eq!(agent.wait().code(), Some(2));
+    agent.says("missing");
+    agent.says("the definition has an error");
+    assert!(!enforcer.context.bpffs.exists());
+}
+
+struct Directory(std::path::PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Sends every datagram back.
+struct Echo {
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Echo {
+    fn new(namespace: &Namespace, port: u16) -> Self {
+        let socket = namespace.run(|| UdpSocket::bind((NEAR, port))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut bytes = [0; 64];
+            while !stopped.load(Ordering::Relaxed) {
+                if let Ok((read, from)) = socket.recv_from(&mut bytes) {
+                    let _ = socket.send_to(&bytes[..read], from);
+                }
+            }
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whether a new flow from `source` is answered.
+fn is_echoed(namespace: &Namespace, source: Ipv4Addr, port: u16) -> bool {
+    let socket = namespace.run(|| UdpSocket::bind((source, 0))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    // Three datagrams of one flow: the first may wait for address resolution.
+    (0..3).any(|_| {
+        socket.send_to(b"ping", (NEAR, port)).is_ok() && socket.recv_from(&mut [0; 4]).is_ok()
+    })
+}
+
+/// The rules of OpenMetrics 1.0, "Text format", as far as they concern gauges, counters and unknown
+/// metrics: families are declared, whole and in one piece, samples named after their type, series
+/// unique, values numbers, and the end is marked.
+fn check_openmetrics(text: &str) {
+    let body = text.strip_suffix("# EOF\n").expect("an end mark");
+    assert!(!body.contains("# EOF"), "one end mark");
+    let (mut families, mut series) = (Vec::new(), Vec::new());
+    let mut family: Option<(&str, &str)> = None;
+    for line in body.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            assert!(help.split_once(' ').is_some(), "{line}");
+            continue;
+        }
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = declared.split_once(' ').unwrap();
+            assert!(["gauge", "counter", "unknown"].contains(&kind), "{line}");
+            assert!(!families.contains(&name), "{name} stands twice");
+            families.push(name);
+            family = Some((name, kind));
+            continue;
+        }
+        assert!(!line.starts_with('#'), "{line}");
+        let (name, kind) = family.expect("a sample follows its declaration");
+        let (one, value) = line.rsplit_once(' ').unwrap();
+        value.parse::<u64>().unwrap();
+        let (sample, labels) = match one.split_once('{') {
+            Some((sample, labels)) => (sample, labels.strip_suffix('}').expect("a brace")),
+            None => (one, ""),
+        };
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        assert_eq!(sample, format!("{name}{suffix}"), "{line}");
+        for label in labels.split(',').filter(|label| !label.is_empty()) {
+            let (key, value) = label.split_once('=').unwrap();
+            assert!(key.bytes().all(|byte| byte.is_ascii_lowercase()), "{line}");
+            assert!(value.starts_with('"') && value.ends_with('"'), "{line}");
+        }
+        assert!(!series.contains(&one), "{one} stands twice");
+        series.push(one);
+    }
+    assert!(!series.is_empty());
+}
