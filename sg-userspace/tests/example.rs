@@ -9,6 +9,7 @@ use sg_userspace::definition;
 use sg_userspace::resolve::resolve;
 
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const ECHO: u16 = 8 << 8;
@@ -27,6 +28,8 @@ fn each_tier_is_reached_from_the_one_before_it_only() {
     for (interface, direction, protocol, remote, port, expected) in [
         ("lb", Ingress, TCP, client, 443, true),
         ("lb", Ingress, TCP, outsider, 80, true),
+        ("lb", Ingress, UDP, outsider, 443, true),
+        ("lb", Ingress, UDP, outsider, 80, false),
         ("lb", Ingress, TCP, client, 22, true),
         ("lb", Ingress, TCP, outsider, 22, false),
         ("lb", Egress, TCP, app, 8080, true),

@@ -9,10 +9,13 @@ mod check;
 mod clean;
 mod compiler;
 mod debian;
+mod demo;
 mod docs;
 mod ebpf;
 mod linker;
+mod live;
 mod process;
+mod run;
 mod setup;
 mod summary;
 mod test;
@@ -26,7 +29,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
-    about = "Set-up, eBPF build, tests and checks",
+    about = "Set-up, eBPF build, demo, tests and checks",
     version
 )]
 struct Arguments {
@@ -40,6 +43,11 @@ enum Command {
     Setup(setup::Arguments),
     /// Builds the eBPF object, and sgctl with the object inside.
     Build(build::Arguments),
+    /// Shows security groups on real traffic; needs root and asks sudo for it.
+    Run(run::Arguments),
+    /// Listening processes of the demo.
+    #[command(hide = true)]
+    Serve(demo::service::Arguments),
     /// Runs every test, those of the kernel side included; needs root and asks sudo for it.
     Test(test::Arguments),
     /// Checks lock files, formatting, lints, generated pages and that no generated object is tracked.
@@ -74,6 +82,8 @@ fn run(command: Command) -> Result<Answer> {
     match command {
         Command::Setup(arguments) => setup::run(&arguments),
         Command::Build(arguments) => build::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Serve(arguments) => demo::service::serve(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Check => check::run(),
         Command::Docs(arguments) => docs::run(&arguments),

@@ -18,8 +18,8 @@ pub(crate) const PINS: &str = "/sys/fs/bpf/sgdemo-pins";
 /// State of the demo.
 pub(crate) const STATE: &str = "/run/sgdemo-state";
 
-/// How long the agent may take to enforce a definition or a change of it.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the agent may take to enforce a definition or a change of it, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program `sgctl`.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use sg_common::verdict::{Direction, DropReason};
 use sg_userspace::model::RuleId;
 use sg_userspace::resolve::Resolved;
 
-use super::attempt::{Attempt, Reaction};
+use super::attempt::{Attempt, Reaction, What};
 use super::figures::Place;
 use super::script;
 use super::topology::Topology;
@@ -37,8 +37,11 @@ pub(crate) enum Expected {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Observed {
-    /// The service answered.
-    Answered,
+    /// The service answered, on a connection if `connected`.
+    Answered {
+        /// It is TCP.
+        connected: bool,
+    },
     /// The service's system refused.
     Refused,
     /// Nothing came back, and these counters of drops moved.
@@ -90,7 +93,7 @@ impl Expected {
     /// Whether this is what happened.
     pub(crate) fn agrees(&self, observed: &Observed) -> bool {
         match (self, observed) {
-            (Self::Answered { .. }, Observed::Answered)
+            (Self::Answered { .. }, Observed::Answered { .. })
             | (Self::Refused { .. }, Observed::Refused) => true,
             (
                 Self::Dropped {
@@ -113,9 +116,11 @@ impl Expected {
 
 impl Observed {
     /// A reaction, with the drops that were counted meanwhile.
-    pub(crate) fn new(reaction: Reaction, places: Vec<Place>) -> Self {
+    pub(crate) fn new(attempt: &Attempt, reaction: Reaction, places: Vec<Place>) -> Self {
         match reaction {
-            Reaction::Answered => Self::Answered,
+            Reaction::Answered => Self::Answered {
+                connected: matches!(attempt.what, What::Tcp(_)),
+            },
             Reaction::Refused => Self::Refused,
             Reaction::Silent => Self::Silent(places),
             Reaction::Failed(why) => Self::Failed(why),
@@ -165,8 +170,9 @@ impl fmt::Display for Expected {
 impl fmt::Display for Observed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Answered => f.write_str("connected, answered"),
-            Self::Refused => f.write_str("refused by the application's side"),
+            Self::Answered { connected: true } => f.write_str("connected"),
+            Self::Answered { connected: false } => f.write_str("answered"),
+            Self::Refused => f.write_str("refused by the application"),
             Self::Silent(places) if places.is_empty() => {
                 f.write_str("timed out, and no drop was counted")
             }
@@ -206,7 +212,7 @@ mod tests {
             Observed::Silent(vec![reason]),
             Observed::Silent(vec![side.clone()]),
             Observed::Silent(vec![right, side]),
-            Observed::Answered,
+            Observed::Answered { connected: true },
             Observed::Refused,
             Observed::Failed("no route to host".to_owned()),
         ] {
@@ -219,10 +225,10 @@ mod tests {
         let rule = "alb, the web".to_owned();
         let answered = Expected::Answered { rule: rule.clone() };
         let refused = Expected::Refused { rule };
-        assert!(answered.agrees(&Observed::Answered));
+        assert!(answered.agrees(&Observed::Answered { connected: false }));
         assert!(refused.agrees(&Observed::Refused));
         assert!(!answered.agrees(&Observed::Refused));
-        assert!(!refused.agrees(&Observed::Answered));
+        assert!(!refused.agrees(&Observed::Answered { connected: false }));
         let dropped = Observed::Silent(vec![place(Direction::Ingress, DropReason::NoRule)]);
         assert!(!answered.agrees(&dropped) && !refused.agrees(&dropped));
     }

@@ -100,8 +100,7 @@ mod tests {
                 for (interface, direction, remote) in sides(attempt) {
                     let remote = topology.node(remote).unwrap().address(ipv6);
                     let (protocol, port) = attempt.what.selector(ipv6);
-                    let mut rules =
-                        resolved.matching(interface, direction, protocol, remote, port);
+                    let mut rules = resolved.matching(interface, direction, protocol, remote, port);
                     if let (Some(only), None) = (rules.next(), rules.next()) {
                         needed.insert(only.id);
                     }

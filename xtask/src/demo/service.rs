@@ -61,8 +61,7 @@ impl Service {
         // Ctrl-C is for the demo alone, which ends the services in its turn.
         command.stdout(Stdio::piped()).process_group(0);
         let start = || format!("start the services of {}", node.name);
-        let mut child =
-            inside(&node.namespace, move || command.spawn())?.with_context(start)?;
+        let mut child = inside(&node.namespace, move || command.spawn())?.with_context(start)?;
         let mut line = String::new();
         if let Some(output) = child.stdout.take() {
             BufReader::new(output)
@@ -105,8 +104,10 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<Answer> {
     let mut output = io::stdout().lock();
     output.write_all(READY.as_bytes()).context("say so")?;
     output.flush().context("say so")?;
-    while arguments.stay {
-        thread::park();
+    if arguments.stay {
+        loop {
+            thread::park();
+        }
     }
     // Ends when the demo does, however it does.
     io::copy(&mut io::stdin().lock(), &mut io::sink()).context("wait for the end of the demo")?;

@@ -23,8 +23,12 @@ const NAMESPACES: &str = "/run/netns";
 /// Holds the definition that the agent follows, and the agent's log.
 pub(crate) const FILES: &str = "/run/sgdemo-files";
 
-/// How long processes may take to end by themselves.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long processes may take to end when they are asked to, and when they are killed: one that
+/// has the kernel load a program ends after that.
+const ENDING: [(Signal, Duration); 2] = [
+    (Signal::TERM, Duration::from_secs(5)),
+    (Signal::KILL, Duration::from_secs(30)),
+];
 
 /// Removes a demo when dropped, unless it is kept.
 pub(crate) struct Teardown {
@@ -64,10 +68,7 @@ impl Teardown {
         let on_signal = Arc::clone(&shared);
         thread::spawn(move || {
             if signals.forever().next().is_some() {
-                let _making = on_signal.lock();
-                eprintln!("interrupted: removing the demo");
-                on_signal.remove();
-                std::process::exit(2);
+                on_signal.interrupt();
             }
         });
         Ok(Self {
@@ -132,6 +133,18 @@ impl Shared {
         self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the guard that is skipped has been carried out here, and the main thread waits \
+                  for an attempt or for the lock"
+    )]
+    fn interrupt(&self) -> ! {
+        let _making = self.lock();
+        eprintln!("interrupted: removing the demo");
+        self.remove();
+        std::process::exit(2)
+    }
+
     /// What there is of the demo.
     fn present(&self) -> Vec<PathBuf> {
         let namespaces = self.namespaces.iter();
@@ -167,8 +180,8 @@ impl Shared {
 
     /// Ends the agent, the services and whoever else runs in the demo's namespaces.
     fn end_processes(&self) {
-        for signal in [Signal::TERM, Signal::KILL] {
-            let deadline = Instant::now() + PATIENCE;
+        for (signal, patience) in ENDING {
+            let deadline = Instant::now() + patience;
             for process in self.processes() {
                 // It may have ended by itself by now.
                 let _ = kill_process(process, signal);

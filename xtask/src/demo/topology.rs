@@ -184,7 +184,7 @@ impl Node {
                  address add {ipv4}/32 dev {device}\n\
                  address add {ipv6}/128 dev {device} nodad\n\
                  route add default via {GATEWAY4} dev {device} onlink\n\
-                 -6 route add default via {GATEWAY6} dev {device}\n"
+                 route add default via {GATEWAY6} dev {device}\n"
             ),
         )?;
         // Only now are both ends of the link up.
@@ -192,7 +192,7 @@ impl Node {
             ROUTER,
             &format!(
                 "route add {ipv4}/32 dev {name}\n\
-                 -6 route add {ipv6}/128 dev {name}\n"
+                 route add {ipv6}/128 dev {name}\n"
             ),
         )
     }
