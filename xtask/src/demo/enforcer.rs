@@ -32,6 +32,8 @@ pub(crate) struct Enforcer {
 pub(crate) struct Agent {
     child: Child,
     log: PathBuf,
+    /// Bytes of the log that have been told.
+    told: usize,
 }
 
 impl Enforcer {
@@ -64,6 +66,7 @@ impl Enforcer {
         Ok(Agent {
             child,
             log: log.to_owned(),
+            told: 0,
         })
     }
 
@@ -170,8 +173,15 @@ impl Agent {
         Ok(())
     }
 
-    /// What it has written.
-    pub(crate) fn log(&self) -> String {
+    /// What it has written since this was last asked.
+    pub(crate) fn news(&mut self) -> String {
+        let log = self.log();
+        let news = log.get(self.told..).unwrap_or_default().to_owned();
+        self.told = log.len();
+        news
+    }
+
+    fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }

@@ -8,6 +8,7 @@ mod attempt;
 mod enforcer;
 mod figures;
 mod outcome;
+mod report;
 mod revision;
 mod sabotage;
 mod script;
@@ -15,14 +16,11 @@ pub(crate) mod service;
 mod table;
 mod teardown;
 mod topology;
+mod turn;
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{self as unix, UnixListener};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -39,6 +37,7 @@ use service::Service;
 use table::{Half, Table};
 use teardown::{FILES, Teardown};
 use topology::Topology;
+use turn::Turn;
 
 /// How long an answer may take that is expected to come.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -46,9 +45,6 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// How long silence is listened to where it is expected: less than the second after which TCP
 /// repeats a SYN (RFC 6298 §2). That the packet was dropped is then told by the counters.
 const SILENCE: Duration = Duration::from_millis(600);
-
-/// How long another demo may take, whose names are the same.
-const TURN: Duration = Duration::from_secs(120);
 
 /// What to do beyond the ordinary.
 pub(crate) struct Options {
@@ -66,7 +62,7 @@ pub(crate) struct Options {
 /// If it cannot be carried out. What it made is removed all the same.
 pub(crate) fn run(options: &Options) -> Result<Answer> {
     let start = Instant::now();
-    let _turn = turn()?;
+    let _turn = Turn::take()?;
     let model = self::definition(&example())?;
     let topology = Topology::of(&model)?;
     let enforcer = Enforcer {
@@ -80,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<Answer> {
     };
     match demo.play(&model, options) {
         Ok(_services) if options.keep => {
-            demo.show_around();
+            report::surroundings(&demo.enforcer, &demo.topology);
             demo.teardown.keep();
         }
         Ok(_services) => {
@@ -104,7 +100,7 @@ pub(crate) fn run(options: &Options) -> Result<Answer> {
 /// # Errors
 /// If something remains.
 pub(crate) fn down(sgctl: PathBuf) -> Result<Answer> {
-    let _turn = turn()?;
+    let _turn = Turn::take()?;
     let topology = Topology::of(&self::definition(&example())?)?;
     let found = Teardown::of_earlier(topology.namespaces(), Enforcer { program: sgctl })?;
     println!(
@@ -135,6 +131,7 @@ impl Demo {
             None => Vec::new(),
         };
         self.topology.build(&self.teardown)?;
+        report::network(&resolved, &self.topology);
         let services = self.start_services(options.keep)?;
         let revision = self.teardown.making(|| Revision::new(&example(), FILES))?;
         let mut agent = self.start_agent(&revision, model)?;
@@ -151,7 +148,7 @@ impl Demo {
         self.count(&table);
         let open = [self.open_web(false)?, self.open_web(true)?];
         self.change_a_rule(model, &resolved, &revision, &mut agent, &open)?;
-        self.show_figures()?;
+        report::figures(&self.enforcer, script::WEB.to)?;
         Ok(services)
     }
 
@@ -174,9 +171,7 @@ impl Demo {
         self.enforcer
             .wait_enforced(&mut agent, model.interfaces.len())?;
         println!("sgctl run {}", revision.file.display());
-        for line in agent.log().lines() {
-            println!("  {line}");
-        }
+        report::indented(&agent.news());
         Ok(agent)
     }
 
@@ -226,8 +221,10 @@ impl Demo {
         let before = self.enforcer.figures()?.generation;
         let (line, model) = revision.remove_rule(model, web)?;
         self.enforcer.wait_newer(agent, before)?;
-        println!("\nremoved from the file while connections to it are open:\n  - {line}\n");
-
+        println!("\nremoved from the file while connections that it allowed are open:");
+        report::indented(&format!("- {line}"));
+        report::indented(&agent.news());
+        println!();
         let tried = [format!("{}, open before", script::WEB)];
         let resolved = resolve(&model, &BTreeMap::new());
         let mut table = self.compare(&resolved, &script::AFTERWARDS, &tried)?;
@@ -256,41 +253,6 @@ impl Demo {
             .context("the definition has no rule of the web to remove")
     }
 
-    fn show_figures(&self) -> Result<()> {
-        let interface = script::WEB.to;
-        println!("\nsgctl stats {interface}    (figures other than 0)");
-        for line in self.enforcer.printed(&["stats", interface])?.lines() {
-            if !line.ends_with(": 0") {
-                println!("{line}");
-            }
-        }
-        println!("\nsgctl ct list --interface {interface}    (connections in use)");
-        let flows = self
-            .enforcer
-            .printed(&["ct", "list", "--interface", interface])?;
-        for line in flows.lines().filter(|line| line.contains(" established ")) {
-            println!("{line}");
-        }
-        Ok(())
-    }
-
-    fn show_around(&self) {
-        let sgctl = self.enforcer.shown();
-        let node = &self.topology.nodes[0];
-        println!(
-            "\nkept: the agent follows {FILES}, and the namespaces stay. As root:\n  \
-             ip netns list\n  \
-             ip netns exec {client} ping {address}\n  \
-             {sgctl} status\n  \
-             {sgctl} stats {name}\n  \
-             {sgctl} ct list\n\
-             `cargo xtask run --down` removes it all\n",
-            client = self.topology.nodes[self.topology.nodes.len() - 2].namespace,
-            address = node.address(false),
-            name = node.name,
-        );
-    }
-
     fn count(&mut self, table: &Table) {
         let (attempts, differences) = table.totals();
         self.totals.0 += attempts;
@@ -312,29 +274,6 @@ pub(crate) fn definition(file: &Path) -> Result<Model> {
     match checked.model {
         Some(model) => Ok(model),
         None => bail!("{}", render(&checked.diagnostics)),
-    }
-}
-
-/// Waits for another demo to end: both would use the same names. The name that is bound here goes
-/// with the process.
-fn turn() -> Result<UnixListener> {
-    let address = unix::SocketAddr::from_abstract_name("sgdemo").context("name the turn")?;
-    let deadline = Instant::now() + TURN;
-    let mut said = false;
-    loop {
-        match UnixListener::bind_addr(&address) {
-            Ok(turn) => return Ok(turn),
-            Err(error) if error.kind() != ErrorKind::AddrInUse => {
-                return Err(error).context("take the turn");
-            }
-            Err(_) if Instant::now() > deadline => bail!("another demo does not end"),
-            Err(_) => {}
-        }
-        if !said {
-            println!("waiting for another demo to end");
-            said = true;
-        }
-        thread::sleep(Duration::from_millis(200));
     }
 }
 

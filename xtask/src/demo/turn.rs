@@ -1,0 +1,45 @@
+//! One demo at a time on a machine: all use the same names.
+
+use std::io::ErrorKind;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// How long others may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The turn of this process, as long as it lives.
+pub(crate) struct Turn {
+    /// Bound to an abstract name, which needs no file and goes with the process.
+    _name: UnixListener,
+}
+
+impl Turn {
+    /// Waits for other demos to end.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub(crate) fn take() -> Result<Self> {
+        let address = SocketAddr::from_abstract_name("sgdemo").context("name the turn")?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut said = false;
+        loop {
+            match UnixListener::bind_addr(&address) {
+                Ok(name) => return Ok(Self { _name: name }),
+                Err(error) if error.kind() != ErrorKind::AddrInUse => {
+                    return Err(error).context("take the turn");
+                }
+                Err(_) if Instant::now() > deadline => bail!("another demo does not end"),
+                Err(_) => {}
+            }
+            if !said {
+                println!("waiting for another demo to end");
+                said = true;
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
