@@ -63,14 +63,29 @@ fn verdicts() -> String {
         ## Passed\n\n| number | name | the packet … |\n|---:|---|---|\n"
     );
     for kind in PassKind::ALL {
-        row(&mut page, &[&(*kind as u8).to_string(), &code(kind.name()), kind.meaning()]);
+        row(
+            &mut page,
+            &[
+                &(*kind as u8).to_string(),
+                &code(kind.name()),
+                kind.meaning(),
+            ],
+        );
     }
     page.push_str(
         "\n## Dropped\n\n| number | name | the packet … | what to do |\n|---:|---|---|---|\n",
     );
     for reason in DropReason::ALL {
         let number = (*reason as u8).to_string();
-        row(&mut page, &[&number, &code(reason.name()), reason.meaning(), reason.advice()]);
+        row(
+            &mut page,
+            &[
+                &number,
+                &code(reason.name()),
+                reason.meaning(),
+                reason.advice(),
+            ],
+        );
     }
     page.push_str("\n## States of tracked flows\n\n");
     for state in State::TRACKED {
@@ -90,7 +105,10 @@ fn maps() -> String {
         | map | what it holds |\n|---|---|\n"
     );
     for (name, meaning) in map::ALL.iter().zip(map::MEANINGS) {
-        let meaning = meaning.trim().replace("crate::", "").replace(['[', ']'], "");
+        let meaning = meaning
+            .trim()
+            .replace("crate::", "")
+            .replace(['[', ']'], "");
         row(&mut page, &[&code(name), &meaning]);
     }
     page
@@ -106,17 +124,38 @@ fn reference() -> Result<String> {
 fn help(path: &[&str], page: &mut String) -> Result<()> {
     let mut command: Command = process::cargo();
     command
-        .args(["run", "--quiet", "--package", "sg-userspace", "--bin", "sgctl", "--"])
+        .args([
+            "run",
+            "--quiet",
+            "--package",
+            "sg-userspace",
+            "--bin",
+            "sgctl",
+            "--",
+        ])
         .args(path)
         .arg("--help");
     let output = command.output().context("run sgctl --help")?;
     if !output.status.success() {
-        bail!("sgctl {} --help: {}", path.join(" "), String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "sgctl {} --help: {}",
+            path.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let text = String::from_utf8(output.stdout).context("help that is text")?;
-    let title = ["sgctl"].iter().chain(path).copied().collect::<Vec<_>>().join(" ");
+    let title = ["sgctl"]
+        .iter()
+        .chain(path)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(" ");
     let trimmed: Vec<_> = text.lines().map(str::trim_end).collect();
-    let _ = write!(page, "\n## {title}\n\n```text\n{}\n```\n", trimmed.join("\n").trim_end());
+    let _ = write!(
+        page,
+        "\n## {title}\n\n```text\n{}\n```\n",
+        trimmed.join("\n").trim_end()
+    );
     for name in subcommands(&text) {
         let mut below = path.to_vec();
         below.push(name);
