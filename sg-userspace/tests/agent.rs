@@ -376,6 +376,9 @@ fn an_agent_with_a_mistaken_definition_does_not_start() {
     agent.says("missing");
     agent.says("the definition has an error");
     assert!(!enforcer.context.bpffs.exists());
+    let exported = enforcer.sgctl(&["export"]).ok().out;
+    check_openmetrics(&exported);
+    assert_eq!(sample(&exported, "sgctl_generation"), Some(0));
 }
 
 struct Directory(std::path::PathBuf);

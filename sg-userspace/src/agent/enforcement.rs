@@ -4,7 +4,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -16,17 +15,17 @@ use crate::{
     attach::{self, AttachError, EGRESS, INGRESS},
     definition::{self, Diagnostic, Severity, SourceError},
     detach::{self, DetachError, Detached},
-    link::{Link, LinkError},
-    model::{Interface, Model},
-    netns::{Netns, NetnsError, NetnsIdentity},
+    model::Model,
+    netns::{Netns, NetnsIdentity},
     pin::Pins,
     session::Context,
-    state::{Lock, StateError},
+    state::{Attached, Lock, StateError},
     status::chain,
 };
 
 use super::{
     devices::Wanted,
+    observation::{Seen, key, observe, observe_all, open},
     record::{Record, RecordError},
 };
 
@@ -40,6 +39,8 @@ pub(super) struct Enforcement {
     model: Model,
     /// The devices it was put in force on.
     seen: BTreeMap<String, Option<Seen>>,
+    /// What is attached, as it was last written down.
+    links: Vec<Attached>,
     /// Our ids of interfaces that were not attached before.
     attached: BTreeSet<u32>,
     record: Record,
@@ -51,14 +52,6 @@ struct Failure {
     text: String,
     /// Whether it may go away without a change of the files.
     again: bool,
-}
-
-/// A device, as far as a change of it matters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
-    netns: (u64, u64),
-    ifindex: u32,
-    addresses: Vec<IpAddr>,
 }
 
 /// Why a definition is not in force.
@@ -105,6 +98,7 @@ impl Enforcement {
             adopt,
             model: Model::default(),
             seen: BTreeMap::new(),
+            links: Vec::new(),
             attached: BTreeSet::new(),
             record: Record::of_this_process(),
             failure: None,
@@ -128,10 +122,28 @@ impl Enforcement {
         self.conclude(done);
     }
 
+    /// Whether something has changed that nobody tells of: a link that was removed, a namespace that
+    /// was replaced, or, if `retry`, something that failed and may not fail again. Costs little.
+    pub(super) fn is_due(&self, retry: bool) -> bool {
+        let again = self.failure.as_ref().is_some_and(|failure| failure.again);
+        let lost = || self.lost_links(&self.seen);
+        let moved = || {
+            self.model.interfaces.iter().any(|(name, interface)| {
+                let now = open(&self.context, interface).ok();
+                match self.seen.get(name) {
+                    Some(Some(seen)) => now.is_none_or(|now| key(now.identity()) != seen.netns),
+                    Some(None) => now.is_some() && observe(&self.context, interface) != Some(None),
+                    None => false,
+                }
+            })
+        };
+        (retry && again) || lost().is_ok_and(|lost| !lost.is_empty()) || moved()
+    }
+
     /// Looks at devices and links, and puts the definition in force again if they have changed.
     /// What failed before is tried again if `retry`, or if something has changed.
     pub(super) fn refresh(&mut self, retry: bool) {
-        let seen = observe(&self.context, &self.model);
+        let seen = observe_all(&self.context, &self.model);
         let changed = seen != self.seen;
         let retry = retry || changed || self.failure.is_none();
         let lost = match self.lost_links(&seen) {
@@ -217,9 +229,7 @@ impl Enforcement {
 
     /// Names of the interfaces that are attached.
     pub(super) fn enforced(&self) -> Vec<String> {
-        let state = self.lock.read().ok().flatten();
-        let interfaces = state.map_or_else(Vec::new, |state| state.interfaces);
-        interfaces.into_iter().map(|one| one.name).collect()
+        self.links.iter().map(|one| one.name.clone()).collect()
     }
 
     fn read(&self) -> Result<Model, EnforcementError> {
@@ -237,7 +247,7 @@ impl Enforcement {
 
     fn put_in_force(&mut self, model: Model) -> Result<(), EnforcementError> {
         // What changes from here on is told by rtnetlink and looked at afterwards.
-        let seen = observe(&self.context, &model);
+        let seen = observe_all(&self.context, &model);
         let mut present = model.clone();
         present
             .interfaces
@@ -261,8 +271,10 @@ impl Enforcement {
                 adopt: self.adopt,
                 ..apply::Options::default()
             };
-            let report = apply::apply_locked(&self.context, &self.lock, &present, options)?;
-            self.tell(&report);
+            let done = apply::apply_locked(&self.context, &self.lock, &present, options);
+            let state = self.lock.read()?;
+            self.links = state.map_or_else(Vec::new, |state| state.interfaces);
+            self.tell(&done?);
         }
         self.seen = seen;
         self.model = model;
@@ -319,8 +331,7 @@ impl Enforcement {
     ) -> Result<Vec<(String, &'static str)>, EnforcementError> {
         let pins = Pins::new(&self.context.bpffs);
         let mut lost = Vec::new();
-        let state = self.lock.read()?;
-        for one in state.map_or_else(Vec::new, |state| state.interfaces) {
+        for one in &self.links {
             if seen.get(&one.name).is_some_and(Option::is_none) {
                 continue;
             }
@@ -377,45 +388,6 @@ impl Enforcement {
         self.failure = Some(Failure { text, again });
         self.record.write(&self.context.state_dir)
     }
-}
-
-/// The devices of a definition: `None` where there is none. What cannot be examined is left out:
-/// applying will say why.
-fn observe(context: &Context, model: &Model) -> BTreeMap<String, Option<Seen>> {
-    let mut seen = BTreeMap::new();
-    for (name, interface) in &model.interfaces {
-        let netns = match open(context, interface) {
-            Ok(netns) => netns,
-            Err(NetnsError::Open { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound =>
-            {
-                seen.insert(name.clone(), None);
-                continue;
-            }
-            Err(_) => continue,
-        };
-        let identity = netns.identity();
-        match netns.run(|| Link::read(&interface.settings.device)) {
-            Ok(Ok(link)) => {
-                let found = Seen {
-                    netns: (identity.device, identity.inode),
-                    ifindex: link.ifindex,
-                    addresses: link.addresses,
-                };
-                seen.insert(name.clone(), Some(found));
-            }
-            Ok(Err(LinkError::Missing { .. })) => {
-                seen.insert(name.clone(), None);
-            }
-            Ok(Err(_)) | Err(_) => {}
-        }
-    }
-    seen
-}
-
-fn open(context: &Context, interface: &Interface) -> Result<Netns, NetnsError> {
-    let name = interface.settings.netns.as_deref();
-    Netns::open(name.or(context.netns.as_deref()))
 }
 
 fn one_line(diagnostic: &Diagnostic) -> String {

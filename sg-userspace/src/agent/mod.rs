@@ -23,6 +23,7 @@ use crate::{
 mod devices;
 mod enforcement;
 mod kernel_log;
+mod observation;
 mod paths;
 mod record;
 
@@ -193,8 +194,11 @@ impl Agent {
                 () = self.devices.changed() => due.settle(),
                 _ = look.tick() => {
                     looks = looks.wrapping_add(1);
-                    due.retry |= looks.is_multiple_of(RETRY);
-                    due.settle();
+                    let retry = looks.is_multiple_of(RETRY);
+                    if self.with(move |enforcement| enforcement.is_due(retry)).await? {
+                        due.retry |= retry;
+                        due.settle();
+                    }
                 }
                 () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {
                     self.work(std::mem::take(&mut due)).await?;

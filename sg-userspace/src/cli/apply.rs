@@ -105,6 +105,12 @@ fn print(report: &Report) -> io::Result<()> {
     }
     writeln!(out, "generation {} is in force", report.generation)?;
     let mut warnings = io::stderr().lock();
+    for name in &report.repaired {
+        writeln!(
+            warnings,
+            "warning: {name}: one of its links had been removed; it is attached again"
+        )?;
+    }
     for one in &report.interfaces {
         for warning in &one.warnings {
             writeln!(warnings, "warning: {}: {warning}", one.name)?;
