@@ -27,6 +27,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(5);
 /// How long a packet is waited for that must not come: two retransmissions of a SYN.
 pub(crate) const NEVER: Duration = Duration::from_millis(1500);
 
+/// How long the kernel may take to find what is expired: three passes of its sweep.
+pub(crate) const SWEPT: Duration = Duration::from_secs(30);
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A name nobody else has, short enough for everything.
@@ -63,7 +66,7 @@ impl Namespace {
         netns.run(task).unwrap()
     }
 
-    fn sysctl(&self, key: &str, value: &str) {
+    pub(crate) fn sysctl(&self, key: &str, value: &str) {
         let path = format!("/proc/sys/{key}");
         self.run(|| fs::write(path, value)).unwrap();
     }

@@ -1,0 +1,20 @@
+//! Enforcement as real sockets meet it: every hook, both orientations, both address families.
+//!
+//! Each test has namespaces and an enforcer of its own. What must not get through is watched for
+//! [`common::netns::NEVER`], and the counter of the right reason must have risen meanwhile.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod allowance;
+mod bridge;
+mod counters;
+mod echo;
+mod expiry;
+mod fragments;
+mod link;
+mod matrix;
+mod path_mtu;
+mod pins;
+mod silence;
+mod traffic;
