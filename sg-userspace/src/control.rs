@@ -168,6 +168,26 @@ impl Control {
     /// # Errors
     /// See [`ControlError`].
     pub fn flush(&self, interface: u32, buckets: [u32; 2]) -> Result<u64, ControlError> {
+        self.walk("flush", ct_op::FLUSH, interface, buckets)
+    }
+
+    /// Reclaims every expired flow, as the sweep timer does by and by; `buckets` as for
+    /// [`Control::flush`]. Returns how many there were.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn sweep(&self, buckets: [u32; 2]) -> Result<u64, ControlError> {
+        self.walk("sweep", ct_op::SWEEP, 0, buckets)
+    }
+
+    /// Runs a command over all buckets of both tables, as many at a time as one command may visit.
+    fn walk(
+        &self,
+        operation: &'static str,
+        op: u32,
+        interface: u32,
+        buckets: [u32; 2],
+    ) -> Result<u64, ControlError> {
         let mut ended = 0;
         for (family, buckets) in [4, 6].into_iter().zip(buckets) {
             let mut first = 0;
@@ -178,14 +198,11 @@ impl Control {
                     family,
                     argument: first,
                     count,
-                    ..command(ct_op::FLUSH)
+                    ..command(op)
                 };
-                let answer = self.run("flush", &command)?;
+                let answer = self.run(operation, &command)?;
                 if answer > 0x7fff_ffff {
-                    return Err(ControlError::Answer {
-                        operation: "flush",
-                        answer,
-                    });
+                    return Err(ControlError::Answer { operation, answer });
                 }
                 ended += u64::from(answer);
                 first += count;

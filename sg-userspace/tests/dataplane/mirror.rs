@@ -1,0 +1,262 @@
+//! The host's tables, filled from the same compiled policy as the kernel's.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use sg_common::{
+    family::{Family, V4, V6},
+    host::{Bank, Host, INTERFACES},
+    layout::{Interface, WAYS},
+    pipeline::{self, Arrival, Scratch},
+    table,
+    tables::Tables as _,
+    verdict::Verdict,
+    wire::Frame,
+};
+use sg_userspace::compile::Compiled;
+
+/// An IPv4 address as a native word.
+fn word(bytes: [u8; 4]) -> u32 {
+    u32::from_ne_bytes(bytes)
+}
+
+/// An IPv6 address as native words.
+fn words(bytes: [u8; 16]) -> [u32; 4] {
+    std::array::from_fn(|at| word(std::array::from_fn(|byte| bytes[4 * at + byte])))
+}
+
+fn padded(address: IpAddr) -> (u32, [u8; 16]) {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            (4, [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+        }
+        IpAddr::V6(address) => (6, address.octets()),
+    }
+}
+
+/// The bank of a compiled policy. Tries are by their own index: a host has one set per bank.
+pub(crate) fn bank(compiled: &Compiled, hz: u32, id_of: impl Fn(&str) -> u32) -> Bank {
+    let mut interfaces = vec![Interface::ZERO; INTERFACES as usize];
+    let mut addresses = Vec::new();
+    addresses.extend(compiled.services.iter().map(|one| (0, padded(*one))));
+    for one in &compiled.interfaces {
+        let id = id_of(&one.name);
+        interfaces[id as usize] = Interface {
+            flags: one.flags,
+            allowance: one.allowance,
+            reserve: one.reserve,
+            timeouts: one.timeouts.map(|seconds| seconds * hz),
+            policy: one.policy,
+            ..Interface::ZERO
+        };
+        addresses.extend(one.addresses.iter().map(|own| (id, padded(*own))));
+    }
+    let tries4 = compiled.tries4.iter().map(|trie| {
+        let entries = trie.entries.iter();
+        entries
+            .map(|(prefix, class)| match prefix {
+                IpNet::V4(net) => (
+                    word(net.network().octets()),
+                    net.prefix_len().into(),
+                    *class,
+                ),
+                IpNet::V6(_) => panic!("an IPv6 prefix in an IPv4 trie"),
+            })
+            .collect()
+    });
+    let tries6 = compiled.tries6.iter().map(|trie| {
+        let entries = trie.entries.iter();
+        entries
+            .map(|(prefix, class)| match prefix {
+                IpNet::V6(net) => (
+                    words(net.network().octets()),
+                    net.prefix_len().into(),
+                    *class,
+                ),
+                IpNet::V4(_) => panic!("an IPv4 prefix in an IPv6 trie"),
+            })
+            .collect()
+    });
+    let members4 = compiled.members4.iter();
+    let members6 = compiled.members6.iter();
+    let identities = compiled.identities.iter();
+    Bank {
+        interfaces,
+        classes: compiled.classes.clone(),
+        ranges: compiled.ranges.clone(),
+        tries4: tries4.collect(),
+        tries6: tries6.collect(),
+        members4: members4
+            .map(|(address, identity)| (word(address.octets()), *identity))
+            .collect(),
+        members6: members6
+            .map(|(address, identity)| (words(address.octets()), *identity))
+            .collect(),
+        identities: identities
+            .map(|(key, class)| ((key.scope, key.identity), *class))
+            .collect(),
+        addresses: addresses
+            .into_iter()
+            .map(|(id, (family, address))| (id, family, address))
+            .collect(),
+    }
+}
+
+/// A frame that the kernel merged of several.
+struct Merged<'a>(&'a [u8]);
+
+impl<'a> Frame for Merged<'a> {
+    type Window = &'a [u8];
+
+    fn len(&self) -> u32 {
+        self.0.len() as u32
+    }
+
+    fn merged(&self) -> bool {
+        true
+    }
+
+    fn tagged(&self) -> bool {
+        false
+    }
+
+    fn window<const LEN: usize>(&self, offset: usize) -> Option<&'a [u8]> {
+        self.0.get(offset..offset.checked_add(LEN)?)
+    }
+}
+
+/// Judges a frame that stands for `segments` packets; 1: it is none that was merged.
+pub(crate) fn judge(
+    host: &Host,
+    frame: &[u8],
+    id: u32,
+    hook_ingress: bool,
+    segments: u32,
+) -> Verdict {
+    if segments == 1 {
+        return host.judge(frame, id, hook_ingress);
+    }
+    let arrival = Arrival {
+        id,
+        hook_ingress,
+        packets: segments,
+        bytes: frame.len() as u32,
+    };
+    let mut scratch = Scratch::ZERO;
+    pipeline::judge(host, &Merged(frame), &arrival, &mut scratch).verdict()
+}
+
+/// Ends all flows of an interface, as the kernel's command does.
+pub(crate) fn flush(host: &Host, id: u32) {
+    for (ipv6, buckets) in [false, true].into_iter().zip(host.runtime.buckets) {
+        for index in 0..buckets {
+            if ipv6 {
+                table::flush::<Host, V6>(host, false, index, id);
+            } else {
+                table::flush::<Host, V4>(host, false, index, id);
+            }
+        }
+    }
+}
+
+/// One tracked flow, wherever it is kept: all of it but when it was last seen.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Entry {
+    /// Family, bucket, way.
+    pub(crate) place: (u8, u32, usize),
+    /// `interface << 8 | protocol`.
+    pub(crate) owner: u32,
+    /// As in the slot.
+    pub(crate) ports: u32,
+    /// Tag, state, flags, version.
+    pub(crate) meta: u64,
+    /// Generation, then acknowledgement and FIN numbers of both sides.
+    pub(crate) live: [u32; 5],
+    /// Local and remote address.
+    pub(crate) addresses: [[u32; 4]; 2],
+    /// Packets and bytes of both directions.
+    pub(crate) account: [u64; 4],
+}
+
+/// Every tracked flow of the host's tables.
+pub(crate) fn entries(host: &Host) -> Vec<Entry> {
+    let mut found = Vec::new();
+    for index in 0..host.runtime.buckets[0] {
+        let bucket = host.bucket4(false, index).unwrap();
+        for way in 0..WAYS {
+            // SAFETY: a valid bucket, and nothing runs on it now.
+            let meta = unsafe { *V4::meta(bucket, way) };
+            let flow = V4::flow(bucket, way);
+            // SAFETY: as above.
+            let live = unsafe { *V4::live(bucket, way) };
+            let account = host.account(false, false, index, way).unwrap();
+            // SAFETY: as above.
+            let account = unsafe { *account };
+            found.extend(Entry::new(
+                (4, index, way),
+                (flow.owner, flow.ports),
+                meta,
+                &live,
+                [[flow.local, 0, 0, 0], [flow.remote, 0, 0, 0]],
+                &account,
+            ));
+        }
+    }
+    for index in 0..host.runtime.buckets[1] {
+        let bucket = host.bucket6(false, index).unwrap();
+        for way in 0..WAYS {
+            // SAFETY: as above.
+            let meta = unsafe { *V6::meta(bucket, way) };
+            let flow = V6::flow(bucket, way);
+            // SAFETY: as above.
+            let live = unsafe { *V6::live(bucket, way) };
+            let account = host.account(true, false, index, way).unwrap();
+            // SAFETY: as above.
+            let account = unsafe { *account };
+            found.extend(Entry::new(
+                (6, index, way),
+                (flow.owner, flow.ports),
+                meta,
+                &live,
+                [flow.local, flow.remote],
+                &account,
+            ));
+        }
+    }
+    found
+}
+
+impl Entry {
+    /// `None` if the way is empty.
+    pub(crate) fn new(
+        place: (u8, u32, usize),
+        (owner, ports): (u32, u32),
+        meta: u64,
+        live: &sg_common::layout::Live,
+        addresses: [[u32; 4]; 2],
+        account: &sg_common::layout::Account,
+    ) -> Option<Self> {
+        let parts = sg_common::conntrack::Meta(meta);
+        parts.tracked().then(|| Self {
+            place,
+            owner,
+            ports,
+            meta,
+            live: [
+                live.generation,
+                live.ack[0],
+                live.ack[1],
+                live.fin[0],
+                live.fin[1],
+            ],
+            addresses,
+            account: [
+                account.packets[0],
+                account.packets[1],
+                account.bytes[0],
+                account.bytes[1],
+            ],
+        })
+    }
+}
