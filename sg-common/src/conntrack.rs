@@ -292,6 +292,10 @@ pub struct Step {
 /// common use. A forged FIN misses it 1023 times in 1024, and is taken back by the next segment.
 const FIN_WINDOW: u32 = 1 << 22;
 
+/// Bytes beyond a SYN or SYN+ACK that an acknowledgement of it may include: data that travelled with
+/// or right behind it (RFC 7413).
+const FAST_OPEN_DATA: u32 = 0xffff;
+
 /// TCP (RFC 9293 §3.10), from where both sides are seen and neither is trusted.
 ///
 /// A SYN without ACK does not come here: it goes through policy (decisions, Connection tracking 8).
@@ -299,7 +303,9 @@ const FIN_WINDOW: u32 = 1 << 22;
 ///    number is exactly what the other side last acknowledged; any other only casts doubt on the
 ///    entry until the next legal segment (decisions, Connection tracking 7; RFC 5961 §3.2).
 /// 2. SYN+ACK by the side that did not open: handshake half done.
-/// 3. ACK by the opener after that: established and assured, which takes packets of both sides.
+/// 3. After that the opener acknowledges the answer's number, which nobody else has seen, or the side
+///    that answered goes on as it only would then: established and assured. A blind ACK under a forged
+///    address is neither (attacks H6).
 /// 4. FIN moves its own direction only. A direction is closed when the other side has acknowledged
 ///    exactly its FIN; both closed: time-wait; both sent, not both acknowledged: last-ack.
 /// 5. Before the handshake is complete and after both sides have closed nothing refreshes, so a
@@ -320,8 +326,11 @@ pub fn tcp_step(meta: Meta, live: &Live, sender: Side, segment: Segment) -> Step
         let proven = if state == State::TcpSynSent as u8 {
             !opener && has(tcp::ACK) && segment.acknowledgement == live.fin[to]
         } else {
-            segment.sequence == live.ack[to]
+            live.ack[to] != 0 && segment.sequence == live.ack[to]
         };
+        // The shortened life begins with the doubt, or a forged RST would end a flow that has been
+        // idle for longer; later ones neither shorten nor prolong it.
+        let doubtful = state == State::TcpEstablished as u8 && flags & flag::DOUBTED == 0;
         if proven {
             state = State::TcpClose as u8;
         } else {
@@ -330,7 +339,7 @@ pub fn tcp_step(meta: Meta, live: &Live, sender: Side, segment: Segment) -> Step
         return Step {
             state,
             flags,
-            refresh: proven,
+            refresh: proven || doubtful,
             ack,
             fin,
         };
@@ -340,17 +349,30 @@ pub fn tcp_step(meta: Meta, live: &Live, sender: Side, segment: Segment) -> Step
     let before = state;
     if state == State::TcpSynSent as u8 {
         // 2. The acknowledgement proves that the opener's SYN was seen.
-        if syn_ack && !opener && segment.acknowledgement == live.fin[to] {
+        if syn_ack
+            && !opener
+            && segment.acknowledgement.wrapping_sub(live.fin[to]) <= FAST_OPEN_DATA
+        {
             state = State::TcpSynReceived as u8;
             ack = segment.acknowledgement;
             fin = segment.end();
         }
-    } else if state == State::TcpSynReceived as u8 && opener && has(tcp::ACK) && !has(tcp::SYN) {
-        // 3.
-        state = State::TcpEstablished as u8;
-        flags |= flag::ASSURED;
+    } else if state == State::TcpSynReceived as u8 && has(tcp::ACK) {
+        let completes = if opener {
+            segment.acknowledgement.wrapping_sub(live.fin[to]) <= FAST_OPEN_DATA
+        } else {
+            segment.payload != 0 || has(tcp::FIN) || ahead(segment.acknowledgement, ack)
+        };
+        if syn_ack && !opener {
+            // A repeated SYN is answered by another SYN cookie (RFC 4987 §3.6): the latest counts.
+            fin = segment.end();
+        } else if completes && !syn_ack {
+            // 3.
+            state = State::TcpEstablished as u8;
+            flags |= flag::ASSURED;
+        }
     }
-    if state == State::TcpSynSent as u8 {
+    if state == State::TcpSynSent as u8 || (state == State::TcpSynReceived as u8 && opener) {
         return Step {
             state,
             flags,

@@ -111,14 +111,55 @@ fn opener_alone_establishes_nothing() {
 #[test]
 fn answer_must_acknowledge_the_syn() {
     let mut flow = Flow::open(6, Side::Local, segment(tcp::SYN, 1000, 0, 0));
-    assert_eq!(
-        flow.tcp(Side::Remote, SYN_ACK, 5000, 1002, 0),
-        State::TcpSynSent
-    );
+    // Before it, or further behind it than data on a SYN can reach.
+    for wrong in [1000, 1001 + 0x1_0000] {
+        assert_eq!(
+            flow.tcp(Side::Remote, SYN_ACK, 5000, wrong, 0),
+            State::TcpSynSent
+        );
+    }
     assert_eq!(
         flow.tcp(Side::Remote, SYN_ACK, 5000, 1001, 0),
         State::TcpSynReceived
     );
+}
+
+#[test]
+fn handshake_is_completed_by_whoever_has_seen_the_answer() {
+    let answered = || {
+        let mut flow = Flow::open(6, Side::Remote, segment(tcp::SYN, 1000, 0, 0));
+        flow.tcp(Side::Local, SYN_ACK, 5000, 1001, 0);
+        flow
+    };
+    let mut flow = answered();
+    for wrong in [5000, 5001 + 0x1_0000, 0x9000_0000] {
+        assert_eq!(
+            flow.tcp(Side::Remote, tcp::ACK, 1001, wrong, 100),
+            State::TcpSynReceived
+        );
+        // What a half-open listener answers to that.
+        assert_eq!(
+            flow.tcp(Side::Local, tcp::ACK, 5001, 1001, 0),
+            State::TcpSynReceived
+        );
+        assert!(!flow.refreshed && !flow.has(flag::ASSURED));
+    }
+    assert_eq!(
+        flow.tcp(Side::Remote, tcp::ACK, 1001, 5001, 0),
+        State::TcpEstablished
+    );
+    // Two SYN cookies: the opener took the first, and the listener knows both.
+    let mut flow = answered();
+    flow.tcp(Side::Local, SYN_ACK, 0x9000_0000, 1001, 0);
+    assert_eq!(
+        flow.tcp(Side::Remote, tcp::ACK, 1001, 5001, 100),
+        State::TcpSynReceived
+    );
+    assert_eq!(
+        flow.tcp(Side::Local, tcp::ACK, 5001, 1101, 0),
+        State::TcpEstablished
+    );
+    assert_eq!(flow.live.ack, [1101, 0]);
 }
 
 #[test]
@@ -135,12 +176,13 @@ fn half_open_flow_is_not_kept_alive() {
 #[test]
 fn exact_reset_closes_and_any_other_only_casts_doubt() {
     let mut flow = established(Side::Local);
-    for wrong in [5000, 5002, 0, u32::MAX] {
+    for (nth, wrong) in [5000, 5002, 0, u32::MAX].into_iter().enumerate() {
         assert_eq!(
             flow.tcp(Side::Remote, tcp::RST, wrong, 0, 0),
             State::TcpEstablished
         );
-        assert!(flow.has(flag::DOUBTED) && !flow.refreshed);
+        assert!(flow.has(flag::DOUBTED));
+        assert_eq!(flow.refreshed, nth == 0, "the shortened life begins once");
     }
     assert_eq!(
         flow.tcp(Side::Remote, tcp::ACK, 5001, 1001, 10),
@@ -240,7 +282,10 @@ fn answer_on_a_live_flow_starts_numbering_anew() {
     // What `syn_again` does when policy lets the new SYN pass.
     flow.live.ack[0] = 0;
     flow.live.fin[0] = 11;
-    assert_eq!(flow.tcp(Side::Remote, SYN_ACK, 90, 11, 0), State::TcpEstablished);
+    assert_eq!(
+        flow.tcp(Side::Remote, SYN_ACK, 90, 11, 0),
+        State::TcpEstablished
+    );
     assert!(!flow.has(flag::FIN_REMOTE), "the old FIN does not stand");
     flow.tcp(Side::Local, tcp::ACK, 11, 91, 0);
     assert_eq!(flow.live.ack, [91, 11]);

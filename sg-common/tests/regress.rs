@@ -1,0 +1,222 @@
+//! Packet sequences that went wrong once, each through the whole pipeline.
+
+use sg_common::{
+    conntrack::{
+        Segment, Side, open,
+        tcp::{ACK, RST, SYN},
+    },
+    family::{self, Family, V4},
+    host::Host,
+    layout::{
+        Class, Interface, Policy, Range, Runtime, Slice, TIMEOUT_DEFAULTS, interface_flags, slice,
+    },
+    table::{self, Inserted},
+    verdict::{
+        DropReason::MidStream,
+        PassKind::{Established, New},
+        Verdict::{self, Drop, Pass},
+    },
+};
+
+const HZ: u32 = 100;
+/// The interface that everything here happens on.
+const ID: u32 = 1;
+const WORKLOAD: [u8; 4] = [10, 0, 0, 1];
+const PEER: [u8; 4] = [10, 0, 0, 2];
+/// Both ports are open to everybody in one direction, so that flows are tracked.
+const LOCAL_PORT: u16 = 80;
+const REMOTE_PORT: u16 = 443;
+const SYN_ACK: u8 = SYN | ACK;
+
+/// One interface; peers may reach `LOCAL_PORT`, the workload `REMOTE_PORT`, both IGMP.
+fn host() -> Host {
+    let mut host = Host::new(Runtime {
+        hz: HZ,
+        accounting: 1,
+        buckets: [64; 2],
+        allowance: 256,
+        shared: 256,
+        unassured: 64,
+        seed: [7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47],
+        ..Runtime::ZERO
+    });
+    let range = |port| Range {
+        low: port,
+        high: port,
+        rule_set: 1,
+    };
+    let class = |first| {
+        let mut class = Class::ZERO;
+        class.slices[slice::TCP] = Slice {
+            start: first,
+            len: 1,
+        };
+        class.slices[slice::OTHER] = Slice { start: 2, len: 1 };
+        class
+    };
+    let policy = |any_class| Policy {
+        trie: sg_common::layout::NO_TRIE,
+        any_class,
+        scope: 0,
+        flags: 0,
+    };
+    for bank in &mut host.banks {
+        bank.classes = vec![Class::ZERO, class(0), class(1)];
+        bank.ranges = vec![range(LOCAL_PORT), range(REMOTE_PORT), range(2)];
+        bank.interfaces = vec![
+            Interface::ZERO,
+            Interface {
+                flags: interface_flags::PRESENT | interface_flags::MLD,
+                allowance: 256,
+                timeouts: TIMEOUT_DEFAULTS.map(|(_, seconds)| seconds * HZ),
+                policy: [policy(1), policy(1), policy(2), policy(2)],
+                ..Interface::ZERO
+            },
+        ];
+    }
+    host
+}
+
+/// An IPv4 packet in a frame.
+fn ip4(
+    protocol: u8,
+    source: [u8; 4],
+    destination: [u8; 4],
+    options: &[u8],
+    rest: &[u8],
+) -> Vec<u8> {
+    let header = 20 + options.len();
+    let mut frame = vec![0; 12];
+    frame.extend([0x08, 0x00]);
+    frame.extend([0x40 | (header / 4) as u8, 0]);
+    frame.extend(((header + rest.len()) as u16).to_be_bytes());
+    frame.extend([0, 1, 0, 0, 64, protocol, 0, 0]);
+    frame.extend(source);
+    frame.extend(destination);
+    frame.extend(options);
+    frame.extend(rest);
+    frame
+}
+
+fn segment(ports: (u16, u16), flags: u8, sequence: u32, ack: u32, payload: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(ports.0.to_be_bytes());
+    bytes.extend(ports.1.to_be_bytes());
+    bytes.extend(sequence.to_be_bytes());
+    bytes.extend(ack.to_be_bytes());
+    bytes.extend([0x50, flags, 1, 0, 0, 0, 0, 0]);
+    bytes.resize(20 + payload, 0);
+    bytes
+}
+
+/// A TCP flow between the workload's `LOCAL_PORT` and a peer's port, or the reverse.
+struct Flow<'a> {
+    host: &'a Host,
+    local: u16,
+    remote: u16,
+}
+
+impl Flow<'_> {
+    fn inbound(&self, flags: u8, sequence: u32, ack: u32, payload: usize) -> Verdict {
+        let segment = segment((self.remote, self.local), flags, sequence, ack, payload);
+        self.host
+            .judge(&ip4(6, PEER, WORKLOAD, &[], &segment), ID, true)
+    }
+
+    fn outbound(&self, flags: u8, sequence: u32, ack: u32, payload: usize) -> Verdict {
+        let segment = segment((self.local, self.remote), flags, sequence, ack, payload);
+        self.host
+            .judge(&ip4(6, WORKLOAD, PEER, &[], &segment), ID, false)
+    }
+}
+
+/// A flow that the peer opened at 1000 and the workload answered at 5000.
+fn established(host: &Host) -> Flow<'_> {
+    let flow = Flow {
+        host,
+        local: LOCAL_PORT,
+        remote: 40_000,
+    };
+    assert_eq!(flow.inbound(SYN, 1000, 0, 0), Pass(New));
+    assert_eq!(flow.outbound(SYN_ACK, 5000, 1001, 0), Pass(Established));
+    assert_eq!(flow.inbound(ACK, 1001, 5001, 0), Pass(Established));
+    assert_eq!(host.interface_state(ID).unassured, 0);
+    flow
+}
+
+#[test]
+fn forged_reset_ends_a_flow_that_has_been_idle_for_a_while() {
+    let host = host();
+    let flow = established(&host);
+    host.set_now(301 * HZ);
+    assert_eq!(flow.inbound(RST, 77, 0, 0), Pass(Established));
+    host.set_now(302 * HZ);
+    assert_eq!(flow.outbound(ACK, 5001, 1001, 10), Pass(Established));
+    // Doubt is gone with that; if nothing else comes, 300 s after the reset it is over, and further
+    // resets do not put it off.
+    host.set_now(1000 * HZ);
+    assert_eq!(flow.inbound(RST, 77, 0, 0), Pass(Established));
+    host.set_now(1200 * HZ);
+    assert_eq!(flow.inbound(RST, 78, 0, 0), Pass(Established));
+    host.set_now(1300 * HZ);
+    assert_eq!(flow.outbound(ACK, 5011, 1001, 10), Drop(MidStream));
+}
+
+#[test]
+fn blind_acknowledgement_makes_a_half_open_flow_assured() {
+    let host = host();
+    let flow = Flow {
+        host: &host,
+        local: LOCAL_PORT,
+        remote: 40_001,
+    };
+    assert_eq!(flow.inbound(SYN, 1000, 0, 0), Pass(New));
+    assert_eq!(flow.outbound(SYN_ACK, 5000, 1001, 0), Pass(Established));
+    // The opener's address is forged: it has not seen 5000, nor does the workload take the segment.
+    assert_eq!(flow.inbound(ACK, 1001, 0x7000_0000, 0), Pass(Established));
+    assert_eq!(flow.outbound(ACK, 5001, 1001, 0), Pass(Established));
+    assert_eq!(host.interface_state(ID).unassured, 1);
+    host.set_now(61 * HZ);
+    assert_eq!(flow.inbound(ACK, 1001, 5001, 0), Drop(MidStream));
+}
+
+#[test]
+fn fast_open_whose_data_is_taken_never_gets_established() {
+    let host = host();
+    let flow = Flow {
+        host: &host,
+        local: 40_002,
+        remote: REMOTE_PORT,
+    };
+    assert_eq!(flow.outbound(SYN, 1000, 0, 300), Pass(New));
+    assert_eq!(flow.inbound(SYN_ACK, 5000, 1301, 0), Pass(Established));
+    assert_eq!(flow.inbound(ACK, 5001, 1301, 800), Pass(Established));
+    assert_eq!(flow.outbound(ACK, 1301, 5801, 0), Pass(Established));
+    assert_eq!(host.interface_state(ID).unassured, 0);
+    host.set_now(130 * HZ);
+    assert_eq!(flow.outbound(ACK, 1301, 5801, 10), Pass(Established));
+}
+
+#[test]
+fn reset_with_number_zero_ends_a_flow_of_which_no_acknowledgement_is_known() {
+    let host = host();
+    let opening = open(6, 1, Side::Remote, Segment::default(), 0, 0);
+    let key = family::Flow {
+        owner: ID << 8 | 6,
+        ports: u32::from(LOCAL_PORT) << 16 | 40_003,
+        local: u32::from_ne_bytes(WORKLOAD),
+        remote: u32::from_ne_bytes(PEER),
+    };
+    let hash = V4::hash(&key, &host.runtime.seed);
+    let limits = host.banks[0].interfaces[ID as usize];
+    let made = table::insert::<Host, V4>(&host.context(), &limits, hash, &key, &opening);
+    assert_eq!(made, Inserted::Made);
+    let flow = Flow {
+        host: &host,
+        local: LOCAL_PORT,
+        remote: 40_003,
+    };
+    assert_eq!(flow.inbound(RST, 0, 0, 0), Pass(Established));
+    host.set_now(11 * HZ);
+    assert_eq!(flow.outbound(ACK, 5001, 1001, 10), Pass(Established));
+}
