@@ -14,16 +14,23 @@ mod flow;
 mod frame;
 #[path = "dataplane/mirror.rs"]
 mod mirror;
+#[path = "dataplane/random.rs"]
+mod random;
 #[path = "dataplane/table.rs"]
 mod table;
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    env,
+    time::UNIX_EPOCH,
+};
 
 use sg_common::verdict::{Direction, DropReason, PassKind, Verdict};
 use sg_userspace::model::Conntrack;
 
-use bench::{Bench, Hook};
+use bench::{Bench, Disagreement, Hook};
 use common::{netns::Namespace, require::require};
+use random::Random;
 use table::Findings;
 
 /// Flows that the tables are made for; definitions may allow fewer.
@@ -110,4 +117,57 @@ fn nothing_cut_short_passes(bench: &mut Bench, corpus: &BTreeSet<Vec<u8>>) {
         }
     }
     bench.compare_counters().unwrap();
+}
+
+/// Packets that are made of one seed.
+const PACKETS: usize = 12_000;
+
+#[test]
+fn random_packets_are_judged_alike() {
+    require!(Root, Object);
+    let namespace = Namespace::new("random");
+    // One seed for all times, and one for this time, unless somebody wants another.
+    let now = UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    let given = env::var("SG_DATAPLANE_SEED").map(|seed| seed.parse().expect("a number"));
+    let seeds = given.map_or_else(|_| vec![1, now], |seed| vec![seed]);
+    namespace.run(|| {
+        let mut bench = Bench::new(&namespace, CONNTRACK);
+        for seed in seeds {
+            bench.apply(&random::definition());
+            bench.flush();
+            if let Err((number, what)) = agree(&mut bench, seed) {
+                panic!("SG_DATAPLANE_SEED={seed}, packet {number}: {what}");
+            }
+        }
+    });
+}
+
+/// Judges the packets of a seed, comparing verdicts and counters after each and flows now and then.
+fn agree(bench: &mut Bench, seed: u64) -> Result<(), (usize, Disagreement)> {
+    let mut random = Random(seed);
+    let mut verdicts = HashSet::new();
+    for number in 0..PACKETS {
+        let (name, hook, frame) = random.packet();
+        if !hook.takes(&frame) {
+            continue;
+        }
+        let judged = bench.judge(hook, bench.id(name), &frame, 1);
+        let (_, verdict) = judged.map_err(|what| {
+            let what = format!("{what}\n{name} {hook:?} {frame:02x?}");
+            (number, Disagreement(what))
+        })?;
+        verdicts.insert(verdict);
+        if number % 500 == 0 {
+            bench.compare_flows().map_err(|what| (number, what))?;
+        }
+    }
+    bench.compare_flows().map_err(|what| (PACKETS, what))?;
+    let never: Vec<Verdict> = Verdict::all()
+        .filter(|one| !verdicts.contains(one))
+        .collect();
+    assert!(
+        never.len() <= 5,
+        "seed {seed} is not as random as it should be: no packet met {never:?}"
+    );
+    Ok(())
 }
