@@ -20,10 +20,7 @@ use crate::{
     fragments,
     link::{Family, Link, Orientation, anyone, echo_from},
     silence,
-    traffic::{
-        connect_is_refused, datagrams, half_close, question_and_answer, question_is_dropped,
-        transfer,
-    },
+    traffic::{datagrams, half_close, question_and_answer, question_is_dropped, transfer},
 };
 
 #[test]
@@ -93,7 +90,7 @@ fn judge(orientation: Orientation, hook: &'static str) {
 /// Lets in some of what is tried, these TCP ports as well, and out one port of each protocol.
 #[track_caller]
 fn enforce(link: &Link, more: &[u16]) {
-    let mut ingress = anyone("tcp", "\"8080-8081\"") + &anyone("udp", "5353");
+    let mut ingress = anyone("tcp", "\"8080-8082\"") + &anyone("udp", "5353");
     ingress += &echo_from(Family::ALL.map(Family::peer));
     for port in more {
         write!(ingress, "{}", anyone("tcp", &port.to_string())).unwrap();
@@ -112,8 +109,9 @@ fn allowed(link: &Link, family: Family) {
     transfer(&link.peer.connect(workload, 8080).unwrap());
     transfer(&link.workload.connect(peer, 3306).unwrap());
     half_close(&link.workload, &link.peer, workload, 8081);
-    // Nobody listens there any more, and the workload's own RST says so.
-    assert!(connect_is_refused(&link.peer, workload, 8081));
+    // Nobody listens on 8082, and the workload's own RST says so.
+    let refused = link.peer.connect(workload, 8082);
+    assert_eq!(refused.err(), Some(ErrorKind::ConnectionRefused));
 
     let server = datagrams(&link.workload, workload, 5353);
     let client = datagrams(&link.peer, peer, 0);
@@ -201,19 +199,25 @@ fn rules_change_under_traffic(link: &Link) {
 
 /// The tools that would take away somebody's program do not take away ours.
 fn removal_by_others_fails(link: &Link, hook: &str) {
-    let netns = &link.enforced().name;
-    let mut attempts = vec![
-        format!("tc -n {netns} qdisc del dev eth0 clsact"),
-        format!("tc -n {netns} filter del dev eth0 ingress"),
-        format!("tc -n {netns} filter del dev eth0 egress"),
-    ];
-    let modes = ["xdp", "xdpdrv", "xdpgeneric"];
-    attempts.extend(modes.map(|mode| format!("ip -n {netns} link set dev eth0 {mode} off")));
-    for attempt in attempts {
-        let mut words = attempt.split(' ');
-        // Whether they complain differs; what counts is that nothing happens.
-        let program = words.next().unwrap();
-        Command::new(program).args(words).output().unwrap();
+    let try_it = |program: &str, arguments: &str| {
+        Command::new(program)
+            .args(["-n", &link.enforced().name])
+            .args(arguments.split(' '))
+            .output()
+            .unwrap()
+    };
+    // Filters of the older kind go with their queueing discipline, programs of tcx do not.
+    for arguments in ["qdisc add dev eth0 clsact", "qdisc del dev eth0 clsact"] {
+        let done = try_it("tc", arguments);
+        assert!(done.status.success(), "{arguments}: {done:?}");
+    }
+    for mode in ["xdp", "xdpdrv", "xdpgeneric"] {
+        let done = try_it("ip", &format!("link set dev eth0 {mode} off"));
+        let in_force = matches!(
+            (hook, mode),
+            ("xdp", "xdp" | "xdpdrv") | ("xdp-generic", "xdpgeneric")
+        );
+        assert_eq!(done.status.success(), !in_force, "{mode}: {done:?}");
     }
     let before = link.counters();
     silence::all(&[

@@ -78,13 +78,6 @@ pub(crate) fn half_close(server: &Namespace, client: &Namespace, address: IpAddr
     });
 }
 
-/// An attempt to connect that meets nobody listening, and is told so.
-pub(crate) fn connect_is_refused(client: &Namespace, address: IpAddr, port: u16) -> bool {
-    client
-        .connect(address, port)
-        .is_err_and(|kind| kind == ErrorKind::ConnectionRefused)
-}
-
 /// A UDP socket.
 pub(crate) fn datagrams(namespace: &Namespace, address: IpAddr, port: u16) -> UdpSocket {
     let socket = namespace.run(|| UdpSocket::bind((address, port))).unwrap();
