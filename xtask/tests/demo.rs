@@ -36,13 +36,16 @@ fn the_demo_goes_as_the_definition_says_and_leaves_nothing() {
     }
     assert!(!text.contains("DIFFERS"), "{text}");
     assert_eq!(links, names("/sys/class/net"));
+    assert_nothing_is_left();
 }
 
 #[test]
-fn a_rule_missing_in_the_kernel_fails_the_demo() {
+fn a_rule_missing_in_the_kernel_fails_the_demo_which_can_be_kept() {
     require!(Root, Object);
     let _turn = turn();
-    let (code, text) = demo(&["--break", "the web"]);
+    let (code, text) = demo(&["--break", "the web", "--keep"]);
+    let (second, refusal) = demo(&[]);
+    let (removed, _) = demo(&["--down"]);
     assert_eq!(code, 1, "{text}");
     let differs = |what: &str| {
         let mut rows = text.lines().filter(|line| line.contains(what));
@@ -50,6 +53,11 @@ fn a_rule_missing_in_the_kernel_fails_the_demo() {
     };
     assert!(differs("tcp 443"), "{text}");
     assert!(!differs("udp 443"), "{text}");
+
+    assert_eq!(second, 2, "{refusal}");
+    assert!(refusal.contains("cargo xtask run --down"), "{refusal}");
+    assert_eq!(removed, 0);
+    assert_nothing_is_left();
 }
 
 #[test]
@@ -59,6 +67,7 @@ fn a_rule_that_there_is_not_breaks_nothing() {
     let (code, text) = demo(&["--break", "sgr-00000000000000000"]);
     assert_eq!(code, 2, "{text}");
     assert!(text.contains("the web"), "{text}");
+    assert_nothing_is_left();
 }
 
 #[test]
@@ -87,7 +96,7 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs the demo; whatever it says, nothing of it must remain. Exit code and output.
+/// Runs `cargo xtask run` with these arguments. Exit code and output.
 fn demo(arguments: &[&str]) -> (i32, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
         .args(["run", "--sgctl", &sgctl()])
@@ -96,7 +105,6 @@ fn demo(arguments: &[&str]) -> (i32, String) {
         .output()
         .unwrap();
     let text = [output.stdout, output.stderr].concat();
-    assert_nothing_is_left();
     (
         output.status.code().unwrap_or(-1),
         String::from_utf8(text).unwrap(),

@@ -21,6 +21,9 @@ pub(crate) const STATE: &str = "/run/sgdemo-state";
 /// How long the agent may take to enforce a definition or a change of it, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long the agent may take to say what it has done.
+const WORD: Duration = Duration::from_secs(2);
+
 /// A program `sgctl`.
 #[derive(Clone)]
 pub(crate) struct Enforcer {
@@ -85,15 +88,19 @@ impl Enforcer {
         })
     }
 
-    /// Waits until a newer generation than `before` is in force.
+    /// Waits until a newer generation than `before` is in force, and returns it.
     ///
     /// # Errors
     /// If that does not come about.
-    pub(crate) fn wait_newer(&self, agent: &mut Agent, before: u64) -> Result<()> {
+    pub(crate) fn wait_newer(&self, agent: &mut Agent, before: u64) -> Result<u64> {
+        let mut generation = before;
         agent.wait_until("the agent does not apply the change", || {
-            self.figures()
-                .is_ok_and(|figures| figures.generation > before)
-        })
+            if let Ok(figures) = self.figures() {
+                generation = figures.generation;
+            }
+            generation > before
+        })?;
+        Ok(generation)
     }
 
     /// The counters of all interfaces.
@@ -173,9 +180,16 @@ impl Agent {
         Ok(())
     }
 
-    /// What it has written since this was last asked.
-    pub(crate) fn news(&mut self) -> String {
-        let log = self.log();
+    /// What it has written since this was last asked, up to its word that a generation is applied:
+    /// that comes a little after the generation is in force, or never if its words have changed.
+    pub(crate) fn news(&mut self, generation: u64) -> String {
+        let last = format!("generation {generation}\n");
+        let deadline = Instant::now() + WORD;
+        let mut log = self.log();
+        while !log.ends_with(&last) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+            log = self.log();
+        }
         let news = log.get(self.told..).unwrap_or_default().to_owned();
         self.told = log.len();
         news

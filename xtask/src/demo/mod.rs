@@ -171,7 +171,7 @@ impl Demo {
         self.enforcer
             .wait_enforced(&mut agent, model.interfaces.len())?;
         println!("sgctl run {}", revision.file.display());
-        report::indented(&agent.news());
+        report::indented(&agent.news(self.enforcer.figures()?.generation));
         Ok(agent)
     }
 
@@ -220,10 +220,10 @@ impl Demo {
         let web = self.rule_of_the_web(resolved)?;
         let before = self.enforcer.figures()?.generation;
         let (line, model) = revision.remove_rule(model, web)?;
-        self.enforcer.wait_newer(agent, before)?;
+        let generation = self.enforcer.wait_newer(agent, before)?;
         println!("\nremoved from the file while connections that it allowed are open:");
         report::indented(&format!("- {line}"));
-        report::indented(&agent.news());
+        report::indented(&agent.news(generation));
         println!();
         let tried = [format!("{}, open before", script::WEB)];
         let resolved = resolve(&model, &BTreeMap::new());

@@ -54,7 +54,11 @@ impl Service {
             };
         }
         if stay {
-            command.arg("--stay").stdin(Stdio::null());
+            // Whoever reads what the demo says must not wait for those who stay.
+            command
+                .arg("--stay")
+                .stdin(Stdio::null())
+                .stderr(Stdio::null());
         } else {
             command.stdin(Stdio::piped());
         }
