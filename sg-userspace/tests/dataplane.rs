@@ -8,6 +8,8 @@ mod cases;
 mod common;
 #[path = "dataplane/context.rs"]
 mod context;
+#[path = "dataplane/entry.rs"]
+mod entry;
 #[path = "dataplane/flow.rs"]
 mod flow;
 #[path = "dataplane/frame.rs"]
@@ -25,7 +27,10 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use sg_common::verdict::{Direction, DropReason, PassKind, Verdict};
+use sg_common::{
+    host::INTERFACES,
+    verdict::{Direction, DropReason, PassKind, Verdict},
+};
 use sg_userspace::model::Conntrack;
 
 use bench::{Bench, Disagreement, Hook};
@@ -73,6 +78,7 @@ fn the_table() {
             failures.join("\n")
         );
         every_counter_moves(&findings);
+        everything_befalls_flows(&bench);
         nothing_cut_short_passes(&mut bench, &findings.corpus);
     });
 }
@@ -91,6 +97,29 @@ fn every_counter_moves(findings: &Findings) {
     );
     let odd: Vec<_> = findings.moved.difference(&all).collect();
     assert!(odd.is_empty(), "these should be impossible: {odd:?}");
+}
+
+/// Whatever may become of a flow became of one in the table.
+fn everything_befalls_flows(bench: &Bench) {
+    let mut sum = [0; 6];
+    for id in 1..INTERFACES {
+        let state = bench.occupancy(id);
+        let events = [
+            state.peak,
+            state.refused,
+            state.created,
+            state.expired,
+            state.replaced,
+            state.removed,
+        ];
+        sum.iter_mut()
+            .zip(events)
+            .for_each(|(sum, one)| *sum += one);
+    }
+    assert!(
+        !sum.contains(&0),
+        "peak, refused, created, expired, replaced, removed: {sum:?}"
+    );
 }
 
 /// Cuts every frame of the table at every byte, under a policy that allows nothing.

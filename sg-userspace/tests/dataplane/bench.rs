@@ -23,7 +23,8 @@ use sg_userspace::{
 use crate::{
     common::netns::{Enforcer, Namespace, ip},
     context::{Context, SkBuff, XdpMd},
-    mirror::{self, Entry},
+    entry::{self, Entry},
+    mirror,
 };
 
 /// Where a frame meets a program.
@@ -316,15 +317,19 @@ impl Bench {
                 "the kernel has {kernel:?}, the host {host:?}"
             )));
         }
-        let (kernel, host) = (self.entries(), mirror::entries(&self.host));
-        let differs = kernel.iter().find(|one| !host.contains(one));
-        let differs = differs.or_else(|| host.iter().find(|one| !kernel.contains(one)));
-        match differs {
-            None => Ok(()),
-            Some(one) => Err(Disagreement(format!(
-                "{one:#?}\nis on one side only; the kernel has {kernel:#?}, the host {host:#?}"
-            ))),
+        let (kernel, host) = (self.entries(), entry::on_host(&self.host));
+        let only = |side: &[Entry], other: &[Entry]| {
+            let differs = side.iter().filter(|one| !other.contains(one));
+            differs.cloned().collect::<Vec<_>>()
+        };
+        if kernel == host {
+            return Ok(());
         }
+        Err(Disagreement(format!(
+            "flows of the kernel alone: {:#?}, of the host alone: {:#?}",
+            only(&kernel, &host),
+            only(&host, &kernel)
+        )))
     }
 
     /// Occupancy of an interface in the kernel.
@@ -338,45 +343,7 @@ impl Bench {
 
     /// Every tracked flow in the kernel.
     pub(crate) fn entries(&self) -> Vec<Entry> {
-        let tables = &self.session.tables;
-        let mut found = Vec::new();
-        let mut accounts = Vec::new();
-        tables
-            .account4
-            .for_each(|_, bucket| accounts.push(*bucket))
-            .unwrap();
-        let each = |index: u32, bucket: &sg_common::layout::Bucket4| {
-            for (way, (slot, meta)) in bucket.slots.iter().zip(bucket.meta).enumerate() {
-                found.extend(Entry::new(
-                    (4, index, way),
-                    (slot.owner, slot.ports),
-                    meta,
-                    &slot.live,
-                    [[slot.local, 0, 0, 0], [slot.remote, 0, 0, 0]],
-                    &accounts[index as usize].accounts[way],
-                ));
-            }
-        };
-        tables.ct4.for_each(each).unwrap();
-        let mut accounts = Vec::new();
-        tables
-            .account6
-            .for_each(|_, bucket| accounts.push(*bucket))
-            .unwrap();
-        let each = |index: u32, bucket: &sg_common::layout::Bucket6| {
-            for (way, (slot, meta)) in bucket.slots.iter().zip(bucket.meta).enumerate() {
-                found.extend(Entry::new(
-                    (6, index, way),
-                    (slot.owner, slot.ports),
-                    meta,
-                    &slot.live,
-                    [slot.local, slot.remote],
-                    &accounts[index as usize].accounts[way],
-                ));
-            }
-        };
-        tables.ct6.for_each(each).unwrap();
-        found
+        entry::in_kernel(&self.session.tables)
     }
 
     /// Reclaims what is expired, on both sides.

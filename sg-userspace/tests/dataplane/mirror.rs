@@ -4,12 +4,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sg_common::{
-    family::{Family, V4, V6},
+    family::{V4, V6},
     host::{Bank, Host, INTERFACES},
-    layout::{Interface, WAYS},
+    layout::Interface,
     pipeline::{self, Arrival, Scratch},
     table,
-    tables::Tables as _,
     verdict::Verdict,
     wire::Frame,
 };
@@ -157,106 +156,5 @@ pub(crate) fn flush(host: &Host, id: u32) {
                 table::flush::<Host, V4>(host, false, index, id);
             }
         }
-    }
-}
-
-/// One tracked flow, wherever it is kept: all of it but when it was last seen.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Entry {
-    /// Family, bucket, way.
-    pub(crate) place: (u8, u32, usize),
-    /// `interface << 8 | protocol`.
-    pub(crate) owner: u32,
-    /// As in the slot.
-    pub(crate) ports: u32,
-    /// Tag, state, flags, version.
-    pub(crate) meta: u64,
-    /// Generation, then acknowledgement and FIN numbers of both sides.
-    pub(crate) live: [u32; 5],
-    /// Local and remote address.
-    pub(crate) addresses: [[u32; 4]; 2],
-    /// Packets and bytes of both directions.
-    pub(crate) account: [u64; 4],
-}
-
-/// Every tracked flow of the host's tables.
-pub(crate) fn entries(host: &Host) -> Vec<Entry> {
-    let mut found = Vec::new();
-    for index in 0..host.runtime.buckets[0] {
-        let bucket = host.bucket4(false, index).unwrap();
-        for way in 0..WAYS {
-            // SAFETY: a valid bucket, and nothing runs on it now.
-            let meta = unsafe { *V4::meta(bucket, way) };
-            let flow = V4::flow(bucket, way);
-            // SAFETY: as above.
-            let live = unsafe { *V4::live(bucket, way) };
-            let account = host.account(false, false, index, way).unwrap();
-            // SAFETY: as above.
-            let account = unsafe { *account };
-            found.extend(Entry::new(
-                (4, index, way),
-                (flow.owner, flow.ports),
-                meta,
-                &live,
-                [[flow.local, 0, 0, 0], [flow.remote, 0, 0, 0]],
-                &account,
-            ));
-        }
-    }
-    for index in 0..host.runtime.buckets[1] {
-        let bucket = host.bucket6(false, index).unwrap();
-        for way in 0..WAYS {
-            // SAFETY: as above.
-            let meta = unsafe { *V6::meta(bucket, way) };
-            let flow = V6::flow(bucket, way);
-            // SAFETY: as above.
-            let live = unsafe { *V6::live(bucket, way) };
-            let account = host.account(true, false, index, way).unwrap();
-            // SAFETY: as above.
-            let account = unsafe { *account };
-            found.extend(Entry::new(
-                (6, index, way),
-                (flow.owner, flow.ports),
-                meta,
-                &live,
-                [flow.local, flow.remote],
-                &account,
-            ));
-        }
-    }
-    found
-}
-
-impl Entry {
-    /// `None` if the way is empty.
-    pub(crate) fn new(
-        place: (u8, u32, usize),
-        (owner, ports): (u32, u32),
-        meta: u64,
-        live: &sg_common::layout::Live,
-        addresses: [[u32; 4]; 2],
-        account: &sg_common::layout::Account,
-    ) -> Option<Self> {
-        let parts = sg_common::conntrack::Meta(meta);
-        parts.tracked().then(|| Self {
-            place,
-            owner,
-            ports,
-            meta,
-            live: [
-                live.generation,
-                live.ack[0],
-                live.ack[1],
-                live.fin[0],
-                live.fin[1],
-            ],
-            addresses,
-            account: [
-                account.packets[0],
-                account.packets[1],
-                account.bytes[0],
-                account.bytes[1],
-            ],
-        })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use sg_common::{
-    conntrack::{Meta, State},
+    conntrack::State,
     verdict::{
         Direction::{self, Egress, Ingress},
         DropReason, PassKind, Verdict,
@@ -12,6 +12,7 @@ use sg_common::{
 
 use crate::{
     bench::{Bench, Disagreement, Hook},
+    entry,
     frame::Ip,
 };
 
@@ -318,8 +319,8 @@ fn in_state(bench: &mut Bench, id: u32, expected: Option<State>) -> Result<(), D
     let entries = bench.entries();
     let states: Vec<State> = entries
         .iter()
-        .filter(|one| one.owner >> 8 == id)
-        .map(|one| State::from_raw(Meta(one.meta).state()).expect("a state"))
+        .filter(|one| one.interface() == id)
+        .map(entry::Entry::state)
         .collect();
     if states == Vec::from_iter(expected) {
         Ok(())

@@ -16,7 +16,7 @@ use super::tcp::handshake;
 use crate::{
     flow::Flow,
     frame::{Ip, fragment, fresh_id},
-    table::{Case, Step, World, drops, interface, passes, state},
+    table::{Case, Only, Step, World, drops, interface, passes, state},
 };
 
 /// Groups that an interface moves between.
@@ -50,15 +50,15 @@ pub(crate) fn world() -> World {
         definition: definition(r#"["web"]"#),
         cases: vec![
             Case::new("tracked flows survive their rule", "web", survives),
-            Case::new("half a handshake survives its rule", "web", half_open),
+            Case::new("half a handshake survives its rule", "web", half_open).only(Only::Brief),
             Case::new(
                 "untracked flows stop with their rule",
                 "web",
                 untracked_stops,
             ),
-            Case::new("an entry goes when it is not needed", "web", needless),
-            Case::new("fragments of before", "web", fragments),
-            Case::new("an interface that is gone", "web", gone),
+            Case::new("an entry goes when it is not needed", "web", needless).only(Only::Brief),
+            Case::new("fragments of before", "web", fragments).only(Only::Brief),
+            Case::new("an interface that is gone", "web", gone).only(Only::Brief),
         ],
     }
 }

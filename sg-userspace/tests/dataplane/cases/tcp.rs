@@ -52,6 +52,9 @@ pub(crate) fn world() -> World {
             Case::new("a SYN sent again", "server", syn_again),
             Case::new("a SYN on a live flow", "server", syn_on_live),
             Case::new("a forged FIN is taken back", "server", forged_fin),
+            Case::new("a blind ACK completes nothing", "server", blind),
+            Case::new("data on the SYN", "server", fast_open),
+            Case::new("flows are their interface's own", "server", elsewhere),
             Case::new("no flow, no segment", "server", mid_stream),
             Case::new("no rule, no flow", "server", no_rule),
             Case::new("nothing for no groups", "deaf", deaf),
@@ -336,6 +339,76 @@ fn forged_fin(ip: Ip) -> Vec<Step> {
         ),
         // The peer has not closed.
         state(State::TcpEstablished),
+    ]);
+    steps
+}
+
+fn blind(ip: Ip) -> Vec<Step> {
+    let flow = Flow::new(ip, 80, 40_014);
+    vec![
+        passes(Ingress, flow.tcp(Ingress, SYN, 100, 0, 0), New),
+        passes(
+            Egress,
+            flow.tcp(Egress, SYN | ACK, 1_000_000, 101, 0),
+            Established,
+        ),
+        state(State::TcpSynReceived),
+        passes(Ingress, flow.tcp(Ingress, ACK, 101, 5, 0), Established),
+        state(State::TcpSynReceived),
+        Step::Unassured(1),
+        // The latest answer counts (RFC 4987 §3.6).
+        passes(
+            Egress,
+            flow.tcp(Egress, SYN | ACK, 2_000_000, 101, 0),
+            Established,
+        ),
+        passes(
+            Ingress,
+            flow.tcp(Ingress, ACK, 101, 1_000_001, 0),
+            Established,
+        ),
+        state(State::TcpSynReceived),
+        passes(
+            Ingress,
+            flow.tcp(Ingress, ACK, 101, 2_000_001, 0),
+            Established,
+        ),
+        state(State::TcpEstablished),
+        Step::Unassured(0),
+    ]
+}
+
+fn fast_open(ip: Ip) -> Vec<Step> {
+    let (taken, left) = (Flow::new(ip, 80, 40_015), Flow::new(ip, 80, 40_016));
+    let mut steps = Vec::new();
+    for (flow, acknowledged) in [(taken, 111), (left, 101)] {
+        steps.extend([
+            passes(Ingress, flow.tcp(Ingress, SYN, 100, 0, 10), New),
+            passes(
+                Egress,
+                flow.tcp(Egress, SYN | ACK, 500, acknowledged, 0),
+                Established,
+            ),
+            passes(Ingress, flow.tcp(Ingress, ACK, 111, 501, 0), Established),
+        ]);
+    }
+    steps.push(Step::Unassured(0));
+    steps.push(Step::Tracked(2));
+    steps
+}
+
+/// What stands on one interface says nothing about another (decisions, Verdicts 2).
+fn elsewhere(ip: Ip) -> Vec<Step> {
+    let flow = Flow::new(ip, 80, 40_017);
+    let mut steps = handshake(flow);
+    steps.extend([
+        Step::On("client"),
+        drops(Ingress, flow.tcp(Ingress, ACK, 101, 501, 5), MidStream),
+        drops(Egress, flow.tcp(Egress, ACK, 501, 101, 5), MidStream),
+        drops(Ingress, flow.tcp(Ingress, SYN, 100, 0, 0), NoRule),
+        Step::Tracked(0),
+        Step::On("server"),
+        passes(Egress, flow.tcp(Egress, ACK, 501, 101, 5), Established),
     ]);
     steps
 }
