@@ -390,12 +390,12 @@ pub fn tcp_step(meta: Meta, live: &Live, sender: Side, segment: Segment) -> Step
     if has(tcp::ACK) && (syn_ack || ack == 0 || ahead(segment.acknowledgement, ack)) {
         ack = segment.acknowledgement;
     }
-    if syn_ack && state == State::TcpEstablished as u8 {
+    // 4.
+    let closing = state == State::TcpEstablished as u8 || state == State::TcpLastAck as u8;
+    if syn_ack && closing {
         // The peer answers a new SYN on an old connection (RFC 9293 §3.5.1): no FIN stands.
         flags &= !(flag::FIN_LOCAL | flag::FIN_REMOTE);
     }
-    // 4.
-    let closing = state == State::TcpEstablished as u8 || state == State::TcpLastAck as u8;
     if closing {
         let own = sender.fin_flag();
         if has(tcp::FIN) {

@@ -292,6 +292,23 @@ fn answer_on_a_live_flow_starts_numbering_anew() {
     assert_eq!(flow.tcp(Side::Remote, tcp::RST, 91, 0, 0), State::TcpClose);
 }
 
+/// The same while the last acknowledgement of the old connection is missing.
+#[test]
+fn answer_in_last_ack_starts_anew() {
+    let mut flow = established(Side::Local);
+    flow.tcp(Side::Local, FIN_ACK, 1001, 5001, 0);
+    flow.tcp(Side::Remote, FIN_ACK, 0x6000_0000, 1002, 0);
+    flow.tcp(Side::Remote, FIN_ACK, 5001, 1002, 0);
+    assert_eq!(flow.state(), State::TcpLastAck);
+    flow.live.ack[0] = 0;
+    flow.live.fin[0] = 11;
+    assert_eq!(
+        flow.tcp(Side::Remote, SYN_ACK, 90, 11, 0),
+        State::TcpEstablished
+    );
+    assert!(!flow.has(flag::FIN_LOCAL) && !flow.has(flag::FIN_REMOTE));
+}
+
 #[test]
 fn sequence_numbers_wrap() {
     let mut flow = Flow::open(6, Side::Local, segment(tcp::SYN, u32::MAX, 0, 0));
