@@ -1,19 +1,21 @@
 //! Packet sequences that went wrong once, each through the whole pipeline.
 
+use std::sync::Barrier;
+
 use sg_common::{
     conntrack::{
         Segment, Side, open,
-        tcp::{ACK, RST, SYN},
+        tcp::{ACK, FIN, RST, SYN},
     },
-    family::{self, Family, V4},
+    family::{self, Family, V4, V6},
     host::Host,
     layout::{
         Class, Interface, Policy, Range, Runtime, Slice, TIMEOUT_DEFAULTS, interface_flags, slice,
     },
     table::{self, Inserted},
     verdict::{
-        DropReason::MidStream,
-        PassKind::{Established, New},
+        DropReason::{AddressSpoofed, MidStream},
+        PassKind::{Established, NeighborDiscovery, New},
         Verdict::{self, Drop, Pass},
     },
 };
@@ -33,7 +35,7 @@ fn host() -> Host {
     let mut host = Host::new(Runtime {
         hz: HZ,
         accounting: 1,
-        buckets: [64; 2],
+        buckets: [256; 2],
         allowance: 256,
         shared: 256,
         unassured: 64,
@@ -219,4 +221,78 @@ fn reset_with_number_zero_ends_a_flow_of_which_no_acknowledgement_is_known() {
     assert_eq!(flow.inbound(RST, 0, 0, 0), Pass(Established));
     host.set_now(11 * HZ);
     assert_eq!(flow.outbound(ACK, 5001, 1001, 10), Pass(Established));
+}
+
+#[test]
+fn one_of_two_fins_at_the_same_moment_is_lost() {
+    const FLOWS: u16 = 400;
+    let mut host = host();
+    host.runtime.allowance = 100_000;
+    host.runtime.shared = 100_000;
+    for bank in &mut host.banks {
+        bank.interfaces[ID as usize].allowance = 100_000;
+    }
+    let flows = |first: u16| (0..FLOWS).map(move |n| first + n);
+    for round in 0..20 {
+        let first = 1024 + round * FLOWS;
+        let flow = |remote| Flow {
+            host: &host,
+            local: LOCAL_PORT,
+            remote,
+        };
+        for port in flows(first) {
+            assert_eq!(flow(port).inbound(SYN, 1000, 0, 0), Pass(New));
+            flow(port).outbound(SYN_ACK, 5000, 1001, 0);
+            flow(port).inbound(ACK, 1001, 5001, 0);
+        }
+        let meet = Barrier::new(2);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for port in flows(first) {
+                    meet.wait();
+                    flow(port).inbound(FIN | ACK, 1001, 5001, 0);
+                }
+            });
+            for port in flows(first) {
+                meet.wait();
+                flow(port).outbound(FIN | ACK, 5001, 1001, 0);
+            }
+        });
+        for port in flows(first) {
+            flow(port).inbound(ACK, 1002, 5002, 0);
+            flow(port).outbound(ACK, 5002, 1002, 0);
+        }
+        // Both sides have closed: time-wait, or at worst last-ACK.
+        host.set_now(u32::from(round + 1) * 1000 * HZ);
+        assert_eq!(host.sweep(), u32::from(FLOWS), "round {round}");
+    }
+}
+
+#[test]
+fn workload_takes_an_address_over_by_soliciting_from_it() {
+    let mut host = host();
+    for bank in &mut host.banks {
+        bank.interfaces[ID as usize].flags |=
+            interface_flags::HOST | interface_flags::ADDRESSES_KNOWN;
+        let own = family::address_key::<V6>(ID, &[0x2001_0db8_u32.to_be(), 0, 0, 1_u32.to_be()]);
+        bank.addresses
+            .insert((own.interface, own.family, own.address));
+    }
+    // Out of the workload, whose egress is the hook's ingress.
+    let solicit = |last: [u8; 2], prefix: [u8; 4]| {
+        let mut frame = vec![0; 12];
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255]);
+        frame.extend(prefix);
+        frame.extend([0; 10]);
+        frame.extend(last);
+        frame.extend([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 9]);
+        frame.extend([135, 0, 0, 0, 0, 0, 0, 0]);
+        frame.extend([0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+        host.judge(&frame, ID, true)
+    };
+    let global = [0x20, 1, 0x0d, 0xb8];
+    assert_eq!(solicit([0, 1], global), Pass(NeighborDiscovery));
+    assert_eq!(solicit([0, 7], [0xfe, 0x80, 0, 0]), Pass(NeighborDiscovery));
+    assert_eq!(solicit([0, 0], [0; 4]), Pass(NeighborDiscovery));
+    assert_eq!(solicit([0, 2], global), Drop(AddressSpoofed));
 }

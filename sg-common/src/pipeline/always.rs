@@ -214,7 +214,15 @@ fn neighbor<T: Tables, P: Frame>(
             }
             pass(PassKind::NeighborDiscovery)
         }
-        _ => pass(PassKind::NeighborDiscovery),
+        _ => {
+            // A solicitation tells its sender's MAC, as ARP does; a probe has no sender yet.
+            let source = datagram.source(passage.direction);
+            let unspecified = source[0] | source[1] | source[2] | source[3] == 0;
+            if !unspecified && !link_local(source) && passage.claims_foreign::<V6>(source) {
+                return drop(DropReason::AddressSpoofed);
+            }
+            pass(PassKind::NeighborDiscovery)
+        }
     }
 }
 

@@ -35,13 +35,18 @@ impl<T: Tables> Passage<'_, T> {
         {
             return stage::RECHECK;
         }
-        self.follow(datagram, entry);
-        pass(PassKind::Established)
+        if self.follow(datagram, entry) {
+            pass(PassKind::Established)
+        } else {
+            // Once more: a FIN that is lost here is not sent again, and its flow would stay for days.
+            stage::RECHECK
+        }
     }
 
-    /// Moves a live entry on by a packet, and counts the packet.
+    /// Moves a live entry on by a packet, and counts the packet; `false` if another CPU changed the
+    /// entry meanwhile.
     #[inline(always)]
-    fn follow<F: Kinds>(&self, datagram: &Datagram<F>, entry: &mut Entry<F>) {
+    fn follow<F: Kinds>(&self, datagram: &Datagram<F>, entry: &mut Entry<F>) -> bool {
         // SAFETY: a valid entry; words of it may change under us, each is true by itself.
         let live = unsafe { &*entry.live() };
         let step = match datagram.protocol {
@@ -49,8 +54,11 @@ impl<T: Tables> Passage<'_, T> {
             protocol::UDP => conntrack::udp_step(entry.meta, live, self.sender()),
             _ => conntrack::datagram_step(entry.meta, live, self.sender()),
         };
-        self.apply(entry, step);
-        self.account(entry);
+        let done = self.apply(entry, step);
+        if done {
+            self.account(entry);
+        }
+        done
     }
 
     #[inline(always)]
@@ -91,7 +99,10 @@ impl<T: Tables> Passage<'_, T> {
                 self.syn_again(&entry, datagram.segment);
                 self.account(&entry);
             } else {
-                self.follow(datagram, &mut entry);
+                if !self.follow(datagram, &mut entry) {
+                    // Lost twice in a row: the next packet makes up for it.
+                    self.account(&entry);
+                }
             }
             return pass(PassKind::Established);
         };
@@ -119,8 +130,19 @@ impl<T: Tables> Passage<'_, T> {
     }
 
     /// Writes what a step changed, and nothing else: an unchanged line stays shared between CPUs.
+    /// Answers whether the entry still was what the step was made from.
     #[inline(always)]
-    fn apply<F: Family>(&self, entry: &mut Entry<F>, step: Step) {
+    fn apply<F: Family>(&self, entry: &mut Entry<F>, step: Step) -> bool {
+        let new = entry.meta.with(step.state, step.flags);
+        if new != entry.meta {
+            let newly_assured = step.flags & !entry.meta.flags() & flag::ASSURED != 0;
+            if !entry.exchange(new) {
+                return false;
+            }
+            if newly_assured {
+                table::assured(self.context.tables, self.id);
+            }
+        }
         let live = entry.live();
         let sender = self.sender().index();
         // SAFETY: a valid entry; aligned words.
@@ -137,14 +159,7 @@ impl<T: Tables> Passage<'_, T> {
                 crate::atomic::store(&raw mut (*live).seen, self.context.now);
             }
         }
-        let new = entry.meta.with(step.state, step.flags);
-        if new != entry.meta {
-            let newly_assured = step.flags & !entry.meta.flags() & flag::ASSURED != 0;
-            // If another CPU changed it first, the next packet makes up for it.
-            if entry.exchange(new) && newly_assured {
-                table::assured(self.context.tables, self.id);
-            }
-        }
+        true
     }
 
     /// A packet without an entry.
