@@ -3,7 +3,6 @@
 //! On any other target than BPF this is an empty program, so that `cargo check` and clippy work on
 //! the host without a BPF toolchain.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod control;
 mod frame;
