@@ -132,7 +132,7 @@ mod tests {
             "Package files:\n 100 /var/lib/dpkg/status\n     release a=now\nPinned packages:\n";
         assert!(!names_an_archive(none));
         let some = format!(
-            "{none} 500 http://deb.debian.org/debian bookworm/main\n     release v=12.9,o=Debian\n"
+            "{none} 500 http://mirror.example/debian bookworm/main\n     release v=12.9,o=Debian\n"
         );
         assert!(names_an_archive(&some));
     }
