@@ -47,8 +47,8 @@ pub trait Family: Copy {
     fn hash(flow: &Flow<Self::Address>, seed: &[u32; 12]) -> u64;
     /// The address as it stands in shared keys.
     fn key_bytes(address: &Self::Address) -> [u8; 16];
-    /// Whether a packet may come from here.
-    fn source_possible(address: &Self::Address) -> bool;
+    /// Whether a packet of `protocol` may come from here.
+    fn source_possible(address: &Self::Address, protocol: u8) -> bool;
     /// Whether a packet may go there.
     fn destination_possible(address: &Self::Address) -> bool;
     /// Whether the address is in a range that link-local services use (fact 5.2).
@@ -143,11 +143,15 @@ impl Family for V4 {
         [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
     }
 
-    /// Not 0/8, 127/8, multicast (224/4) or broadcast (RFC 1122 §3.2.1.3).
+    /// Not 0/8, 127/8, multicast (224/4) or broadcast (RFC 1122 §3.2.1.3); IGMP also comes from
+    /// 0.0.0.0 (fact 5.7; RFC 3376 §4.2.13).
     #[inline(always)]
-    fn source_possible(address: &u32) -> bool {
+    fn source_possible(address: &u32, protocol: u8) -> bool {
         let first = host4(*address) >> 24;
-        first != 0 && first != 127 && first >> 4 != 0xe && *address != u32::MAX
+        (first != 0 || (*address == 0 && protocol == 2))
+            && first != 127
+            && first >> 4 != 0xe
+            && *address != u32::MAX
     }
 
     /// Not 0/8 or 127/8.
@@ -298,7 +302,7 @@ impl Family for V6 {
 
     /// Not `::`, `::1`, multicast or IPv4-mapped (RFC 4291 §2.5.2, §2.5.3, §2.7).
     #[inline(always)]
-    fn source_possible(address: &[u32; 4]) -> bool {
+    fn source_possible(address: &[u32; 4], _protocol: u8) -> bool {
         u32::from_be(address[0]) >> 24 != 0xff
             && !Self::mapped(address)
             && !Self::unspecified_or_loopback(address)

@@ -14,8 +14,8 @@ use sg_common::{
     },
     table::{self, Inserted},
     verdict::{
-        DropReason::{AddressSpoofed, MidStream},
-        PassKind::{Established, NeighborDiscovery, New},
+        DropReason::{AddressSpoofed, IpOptions, IpSource, MidStream, Truncated},
+        PassKind::{Dhcp, Established, NeighborDiscovery, New},
         Verdict::{self, Drop, Pass},
     },
 };
@@ -295,4 +295,35 @@ fn workload_takes_an_address_over_by_soliciting_from_it() {
     assert_eq!(solicit([0, 7], [0xfe, 0x80, 0, 0]), Pass(NeighborDiscovery));
     assert_eq!(solicit([0, 0], [0; 4]), Pass(NeighborDiscovery));
     assert_eq!(solicit([0, 2], global), Drop(AddressSpoofed));
+}
+
+#[test]
+fn rule_for_igmp_matches_nothing() {
+    const ALERT: [u8; 4] = [0x94, 4, 0, 0];
+    let host = host();
+    let query = [0x11, 0, 0, 0, 0, 0, 0, 0];
+    let ask = |source, options: &[u8], protocol| {
+        let frame = ip4(protocol, source, [224, 0, 0, 1], options, &query);
+        host.judge(&frame, ID, true)
+    };
+    assert_eq!(ask(PEER, &ALERT, 2), Pass(New));
+    assert_eq!(ask([0; 4], &ALERT, 2), Pass(New));
+    // Nothing else gets by with it.
+    assert_eq!(ask(PEER, &[7, 4, 4, 0], 2), Drop(IpOptions));
+    assert_eq!(ask(PEER, &[0x94, 4, 0, 0, 0, 0, 0, 0], 2), Drop(IpOptions));
+    assert_eq!(ask(PEER, &ALERT, 17), Drop(IpOptions));
+    assert_eq!(ask([0; 4], &[], 17), Drop(IpSource));
+}
+
+#[test]
+fn half_a_datagram_from_nowhere_passes_as_dhcp() {
+    let mut host = host();
+    for bank in &mut host.banks {
+        bank.interfaces[ID as usize].flags |= interface_flags::DHCP;
+    }
+    let answer = |source, rest: &[u8]| host.judge(&ip4(17, source, WORKLOAD, &[], rest), ID, true);
+    let whole = [0, 67, 0, 68, 0, 8, 0, 0];
+    assert_eq!(answer(PEER, &whole), Pass(Dhcp));
+    assert_eq!(answer(PEER, &whole[..4]), Drop(Truncated));
+    assert_eq!(answer([127, 0, 0, 1], &whole), Drop(IpSource));
 }

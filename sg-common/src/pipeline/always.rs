@@ -88,12 +88,13 @@ impl Kinds for V4 {
             || !passage.flag(interface_flags::DHCP)
             || datagram.first_fragment
             || datagram.later_fragment()
+            || datagram.length < 8
         {
             return None;
         }
         let udp = frame.window::<4>(datagram.transport as usize)?;
         let fits = if passage.inbound() {
-            udp.u32(0) == 67 << 16 | 68
+            udp.u32(0) == 67 << 16 | 68 && V4::source_possible(&datagram.flow.remote, protocol::UDP)
         } else {
             udp.u32(0) == 68 << 16 | 67 && datagram.flow.remote == u32::MAX
         };
@@ -152,7 +153,11 @@ fn dhcp6<T: Tables, P: Frame>(
     datagram: &Datagram<V6>,
 ) -> Option<Outcome> {
     let source = datagram.source(passage.direction);
-    if !passage.flag(interface_flags::DHCP) || datagram.extended || !link_local(source) {
+    if !passage.flag(interface_flags::DHCP)
+        || datagram.extended
+        || datagram.length < 8
+        || !link_local(source)
+    {
         return None;
     }
     let udp = frame.window::<4>(datagram.transport as usize)?;

@@ -367,7 +367,7 @@ impl<T: Tables> Passage<'_, T> {
         {
             return outcome;
         }
-        if !F::source_possible(datagram.source(self.direction)) {
+        if !F::source_possible(datagram.source(self.direction), datagram.protocol) {
             return drop(DropReason::IpSource);
         }
         if !F::destination_possible(datagram.destination(self.direction)) {

@@ -120,7 +120,7 @@ impl Parse for V4 {
         if total < u32::from(ihl) * 4 || (total > place.available && !place.quoted) {
             return Err(DropReason::IpTotalLength);
         }
-        if ihl > 5 {
+        if ihl > 5 && !(ihl == 6 && igmp_alert(frame, place.offset)) {
             return Err(DropReason::IpOptions);
         }
         let flags = header.u16(6);
@@ -129,8 +129,8 @@ impl Parse for V4 {
         datagram.id = u32::from(header.u16(4));
         datagram.protocol = header.u8(9);
         datagram.hop_limit = header.u8(8);
-        datagram.transport = place.offset as u32 + 20;
-        datagram.length = total - 20;
+        datagram.transport = place.offset as u32 + u32::from(ihl) * 4;
+        datagram.length = total - u32::from(ihl) * 4;
         datagram.extended = false;
         datagram.router_alert = false;
         let (source, destination) = (header.word(12), header.word(16));
@@ -145,6 +145,16 @@ impl Parse for V4 {
             }
         }
         Ok(())
+    }
+}
+
+/// IGMP with nothing but the router alert that it must carry (RFC 2113 §2.1, RFC 3376 §4): a rule for
+/// protocol 2 could never match without (fact 5.7).
+#[inline(always)]
+fn igmp_alert<P: Frame>(frame: &P, offset: usize) -> bool {
+    match frame.window::<24>(offset) {
+        Some(header) => header.u8(9) == 2 && header.u32(20) == 0x9404_0000,
+        None => false,
     }
 }
 
