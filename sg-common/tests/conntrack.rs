@@ -274,6 +274,14 @@ fn forged_fin_does_not_end_a_half_closed_flow() {
     );
 }
 
+#[test]
+fn fin_behind_a_full_window_counts() {
+    let mut flow = established(Side::Local);
+    let end = 1001 + (24 << 20);
+    flow.tcp(Side::Local, FIN_ACK, end, 5001, 0);
+    assert!(flow.has(flag::FIN_LOCAL));
+}
+
 /// The opener rebooted and opens again from the same port, with numbers behind the old ones.
 #[test]
 fn answer_on_a_live_flow_starts_numbering_anew() {
