@@ -216,6 +216,26 @@ fn ipv4_fragments() {
 }
 
 #[test]
+fn the_router_alert_of_igmp_is_the_only_option() {
+    let optional = |protocol: u8, words: u8, options: &[u8]| {
+        let mut frame = v4(protocol, 0, &[options, &[0; 8]].concat());
+        frame[14] = 0x40 | words;
+        read::<V4>(&frame)
+    };
+    let alert = [0x94, 4, 0, 0];
+    let igmp = optional(2, 6, &alert).unwrap();
+    assert_eq!((igmp.transport, igmp.length), (38, 8));
+    for refused in [
+        optional(UDP, 6, &alert),
+        optional(2, 6, &[0x94, 4, 0, 1]),
+        optional(2, 6, &[1; 4]),
+        optional(2, 7, &[&alert[..], &[0; 4]].concat()),
+    ] {
+        assert_eq!(refused.unwrap_err(), DropReason::IpOptions);
+    }
+}
+
+#[test]
 fn ipv6_lengths() {
     let whole = read::<V6>(&v6(UDP, &[0; 8])).unwrap();
     assert_eq!(

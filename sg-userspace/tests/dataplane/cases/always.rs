@@ -191,7 +191,7 @@ fn advertised(ip: Ip) -> Vec<Step> {
     if ip == Ip::V4 {
         return Vec::new();
     }
-    let other = "2001:db8:1::11".parse().unwrap();
+    let other: Ipv6Addr = "2001:db8:1::11".parse().unwrap();
     vec![
         passes(
             Egress,
@@ -212,6 +212,27 @@ fn advertised(ip: Ip) -> Vec<Step> {
         passes(
             Egress,
             neighbor(link(Egress), 255, 135, other),
+            NeighborDiscovery,
+        ),
+        // Who asks tells its own address and MAC, unless it has none yet.
+        drops(
+            Egress,
+            neighbor((other.into(), at(ROUTER)), 255, 135, target()),
+            AddressSpoofed,
+        ),
+        drops(
+            Egress,
+            neighbor((other.into(), at(ROUTER)), 255, 133, target()),
+            AddressSpoofed,
+        ),
+        passes(
+            Egress,
+            neighbor((Ip::V6.workload(), at(ROUTER)), 255, 135, other),
+            NeighborDiscovery,
+        ),
+        passes(
+            Egress,
+            neighbor((at("::"), at(ROUTER)), 255, 135, other),
             NeighborDiscovery,
         ),
         passes(
@@ -420,6 +441,17 @@ fn dhcp_invalid(ip: Ip) -> Vec<Step> {
                 ),
             ]);
         }
+    }
+    // The ports alone, which is no UDP.
+    let (from, to, ports) = ip.pick(
+        (GATEWAY, "10.1.0.10", [0, 67, 0, 68]),
+        (ROUTER, LOCAL, [2, 0x23, 2, 0x22]),
+    );
+    let stub = frame::ip((at(from), at(to)), 17, &ports);
+    steps.push(drops(Ingress, stub, Truncated));
+    if ip == Ip::V4 {
+        let forged = udp((at("127.0.0.1"), workload()), (67, 68));
+        steps.push(drops(Ingress, forged, IpSource));
     }
     steps
 }

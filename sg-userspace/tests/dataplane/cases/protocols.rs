@@ -4,15 +4,15 @@ use sg_common::{
     conntrack::State,
     verdict::{
         Direction::{Egress, Ingress},
-        DropReason::NoRule,
+        DropReason::{IpOptions, IpSource, NoRule},
         PassKind::{Established, New, Stateless},
     },
 };
 
 use crate::{
     flow::Flow,
-    frame::{Ip, icmp},
-    table::{Case, Step, World, drops, interface, passes, state},
+    frame::{self, IP, Ip, at, icmp, spoiled},
+    table::{Case, Only, Step, World, drops, interface, passes, state},
 };
 
 const GROUPS: &str = r#"
@@ -41,7 +41,11 @@ ingress = [
   { protocol = "icmpv6", type = 129, cidr = "::/0" },
   { protocol = "icmpv6", type = 200, code = 0, cidr = "::/0" },
 ]
-egress = [ { protocol = "icmp", type = -1, cidr = "0.0.0.0/0" }, { protocol = "icmpv6", cidr = "::/0" } ]
+egress = [
+  { protocol = "icmp", type = -1, cidr = "0.0.0.0/0" },
+  { protocol = "icmpv6", cidr = "::/0" },
+  { protocol = 2, cidr = "0.0.0.0/0" },
+]
 "#;
 
 pub(crate) fn world() -> World {
@@ -60,6 +64,8 @@ pub(crate) fn world() -> World {
             Case::new("an answer that nobody asked for", "icmp", unasked),
             Case::new("ICMP by rule", "icmp", by_rule),
             Case::new("ICMP without a rule", "server", without_rule),
+            Case::new("IGMP by rule", "icmp", igmp).only(Only::V4),
+            Case::new("IGMP without a rule", "server", igmp_refused).only(Only::V4),
             Case::new("other protocol served", "server", other_served),
             Case::new("other protocol asked", "client", other_asked),
         ],
@@ -194,6 +200,43 @@ fn without_rule(ip: Ip) -> Vec<Step> {
         steps.push(drops(direction, flow.other(direction, foreign), NoRule));
     }
     steps
+}
+
+/// A packet of the workload to all IGMPv3 routers, with an IPv4 option of four bytes.
+fn report(source: &str, protocol: u8, option: [u8; 4]) -> Vec<u8> {
+    let ends = (at(source), at("224.0.0.22"));
+    let mut frame = frame::ip(ends, protocol, &[0x22, 0, 0, 0, 0, 0, 0, 0]);
+    frame.splice(IP + 20..IP + 20, option);
+    spoiled(frame, IP, &[0x46, 0, 0, 32])
+}
+
+const IGMP: u8 = 2;
+/// RFC 2113 §2.1.
+const ALERT: [u8; 4] = [0x94, 4, 0, 0];
+
+fn igmp(_: Ip) -> Vec<Step> {
+    let loose_source_route = [0x83, 3, 4, 0];
+    vec![
+        passes(Egress, report("10.1.0.10", IGMP, ALERT), New),
+        passes(Egress, report("0.0.0.0", IGMP, ALERT), New),
+        drops(Egress, report("0.0.0.1", IGMP, ALERT), IpSource),
+        drops(Egress, report("0.0.0.0", 17, [0; 4]), IpOptions),
+        drops(Egress, report("10.1.0.10", 17, ALERT), IpOptions),
+        drops(
+            Egress,
+            report("10.1.0.10", IGMP, loose_source_route),
+            IpOptions,
+        ),
+        drops(Egress, report("10.1.0.10", IGMP, [1; 4]), IpOptions),
+        Step::Tracked(2),
+    ]
+}
+
+fn igmp_refused(_: Ip) -> Vec<Step> {
+    vec![
+        drops(Egress, report("10.1.0.10", IGMP, ALERT), NoRule),
+        drops(Egress, report("0.0.0.0", IGMP, ALERT), NoRule),
+    ]
 }
 
 fn other_served(ip: Ip) -> Vec<Step> {
