@@ -102,7 +102,7 @@ outcomes! {
         IpVersion = 11, "ip_version", "IP version does not match the ethertype", "look at the sender: this is malformed";
         IpHeaderLength = 12, "ip_header_length", "IPv4 header length below 20 bytes", "look at the sender: this is malformed";
         IpTotalLength = 13, "ip_total_length", "IP length field disagrees with the frame", "look at the sender: this is malformed";
-        IpOptions = 14, "ip_options", "carries IPv4 options", "none: options are not carried";
+        IpOptions = 14, "ip_options", "carries IPv4 options other than IGMP's router alert", "none: options are not carried";
         IpSource = 15, "ip_source", "impossible source address (loopback, multicast, broadcast, unspecified, mapped)", "look at the sender: this is forged or misconfigured";
         IpDestination = 16, "ip_destination", "impossible destination address (loopback, unspecified, mapped)", "look at the sender: this is forged or misconfigured";
         Land = 17, "land", "source and destination address are equal", "look at the sender: this is forged";
@@ -114,7 +114,7 @@ outcomes! {
         TcpFlags = 23, "tcp_flags", "TCP flags that no real segment carries", "look at the sender: this is a scan";
         NeighborInvalid = 24, "neighbor_invalid", "neighbour discovery that cannot be real, or not in this direction", "look at the sender: this is forged, or a workload posing as a router";
         ArpInvalid = 25, "arp_invalid", "ARP that is malformed", "look at the sender";
-        AddressSpoofed = 26, "address_spoofed", "the workload claims an address that is not its own (ARP or neighbour advertisement)", "list the address under the interface's `addresses` if it is legitimate";
+        AddressSpoofed = 26, "address_spoofed", "the workload claims an address that is not its own (ARP, neighbour advertisement or solicitation)", "list the address under the interface's `addresses` if it is legitimate";
         InterfaceUnknown = 27, "interface_unknown", "the interface has no policy in force", "run `sgctl apply` again; `sgctl status` shows the interface";
     }
 }

@@ -14,8 +14,10 @@ use sg_common::{
     },
     table::{self, Inserted},
     verdict::{
-        DropReason::{AddressSpoofed, IpOptions, IpSource, MidStream, Truncated},
-        PassKind::{Dhcp, Established, NeighborDiscovery, New},
+        DropReason::{
+            AddressSpoofed, IcmpQuote, IpOptions, IpSource, MidStream, NoRule, Truncated,
+        },
+        PassKind::{Dhcp, Established, NeighborDiscovery, New, Related, Service},
         Verdict::{self, Drop, Pass},
     },
 };
@@ -326,4 +328,54 @@ fn half_a_datagram_from_nowhere_passes_as_dhcp() {
     assert_eq!(answer(PEER, &whole), Pass(Dhcp));
     assert_eq!(answer(PEER, &whole[..4]), Drop(Truncated));
     assert_eq!(answer([127, 0, 0, 1], &whole), Drop(IpSource));
+}
+
+#[test]
+fn address_of_a_service_is_a_way_in() {
+    const METADATA: [u8; 4] = [169, 254, 169, 254];
+    let mut host = host();
+    for bank in &mut host.banks {
+        bank.interfaces[ID as usize].flags |= interface_flags::SERVICES;
+        let service = family::address_key::<V4>(0, &u32::from_ne_bytes(METADATA));
+        bank.addresses
+            .insert((service.interface, service.family, service.address));
+    }
+    let from_service = |flags| {
+        let segment = segment((80, 22), flags, 1, 1, 0);
+        host.judge(&ip4(6, METADATA, WORKLOAD, &[], &segment), ID, true)
+    };
+    assert_eq!(from_service(SYN), Drop(NoRule));
+    assert_eq!(from_service(SYN_ACK), Pass(Service));
+    let ask = ip4(
+        6,
+        WORKLOAD,
+        METADATA,
+        &[],
+        &segment((40_000, 80), SYN, 1, 0, 0),
+    );
+    assert_eq!(host.judge(&ask, ID, false), Pass(Service));
+}
+
+#[test]
+fn quote_is_read_from_the_padding_behind_an_error() {
+    let host = host();
+    let flow = established(&host);
+    let quoted = ip4(
+        6,
+        WORKLOAD,
+        PEER,
+        &[],
+        &segment((flow.local, flow.remote), ACK, 1, 1, 0),
+    );
+    let error = |quote: &[u8], padding: &[u8]| {
+        let mut rest = vec![3, 1, 0, 0, 0, 0, 0, 0];
+        rest.extend(quote);
+        let mut frame = ip4(1, PEER, WORKLOAD, &[], &rest);
+        frame.extend(padding);
+        host.judge(&frame, ID, true)
+    };
+    // From the Ethernet header on 14 bytes; 20 of IP and 8 of TCP must be quoted.
+    let (whole, short) = (&quoted[14..42], &quoted[14..38]);
+    assert_eq!(error(whole, &[]), Pass(Related));
+    assert_eq!(error(short, &quoted[38..42]), Drop(IcmpQuote));
 }

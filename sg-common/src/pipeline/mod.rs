@@ -376,14 +376,23 @@ impl<T: Tables> Passage<'_, T> {
         if datagram.flow.local == datagram.flow.remote {
             return drop(DropReason::Land);
         }
-        if self.flag(interface_flags::SERVICES) && self.service::<F>(&datagram.flow.remote) {
-            return pass(PassKind::Service);
-        }
+        let service =
+            self.flag(interface_flags::SERVICES) && self.service::<F>(&datagram.flow.remote);
         if datagram.later_fragment() {
-            return stage::FRAGMENT;
+            return if service {
+                pass(PassKind::Service)
+            } else {
+                stage::FRAGMENT
+            };
         }
         if let Err(reason) = transport::parse(frame, datagram) {
             return drop(reason);
+        }
+        // A service answers; it opens no connections, so its address is no way in for a neighbour.
+        let opens =
+            self.inbound() && datagram.protocol == protocol::TCP && datagram.segment.is_syn();
+        if service && !opens {
+            return pass(PassKind::Service);
         }
         if datagram.protocol == F::ICMP {
             let kind = (datagram.destination_port >> 8) as u8;

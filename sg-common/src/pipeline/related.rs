@@ -30,9 +30,12 @@ impl<T: Tables> Passage<'_, T> {
             direction: self.direction.reverse(),
         };
         let answered = *outer.destination(self.direction);
+        let end = outer.transport + outer.length;
         let quoted = F::room(scratch, 1);
         if F::parse(frame, place, quoted).is_err()
             || quoted.later_fragment()
+            // What lies behind the error is padding, not quote (attacks A6).
+            || quoted.transport + 8 > end
             || transport::parse_quoted(frame, quoted).is_err()
         {
             return drop(DropReason::IcmpQuote);
