@@ -9,6 +9,7 @@ mod icmp;
 mod limits;
 mod malformed;
 mod protocols;
+mod resets;
 mod tcp;
 mod untracked;
 
@@ -18,6 +19,7 @@ use crate::table::World;
 pub(crate) fn worlds() -> Vec<World> {
     vec![
         tcp::world(),
+        resets::world(),
         protocols::world(),
         icmp::world(),
         fragments::world(),

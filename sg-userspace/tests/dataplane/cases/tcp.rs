@@ -42,13 +42,6 @@ pub(crate) fn world() -> World {
             Case::new("both close at once", "server", both_close),
             Case::new("closed for one side only", "server", half_closed),
             Case::new("a SYN in time-wait opens anew", "server", reuse),
-            Case::new("a reset that is exact closes", "server", exact_reset),
-            Case::new(
-                "a reset that is not changes nothing",
-                "server",
-                inexact_reset,
-            ),
-            Case::new("a reset refuses a SYN", "server", refusal),
             Case::new("a SYN sent again", "server", syn_again),
             Case::new("a SYN on a live flow", "server", syn_on_live),
             Case::new("a forged FIN is taken back", "server", forged_fin),
@@ -235,53 +228,6 @@ fn reuse(ip: Ip) -> Vec<Step> {
         Step::Unassured(0),
     ]);
     steps
-}
-
-fn exact_reset(ip: Ip) -> Vec<Step> {
-    let flow = Flow::new(ip, 80, 40_004);
-    let mut steps = handshake(flow);
-    steps.extend([
-        passes(Egress, flow.tcp(Egress, ACK, 501, 101, 0), Established),
-        // Exactly what the workload acknowledged last.
-        passes(Ingress, flow.tcp(Ingress, RST, 101, 0, 0), Established),
-        state(State::TcpClose),
-        passes(Egress, flow.tcp(Egress, ACK, 501, 101, 5), Established),
-        state(State::TcpClose),
-        passes(Ingress, flow.tcp(Ingress, SYN, 300, 0, 0), New),
-        state(State::TcpSynSent),
-    ]);
-    steps
-}
-
-fn inexact_reset(ip: Ip) -> Vec<Step> {
-    let flow = Flow::new(ip, 80, 40_005);
-    let mut steps = handshake(flow);
-    steps.extend([
-        passes(Egress, flow.tcp(Egress, ACK, 501, 101, 0), Established),
-        passes(Ingress, flow.tcp(Ingress, RST, 102, 0, 0), Established),
-        passes(
-            Ingress,
-            flow.tcp(Ingress, RST | ACK, 100, 501, 0),
-            Established,
-        ),
-        state(State::TcpEstablished),
-        passes(Ingress, flow.tcp(Ingress, ACK, 101, 501, 1), Established),
-        state(State::TcpEstablished),
-        passes(Egress, flow.tcp(Egress, RST, 501, 0, 0), Established),
-        state(State::TcpClose),
-    ]);
-    steps
-}
-
-fn refusal(ip: Ip) -> Vec<Step> {
-    let flow = Flow::new(ip, 80, 40_006);
-    vec![
-        passes(Ingress, flow.tcp(Ingress, SYN, 100, 0, 0), New),
-        passes(Egress, flow.tcp(Egress, RST | ACK, 0, 100, 0), Established),
-        state(State::TcpSynSent),
-        passes(Egress, flow.tcp(Egress, RST | ACK, 0, 101, 0), Established),
-        state(State::TcpClose),
-    ]
 }
 
 fn syn_again(ip: Ip) -> Vec<Step> {
