@@ -137,11 +137,15 @@ fn reap(session: &mut Session, lock: &Lock, report: &mut Report) -> Result<(), A
             report.gone.push(one.name);
             continue;
         }
-        if dead > 0 {
+        // A move of ingress, or the first apply of all, was cut short before it was written down.
+        let astray = attach::is_astray(&pins[0], one.hook).map_err(DetachError::Attach)?;
+        if dead > 0 || astray {
             interface::restore(session, &one).map_err(|source| ApplyError::Interface {
                 interface: one.name.clone(),
                 source: Box::new(source),
             })?;
+        }
+        if dead > 0 {
             report.repaired.push(one.name);
         }
         live.extend(pins);
@@ -311,7 +315,8 @@ fn give_id(session: &mut Session) -> Result<u32, ApplyError> {
     Ok(id)
 }
 
-/// Takes back what a failed change has done: new interfaces go, the previous policy returns.
+/// Takes back what a failed change has done: new interfaces go, the previous policy returns, and
+/// ingress to the hook where it was.
 fn undo(session: &mut Session, lock: &Lock, previous: State) -> Result<(), ApplyError> {
     let known: BTreeSet<u32> = previous.interfaces.iter().map(|one| one.id).collect();
     for one in session.state.interfaces.clone() {
@@ -347,6 +352,23 @@ fn undo(session: &mut Session, lock: &Lock, previous: State) -> Result<(), Apply
         id_of,
     )?;
     state.namespaces.clone_from(&session.state.namespaces);
-    session.state = state;
+    let moved = std::mem::replace(&mut session.state, state);
+    for place in 0..session.state.interfaces.len() {
+        let before = session.state.interfaces[place].clone();
+        let now = moved.interfaces.iter().find(|one| one.id == before.id);
+        let Some(now) = now.filter(|now| now.hook != before.hook) else {
+            continue;
+        };
+        if let Err(source) = interface::move_back(session, &before, now.hook) {
+            // What is remembered is what is in force.
+            let one = &mut session.state.interfaces[place];
+            (one.hook, one.why) = (now.hook, now.why.clone());
+            lock.write(&session.state)?;
+            return Err(ApplyError::Interface {
+                interface: before.name,
+                source: Box::new(source),
+            });
+        }
+    }
     Ok(lock.write(&session.state)?)
 }

@@ -52,7 +52,7 @@ pub enum AttachError {
         release: String,
     },
     /// The kernel refused a hook.
-    #[error("cannot attach {direction} of {device} by {hook}: {}", advice(source))]
+    #[error("cannot attach {direction} of {device} by {hook}: {}", advice(answer))]
     Refused {
         /// `ingress` or `egress`.
         direction: &'static str,
@@ -61,7 +61,7 @@ pub enum AttachError {
         /// What was tried.
         hook: &'static str,
         /// The kernel's answer.
-        source: io::Error,
+        answer: io::Error,
     },
     /// aya failed before or after the kernel's answer.
     #[error("cannot attach {direction} of {device}")]
@@ -180,14 +180,37 @@ pub fn move_ingress(
     match replace_ingress(pins, set, netns, link, id, wanted) {
         Ok(attachment) => Ok(attachment),
         Err(error) => {
-            let back = match from {
-                HookInForce::XdpGeneric => Hook::XdpGeneric,
-                HookInForce::Xdp | HookInForce::Tc => Hook::Xdp,
-            };
-            replace_ingress(pins, set, netns, link, id, back)?;
+            replace_ingress(pins, set, netns, link, id, from.asked())?;
             Err(error)
         }
     }
+}
+
+/// Moves ingress to the hook on record if it sits at one of the other kind, as it does after a
+/// move that was cut short.
+///
+/// # Errors
+/// See [`AttachError`]; ingress stays where it is then.
+pub fn settle_ingress(
+    pins: &Pins,
+    set: &ProgramSet<'_>,
+    netns: &Netns,
+    link: &Link,
+    id: u32,
+    hook: HookInForce,
+) -> Result<(), AttachError> {
+    if !is_astray(&pins.link(id, INGRESS), hook)? {
+        return Ok(());
+    }
+    replace_ingress(pins, set, netns, link, id, hook.asked()).map(drop)
+}
+
+/// Whether a pinned ingress link is of another kind than the hook on record.
+///
+/// # Errors
+/// [`AttachError::Link`].
+pub fn is_astray(pin: &Path, hook: HookInForce) -> Result<bool, AttachError> {
+    Ok(details(pin)?.is_some_and(|found| found.xdp != (hook != HookInForce::Tc)))
 }
 
 fn replace_ingress(
@@ -219,11 +242,7 @@ pub fn restore(
     id: u32,
     hook: HookInForce,
 ) -> Result<Vec<&'static str>, AttachError> {
-    let wanted = match hook {
-        HookInForce::Xdp => Hook::Xdp,
-        HookInForce::XdpGeneric => Hook::XdpGeneric,
-        HookInForce::Tc => Hook::Tc,
-    };
+    let wanted = hook.asked();
     netns.run(|| {
         let mut restored = Vec::new();
         for direction in [EGRESS, INGRESS] {
@@ -318,11 +337,11 @@ pub fn tc_programs(hook: HookInForce) -> Vec<(&'static str, TcxHook)> {
 /// # Errors
 /// [`AttachError::Refused`].
 pub fn ahead_of(ours: u32, link: &Link, hook: TcxHook) -> Result<Option<Vec<u32>>, AttachError> {
-    let chain = bpf::tcx_programs(link.ifindex, hook).map_err(|source| AttachError::Refused {
+    let chain = bpf::tcx_programs(link.ifindex, hook).map_err(|answer| AttachError::Refused {
         direction: direction(hook),
         device: link.name.clone(),
         hook: "tc",
-        source,
+        answer,
     })?;
     let place = chain.iter().position(|program| *program == ours);
     Ok(place.map(|place| chain[..place].to_vec()))
@@ -372,9 +391,9 @@ fn attach_ingress(
         }
         Hook::Auto => match attach_xdp(&mut set.xdp_ingress()?, link, XdpMode::Driver, pin) {
             Ok(()) => Ok(done(HookInForce::Xdp, "the driver supports it")),
-            Err(AttachError::Refused { source, .. }) => {
+            Err(AttachError::Refused { answer, .. }) => {
                 attach_tc(&mut set.tc_ingress()?, link, TcxHook::Ingress, pin)?;
-                let why = format!("native XDP is not to be had: {}", advice(&source));
+                let why = format!("native XDP is not to be had: {}", advice(&answer));
                 Ok(done(HookInForce::Tc, &why))
             }
             Err(error) => Err(error),
@@ -403,7 +422,7 @@ fn attach_xdp(
         direction: INGRESS,
         device: link.name.clone(),
         hook,
-        source: io::Error::from_raw_os_error(libc::EINVAL),
+        answer: io::Error::from_raw_os_error(libc::EINVAL),
     })?;
     keep(made, link, pin)
 }
@@ -505,7 +524,7 @@ fn attach_failed(
             direction,
             device,
             hook,
-            source: error.io_error,
+            answer: error.io_error,
         },
         error => AttachError::Program {
             direction,

@@ -21,6 +21,8 @@ const PROG_QUERY: libc::c_long = 16;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const MAP_UPDATE_BATCH: libc::c_long = 26;
 const LINK_DETACH: libc::c_long = 34;
+/// `BPF_LINK_TYPE_XDP` of `enum bpf_link_type`.
+const LINK_TYPE_XDP: u32 = 6;
 
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type` (Linux 6.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub struct LinkDetails {
     pub program_id: u32,
     /// The device it is attached to, in that device's namespace; 0 once the device is gone.
     pub ifindex: u32,
+    /// Whether it is an XDP link; else it is a tcx link.
+    pub xdp: bool,
 }
 
 #[repr(C)]
@@ -248,6 +252,7 @@ pub fn link_details(link: BorrowedFd<'_>) -> io::Result<LinkDetails> {
         id: info.id,
         program_id: info.program_id,
         ifindex: info.ifindex,
+        xdp: info.kind == LINK_TYPE_XDP,
     })
 }
 

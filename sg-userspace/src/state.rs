@@ -17,7 +17,7 @@ use sg_common::abi::MAX_INTERFACES;
 use crate::{
     compile::Compiled,
     directory::{self, DirectoryError},
-    model::Orientation,
+    model::{Hook, Orientation},
     netns::NetnsIdentity,
     resolve::Resolved,
 };
@@ -126,6 +126,15 @@ impl HookInForce {
             HookInForce::Xdp => "xdp",
             HookInForce::XdpGeneric => "xdp-generic",
             HookInForce::Tc => "tc",
+        }
+    }
+
+    /// The wish that brings this hook about.
+    pub fn asked(self) -> Hook {
+        match self {
+            HookInForce::Xdp => Hook::Xdp,
+            HookInForce::XdpGeneric => Hook::XdpGeneric,
+            HookInForce::Tc => Hook::Tc,
         }
     }
 }

@@ -249,6 +249,58 @@ fn a_failed_attachment_leaves_nothing_half_attached() {
 }
 
 #[test]
+fn a_failed_change_takes_back_the_hooks_it_has_moved() {
+    require!(Root, Object);
+    let (good, bad, enforcer) = (Pair::new(), Pair::new(), Enforcer::new());
+    bad.far.ip("link set eth0 mtu 9000");
+    let with = |one: &str, two: &str| {
+        web("g", 8080)
+            + &good.interface("a", "[\"g\"]", &format!("hook = \"{one}\""))
+            + &bad.interface("b", "[\"g\"]", &format!("hook = \"{two}\""))
+    };
+    for hook in ["tc", "xdp", "xdp-generic"] {
+        enforcer.apply(&with(hook, "tc"), &[]).ok();
+        let other = if hook == "xdp" { "xdp-generic" } else { "xdp" };
+        let said = enforcer.apply(&with(other, "xdp"), &[]);
+        said.fails(&["interface b", "ingress of eth0 by xdp"]);
+        let status = enforcer.sgctl(&["status"]).ok();
+        assert!(
+            status.out.contains(&format!("ingress by {hook}: as asked")),
+            "{status:?}"
+        );
+        assert!(!status.out.contains("warning"), "{status:?}");
+    }
+}
+
+#[test]
+fn an_apply_that_was_killed_between_hook_and_record_is_put_right() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _server = pair.near.serve(NEAR, 8080);
+    let with = |hook: &str| {
+        let hook = format!("hook = \"{hook}\"");
+        web("g", 8080) + &pair.interface("a", "[\"g\"]", &hook)
+    };
+    let state = enforcer.context.state_dir.join("state.json");
+    for (recorded, reached) in [("tc", "xdp"), ("xdp", "tc")] {
+        enforcer.apply(&with(recorded), &[]).ok();
+        let before = fs::read_to_string(&state).unwrap();
+        enforcer.apply(&with(reached), &[]).ok();
+        let hook = |hook| format!("\"hook\":\"{hook}\"");
+        let after = fs::read_to_string(&state).unwrap();
+        assert!(before.contains(&hook(recorded)), "{before}");
+        fs::write(&state, after.replacen(&hook(reached), &hook(recorded), 1)).unwrap();
+        for hook in [reached, recorded] {
+            enforcer.apply(&with(hook), &[]).ok();
+            let status = enforcer.sgctl(&["status"]).ok();
+            assert!(!status.out.contains("warning"), "{status:?}");
+            assert!(answers(&mut pair.far.connect(NEAR, 8080).unwrap()));
+            assert!(pair.far.connect_is_dropped(NEAR, 9090));
+        }
+    }
+}
+
+#[test]
 fn hooks_change_while_connections_are_open() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());

@@ -52,7 +52,7 @@ pub enum ApplyError {
         undo: String,
     },
     /// An interface cannot be attached; everything is as it was.
-    #[error("interface {interface} is not enforced; nothing was changed")]
+    #[error("interface {interface} cannot be enforced so; nothing was changed")]
     Interface {
         /// The interface.
         interface: String,

@@ -97,16 +97,11 @@ pub(super) fn adjust(
         detach::flush(session, found.id).map_err(Box::new)?;
     }
     let set = session.programs(found.namespace);
-    let in_force = match found.hook {
-        HookInForce::Xdp => Hook::Xdp,
-        HookInForce::XdpGeneric => Hook::XdpGeneric,
-        HookInForce::Tc => Hook::Tc,
-    };
     let mut attached = attach::Attachment {
         hook: found.hook,
         why: found.why.clone(),
     };
-    if target.hook != Hook::Auto && target.hook != in_force {
+    if target.hook != Hook::Auto && target.hook != found.hook.asked() {
         attached = attach::move_ingress(
             &session.pins,
             &set,
@@ -141,8 +136,38 @@ pub(super) fn adjust(
     Ok(report)
 }
 
-/// Makes the link of an attached interface again that somebody removed.
+/// Makes the links of an attached interface what its record says: those that somebody removed, and
+/// ingress at the hook on record.
 pub(super) fn restore(session: &Session, one: &Attached) -> Result<(), InterfaceError> {
+    let (netns, link) = place(session, one)?;
+    let (pins, set) = (&session.pins, session.programs(one.namespace));
+    attach::restore(pins, &set, &netns, &link, one.id, one.hook)?;
+    attach::settle_ingress(pins, &set, &netns, &link, one.id, one.hook)?;
+    Ok(())
+}
+
+/// Takes a move of ingress back that a failed change has made.
+pub(super) fn move_back(
+    session: &Session,
+    before: &Attached,
+    from: HookInForce,
+) -> Result<(), InterfaceError> {
+    let (netns, link) = place(session, before)?;
+    let set = session.programs(before.namespace);
+    attach::move_ingress(
+        &session.pins,
+        &set,
+        &netns,
+        &link,
+        before.id,
+        from,
+        before.hook.asked(),
+    )?;
+    Ok(())
+}
+
+/// The device of an attached interface, found again.
+fn place(session: &Session, one: &Attached) -> Result<(Netns, Link), InterfaceError> {
     let gone = || AttachError::Replaced {
         device: one.device.clone(),
     };
@@ -155,9 +180,7 @@ pub(super) fn restore(session: &Session, one: &Attached) -> Result<(), Interface
         .ok()
         .filter(|link| link.ifindex == one.ifindex)
         .ok_or_else(gone)?;
-    let set = session.programs(one.namespace);
-    attach::restore(&session.pins, &set, &netns, &link, one.id, one.hook)?;
-    Ok(())
+    Ok((netns, link))
 }
 
 fn cautions(target: &Target) -> Vec<String> {
