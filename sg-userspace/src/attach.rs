@@ -97,6 +97,16 @@ pub enum AttachError {
         /// The device.
         device: String,
     },
+    /// The link follows its device into another namespace, and another device has its index.
+    #[error(
+        "our program is not in the {direction} chain of {device}: the device that was attached has moved to another network namespace. `sgctl detach` opens that one; then apply again"
+    )]
+    Elsewhere {
+        /// `ingress` or `egress`.
+        direction: &'static str,
+        /// The device.
+        device: String,
+    },
     /// The namespace cannot be entered.
     #[error(transparent)]
     Netns(#[from] NetnsError),
@@ -331,12 +341,11 @@ pub fn tc_programs(hook: HookInForce) -> Vec<(&'static str, TcxHook)> {
     programs
 }
 
-/// Programs that run before `ours` at a device's tcx hook, in the calling thread's namespace;
-/// `None` if ours is not there.
+/// Programs that run before `ours` at a device's tcx hook, in the calling thread's namespace.
 ///
 /// # Errors
-/// [`AttachError::Refused`].
-pub fn ahead_of(ours: u32, link: &Link, hook: TcxHook) -> Result<Option<Vec<u32>>, AttachError> {
+/// [`AttachError::Refused`]; [`AttachError::Elsewhere`] if ours is not there.
+pub fn ahead_of(ours: u32, link: &Link, hook: TcxHook) -> Result<Vec<u32>, AttachError> {
     let chain = bpf::tcx_programs(link.ifindex, hook).map_err(|answer| AttachError::Refused {
         direction: direction(hook),
         device: link.name.clone(),
@@ -344,7 +353,11 @@ pub fn ahead_of(ours: u32, link: &Link, hook: TcxHook) -> Result<Option<Vec<u32>
         answer,
     })?;
     let place = chain.iter().position(|program| *program == ours);
-    Ok(place.map(|place| chain[..place].to_vec()))
+    let place = place.ok_or_else(|| AttachError::Elsewhere {
+        direction: direction(hook),
+        device: link.name.clone(),
+    })?;
+    Ok(chain[..place].to_vec())
 }
 
 /// Loads what attaching may need. Between the two directions there must be no time for that.
@@ -445,7 +458,7 @@ fn attach_tc(
     let taken = program.take_link(id).map_err(failed)?;
     let made = FdLink::try_from(taken).map_err(|source| link_failed("take", pin, source))?;
     let ours = program.info().map_err(failed)?.id();
-    if ahead_of(ours, link, hook)?.is_none_or(|ahead| !ahead.is_empty()) {
+    if !ahead_of(ours, link, hook)?.is_empty() {
         return Err(AttachError::NotFirst {
             direction: direction(hook),
             device: link.name.clone(),
@@ -493,7 +506,8 @@ fn open(pin: &Path) -> Result<Option<PinnedLink>, AttachError> {
     }
 }
 
-fn direction(hook: TcxHook) -> &'static str {
+/// As pins and messages spell it.
+pub(crate) fn direction(hook: TcxHook) -> &'static str {
     match hook {
         TcxHook::Ingress => INGRESS,
         TcxHook::Egress => EGRESS,

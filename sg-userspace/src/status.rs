@@ -6,7 +6,7 @@ use sg_common::abi::{PROGRAM_TC_EGRESS, PROGRAM_TC_INGRESS, PROGRAM_XDP_INGRESS}
 use crate::{
     apply::ahead,
     attach::{self, AttachError, EGRESS, INGRESS},
-    link::Link,
+    link::{Link, LinkError},
     model::Orientation,
     netns::Netns,
     programs::{self, ProgramsError},
@@ -129,7 +129,7 @@ fn interface(view: &View, one: &Attached) -> InterfaceStatus {
     let namespace = view.state.namespace(one.namespace);
     let resolved = view.state.resolved.interfaces.get(&one.name);
     let mut warnings = Vec::new();
-    let enforced = match links(view, one) {
+    let mut enforced = match links(view, one) {
         Ok(None) => true,
         Ok(Some(wrong)) => {
             warnings.push(wrong);
@@ -144,7 +144,11 @@ fn interface(view: &View, one: &Attached) -> InterfaceStatus {
         match Netns::reopen(&namespace.identity) {
             Ok(netns) => match netns.run(|| chains(view, one)) {
                 Ok(Ok(found)) => warnings.extend(found),
-                Ok(Err(error)) => warnings.push(error),
+                Ok(Err(error)) => {
+                    enforced &=
+                        !matches!(error, StatusError::Attach(AttachError::Elsewhere { .. }));
+                    warnings.push(chain(&error));
+                }
                 Err(error) => warnings.push(chain(&error)),
             },
             Err(error) => warnings.push(format!(
@@ -201,8 +205,8 @@ fn links(view: &View, one: &Attached) -> Result<Option<String>, StatusError> {
 }
 
 /// Who stands before us; runs in the interface's namespace.
-fn chains(view: &View, one: &Attached) -> Result<Vec<String>, String> {
-    let link = Link::read(&one.device).map_err(|error| chain(&error))?;
+fn chains(view: &View, one: &Attached) -> Result<Vec<String>, StatusError> {
+    let link = Link::read(&one.device)?;
     if link.ifindex != one.ifindex {
         return Ok(vec![format!(
             "the device is called otherwise now: {} is another one",
@@ -212,9 +216,9 @@ fn chains(view: &View, one: &Attached) -> Result<Vec<String>, String> {
     let directory = view.pins.programs(one.namespace);
     let mut warnings: Vec<String> = link.caution().into_iter().collect();
     for (name, hook) in attach::tc_programs(one.hook) {
-        let ours = programs::id(&directory, name).map_err(|error| chain(&error))?;
-        let found = attach::ahead_of(ours, &link, hook).map_err(|error| chain(&error))?;
-        warnings.extend(ahead(&link.name, hook, found));
+        let ours = programs::id(&directory, name)?;
+        let found = attach::ahead_of(ours, &link, hook)?;
+        warnings.extend(ahead(&link.name, hook, &found));
     }
     Ok(warnings)
 }
@@ -225,6 +229,8 @@ enum StatusError {
     Programs(#[from] ProgramsError),
     #[error(transparent)]
     Attach(#[from] AttachError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
 }
 
 /// An error with its causes on one line.

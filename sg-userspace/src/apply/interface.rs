@@ -131,7 +131,7 @@ pub(super) fn adjust(
         let ahead = ahead.map_err(AttachError::from)??;
         report
             .warnings
-            .extend(report::ahead(&target.link.name, hook, ahead));
+            .extend(report::ahead(&target.link.name, hook, &ahead));
     }
     Ok(report)
 }

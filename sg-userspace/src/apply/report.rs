@@ -3,7 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    adopt::Adopted, attach::Attachment, bpf::TcxHook, model::Orientation, state::HookInForce,
+    adopt::Adopted,
+    attach::{self, Attachment},
+    bpf::TcxHook,
+    model::Orientation,
+    state::HookInForce,
     target::Target,
 };
 
@@ -78,22 +82,14 @@ impl InterfaceReport {
 }
 
 /// A warning about who runs before us in a tcx chain, if anybody does.
-pub(crate) fn ahead(device: &str, hook: TcxHook, ahead: Option<Vec<u32>>) -> Option<String> {
-    let direction = match hook {
-        TcxHook::Ingress => "ingress",
-        TcxHook::Egress => "egress",
-    };
-    match ahead {
-        None => Some(format!(
-            "our program is not in the {direction} chain of {device}"
-        )),
-        Some(ahead) if ahead.is_empty() => None,
-        Some(ahead) => {
-            let ids: Vec<String> = ahead.iter().map(u32::to_string).collect();
-            Some(format!(
-                "program {} stands before ours in the {direction} chain of {device} and may let packets pass unjudged (`bpftool prog show id N` names it)",
-                ids.join(", ")
-            ))
-        }
+pub(crate) fn ahead(device: &str, hook: TcxHook, ahead: &[u32]) -> Option<String> {
+    if ahead.is_empty() {
+        return None;
     }
+    let direction = attach::direction(hook);
+    let ids: Vec<String> = ahead.iter().map(u32::to_string).collect();
+    Some(format!(
+        "program {} stands before ours in the {direction} chain of {device} and may let packets pass unjudged (`bpftool prog show id N` names it)",
+        ids.join(", ")
+    ))
 }
