@@ -104,8 +104,16 @@ impl Pins {
     /// See [`PinError`].
     pub fn check(&self) -> Result<(), PinError> {
         for path in [&self.base, &self.root] {
-            if std::fs::symlink_metadata(path).is_ok() {
-                directory::private(path)?;
+            match std::fs::symlink_metadata(path) {
+                Ok(_) => drop(directory::private(path)?),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => {
+                    return Err(PinError::Io {
+                        operation: "examine",
+                        path: path.to_owned(),
+                        source,
+                    });
+                }
             }
         }
         Ok(())
@@ -268,4 +276,17 @@ fn mount() -> Result<(), PinError> {
         Some(c"mode=0700"),
     )
     .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_that_cannot_be_looked_for_are_not_taken_for_absent() {
+        Pins::new(Path::new("/nowhere/pins")).check().unwrap();
+        // As root meets no closed door, a file in the way stands for one.
+        let found = Pins::new(Path::new("/dev/null/pins")).check();
+        assert!(matches!(found, Err(PinError::Io { .. })), "{found:?}");
+    }
 }
