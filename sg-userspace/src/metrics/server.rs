@@ -101,7 +101,7 @@ impl Server {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let source = Arc::new(Source {
             context: self.context,
-            reading: Mutex::new(()),
+            reading: Arc::default(),
         });
         loop {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -127,7 +127,7 @@ impl Server {
 struct Source {
     context: Context,
     /// Held while figures are read: reading walks the flow tables, once at a time is enough.
-    reading: Mutex<()>,
+    reading: Arc<Mutex<()>>,
 }
 
 async fn converse(stream: TcpStream, source: Arc<Source>) {
@@ -172,9 +172,11 @@ async fn answer(request: &Request<Incoming>, source: &Source) -> Response<Full<B
 }
 
 async fn document(source: &Source) -> Response<Full<Bytes>> {
-    let _reading = source.reading.lock().await;
+    let reading = Arc::clone(&source.reading).lock_owned().await;
     let context = source.context.clone();
+    // Reading goes on when the client does not wait for it, and nobody else begins before its end.
     let read = tokio::task::spawn_blocking(move || {
+        let _reading = reading;
         Figures::read(&context)
             .map(|figures| figures.to_string())
             .map_err(|error| chain(&error))
