@@ -38,7 +38,7 @@ pub struct Position<'a> {
 #[non_exhaustive]
 pub enum SourceError {
     /// The system refused.
-    #[error("cannot {op} {}: {source}", path.display())]
+    #[error("cannot {op} {}", path.display())]
     Io {
         /// What was tried.
         op: &'static str,
