@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match cli::Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("sgctl: {error:#}");
+            cli::remark(&format!("sgctl: {error:#}\n"));
             ExitCode::from(2)
         }
     }

@@ -110,6 +110,20 @@ fn what_cannot_be_read_is_told_from_what_is_wrong() {
 }
 
 #[test]
+fn the_answer_is_the_same_if_nobody_reads_what_is_wrong() {
+    for (command, code) in [("check", 1), ("apply", 2)] {
+        let (_, unread) = std::io::pipe().unwrap();
+        let status = Command::new(env!("CARGO_BIN_EXE_sgctl"))
+            .args([command, "unknown-keys.toml"])
+            .current_dir(directory())
+            .stderr(unread)
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(code), "{command}");
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_pointed_at() {
     let rule = |host: u32| {
         let address = std::net::Ipv4Addr::from(0x0a00_0000 + host);

@@ -13,7 +13,7 @@ use sg_userspace::{
 
 use super::{
     definition,
-    text::{count, print_json},
+    text::{count, print_json, remark},
 };
 
 /// Enforce a definition and return.
@@ -63,12 +63,10 @@ impl Apply {
         if report.orphans.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
-        let mut complaint = io::stderr().lock();
         for name in &report.orphans {
-            writeln!(
-                complaint,
-                "sgctl: {name} is attached but the definition does not name it: it keeps its last policy (--detach-missing stops enforcing there)"
-            )?;
+            remark(&format!(
+                "sgctl: {name} is attached but the definition does not name it: it keeps its last policy (--detach-missing stops enforcing there)\n"
+            ));
         }
         Ok(ExitCode::from(2))
     }
@@ -104,16 +102,14 @@ fn print(report: &Report) -> io::Result<()> {
         writeln!(out, "{name}: its device or its links are gone, forgotten")?;
     }
     writeln!(out, "generation {} is in force", report.generation)?;
-    let mut warnings = io::stderr().lock();
     for name in &report.repaired {
-        writeln!(
-            warnings,
-            "warning: {name}: one of its links had been removed; it is attached again"
-        )?;
+        remark(&format!(
+            "warning: {name}: one of its links had been removed; it is attached again\n"
+        ));
     }
     for one in &report.interfaces {
         for warning in &one.warnings {
-            writeln!(warnings, "warning: {}: {warning}", one.name)?;
+            remark(&format!("warning: {}: {warning}\n", one.name));
         }
     }
     Ok(())

@@ -13,6 +13,8 @@ use sg_userspace::definition::{self, Diagnostic, Severity, Source, escape_json, 
 use sg_userspace::model::{Model, Rule};
 use sg_userspace::resolve::resolve;
 
+use super::text::remark;
+
 /// Arguments of `sgctl check`.
 #[derive(clap::Args)]
 pub(crate) struct Check {
@@ -108,7 +110,7 @@ impl Report {
     }
 
     fn print_text(&self, files: usize) -> io::Result<()> {
-        write!(io::stderr().lock(), "{}", render(&self.diagnostics))?;
+        remark(&render(&self.diagnostics));
         let files = plural(files, "file");
         let warnings = match self.warnings {
             0 => String::new(),
@@ -122,7 +124,8 @@ impl Report {
             }
             None => {
                 let errors = plural(self.errors, "error");
-                writeln!(io::stderr().lock(), "{files}: {errors}{warnings}")
+                remark(&format!("{files}: {errors}{warnings}\n"));
+                Ok(())
             }
         }
     }

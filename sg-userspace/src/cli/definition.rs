@@ -1,15 +1,14 @@
 //! A definition as commands that enforce it need it: read, checked, complained about.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use sg_userspace::{
     definition::{self, Severity, render},
     model::Model,
 };
+
+use super::text::remark;
 
 /// Reads the files that together are the whole definition, and prints what is wrong with them.
 ///
@@ -17,8 +16,7 @@ use sg_userspace::{
 /// A file that cannot be read, or a definition with errors.
 pub(crate) fn load(files: &[PathBuf]) -> anyhow::Result<Model> {
     let checked = definition::load(files)?;
-    write!(io::stderr().lock(), "{}", render(&checked.diagnostics))
-        .context("cannot print what is wrong")?;
+    remark(&render(&checked.diagnostics));
     let errors = checked
         .diagnostics
         .iter()

@@ -21,6 +21,8 @@ mod stats;
 mod status;
 mod text;
 
+pub(crate) use text::remark;
+
 /// Security groups for this host's network interfaces.
 ///
 /// A definition file says which groups of allow rules apply to which interfaces. `sgctl apply`

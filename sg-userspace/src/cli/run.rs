@@ -1,7 +1,6 @@
 //! `sgctl run`: the agent.
 
 use std::{
-    io::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -16,7 +15,7 @@ use sg_userspace::{
     session::Context,
 };
 
-use super::{absolute, logger};
+use super::{absolute, logger, text::remark};
 
 /// Enforce a definition and follow changes until stopped.
 ///
@@ -90,8 +89,7 @@ impl Run {
             .context("cannot start the agent's loop")?;
         let ended = runtime.block_on(agent::run(context.clone(), options));
         if let Err(AgentError::Enforcement(EnforcementError::Definition { diagnostics })) = &ended {
-            write!(io::stderr().lock(), "{}", render(diagnostics))
-                .context("cannot print what is wrong")?;
+            remark(&render(diagnostics));
         }
         ended?;
         Ok(ExitCode::SUCCESS)

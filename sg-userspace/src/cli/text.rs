@@ -1,4 +1,4 @@
-//! Words and JSON on standard output.
+//! Words and JSON on standard output, and what is said beside them.
 
 use std::io::{self, Write as _};
 
@@ -13,6 +13,11 @@ pub(crate) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
     writeln!(out)?;
     Ok(())
+}
+
+/// Says something on standard error. What a command does and answers is the same if nobody reads it.
+pub(crate) fn remark(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// A number with its noun.
