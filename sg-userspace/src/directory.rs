@@ -31,7 +31,7 @@ pub enum DirectoryError {
         found: String,
     },
     /// A directory above it lets others put something in its place.
-    #[error("{} is writable by others without the sticky bit, so nothing below it can be trusted", path.display())]
+    #[error("{} belongs to somebody else, or is writable by others without the sticky bit, so nothing below it can be trusted", path.display())]
     OpenParent {
         /// The directory above.
         path: PathBuf,
@@ -64,7 +64,9 @@ pub fn private(path: &Path) -> Result<OwnedFd, DirectoryError> {
     let parent = rustix::fs::open(above, DIRECTORY, Mode::empty())
         .map_err(|source| failed("open", above, source))?;
     let found = rustix::fs::fstat(&parent).map_err(|source| failed("examine", above, source))?;
-    if permissions(&found) & 0o022 != 0 && permissions(&found) & 0o1000 == 0 {
+    let owner = rustix::process::geteuid().as_raw();
+    let foreign = found.st_uid != owner && found.st_uid != 0;
+    if foreign || (permissions(&found) & 0o022 != 0 && permissions(&found) & 0o1000 == 0) {
         return Err(DirectoryError::OpenParent {
             path: above.to_owned(),
         });
@@ -85,7 +87,6 @@ pub fn private(path: &Path) -> Result<OwnedFd, DirectoryError> {
         Err(source) => return Err(failed("open", path, source)),
     };
     let found = rustix::fs::fstat(&directory).map_err(|source| failed("examine", path, source))?;
-    let owner = rustix::process::geteuid().as_raw();
     if found.st_uid != owner || permissions(&found) != 0o700 {
         return Err(DirectoryError::Untrusted {
             path: path.to_owned(),

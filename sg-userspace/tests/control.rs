@@ -623,6 +623,20 @@ fn a_hostile_pin_directory_is_refused() {
 }
 
 #[test]
+fn a_directory_in_somebody_elses_is_refused() {
+    require!(Root);
+    let (pair, mut enforcer) = (Pair::new(), Enforcer::new());
+    let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
+    let theirs = enforcer.context.state_dir.clone();
+    fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(65534), Some(65534)).unwrap();
+    enforcer.context.state_dir = theirs.join("state");
+    let said = enforcer.apply(&definition, &[]);
+    fs::remove_dir_all(&theirs).unwrap();
+    said.fails(&["belongs to somebody else"]);
+}
+
+#[test]
 fn a_pinned_map_of_another_shape_is_refused() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
