@@ -266,6 +266,33 @@ fn idle_clients_do_not_keep_others_from_the_figures() {
 }
 
 #[test]
+fn clients_that_do_not_wait_start_no_more_than_one_reading() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let definition = web("g", 8080) + &pair.interface("web", "[\"g\"]", "");
+    let agent = Agent::start(&enforcer, &definition, &["--metrics", "127.0.0.1:0"]);
+    let threads = || {
+        let tasks = format!("/proc/{}/task", agent.pid());
+        fs::read_dir(tasks).unwrap().count()
+    };
+    let (before, address) = (threads(), agent.metrics());
+    let most = (0..200).map(|_| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        // Time for the server to begin, and none to end.
+        thread::sleep(Duration::from_millis(2));
+        drop(stream);
+        threads()
+    });
+    let most = most.max().unwrap();
+    assert!(
+        most <= before + 8,
+        "{most} threads, {before} before the clients came"
+    );
+    assert_eq!(request(address, "GET", "/metrics").status, 200);
+}
+
+#[test]
 fn figures_for_everybody_need_permission() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
