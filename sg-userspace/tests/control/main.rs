@@ -1,0 +1,8 @@
+//! The control plane on real devices: apply, attach, adopt, read back, detach, refuse.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod hooks;
+mod life;
+mod refusals;
