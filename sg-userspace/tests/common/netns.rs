@@ -55,9 +55,10 @@ impl Namespace {
         made
     }
 
-    /// `ip` inside.
+    /// Runs `ip` inside. (`ip -n` would mount over the root, which fails where that is no mount
+    /// point, as in a plain chroot.)
     pub(crate) fn ip(&self, arguments: &str) {
-        ip(&format!("-n {} {arguments}", self.name));
+        self.run(|| ip(arguments));
     }
 
     /// Runs `task` inside.

@@ -21,7 +21,7 @@ use sg_userspace::{
 };
 
 use crate::{
-    common::netns::{Enforcer, Namespace, ip},
+    common::netns::{Enforcer, Namespace},
     context::{Context, SkBuff, XdpMd},
     entry::{self, Entry},
     mirror,
@@ -455,9 +455,8 @@ where
 fn make_devices(namespace: &Namespace) -> Vec<u32> {
     let first = 10;
     for id in (0..INTERFACES).step_by(2) {
-        ip(&format!(
-            "-n {} link add d{id} index {} type veth peer name d{} index {}",
-            namespace.name,
+        namespace.ip(&format!(
+            "link add d{id} index {} type veth peer name d{} index {}",
             first + id,
             id + 1,
             first + id + 1,

@@ -200,11 +200,9 @@ fn rules_change_under_traffic(link: &Link) {
 /// The tools that would take away somebody's program do not take away ours.
 fn removal_by_others_fails(link: &Link, hook: &str) {
     let try_it = |program: &str, arguments: &str| {
-        Command::new(program)
-            .args(["-n", &link.enforced().name])
-            .args(arguments.split(' '))
-            .output()
-            .unwrap()
+        let mut command = Command::new(program);
+        command.args(arguments.split(' '));
+        link.enforced().run(|| command.output()).unwrap()
     };
     // Filters of the older kind go with their queueing discipline, programs of tcx do not.
     for arguments in ["qdisc add dev eth0 clsact", "qdisc del dev eth0 clsact"] {
@@ -299,9 +297,8 @@ fn neighbours_are_found_when_nothing_else_passes(link: &Link) {
 
 /// What a namespace knows about the link's other end.
 fn neighbours(namespace: &Namespace) -> String {
-    let shown = Command::new("ip")
-        .args(["-n", &namespace.name, "neigh", "show", "dev", "eth0"])
-        .output()
-        .unwrap();
+    let mut command = Command::new("ip");
+    command.args(["neigh", "show", "dev", "eth0"]);
+    let shown = namespace.run(|| command.output()).unwrap();
     String::from_utf8(shown.stdout).unwrap()
 }
