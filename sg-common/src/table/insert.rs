@@ -1,6 +1,6 @@
 //! How entries are made: charged, claimed under the stripe lock, written, shown.
 
-use super::{Context, Entry, free_ways, places, ways};
+use super::{Context, Entry, assured, free_ways, places, ways};
 use crate::{
     abi::CT_LOCKS,
     atomic,
@@ -106,6 +106,14 @@ pub fn insert<T: Tables, F: Family>(
     if unassured && held >= u64::from(context.runtime.unassured) {
         replace_beside::<T, F>(context, hash);
     }
+    if unassured {
+        // Before the entry is seen: another CPU may count it assured at once, and nothing wraps.
+        // SAFETY: valid records; only atomic adds.
+        unsafe {
+            atomic::add(&raw mut (*interface).unassured, 1);
+            atomic::add(&raw mut (*host).unassured, 1);
+        }
+    }
     // Twice at most: if there is no room, expired entries may hold it. (Rolled: see `ways`.)
     let mut charged = NO_CHARGE;
     let mut result = Inserted::Full;
@@ -125,9 +133,12 @@ pub fn insert<T: Tables, F: Family>(
         }
     }
     match result {
-        Inserted::Made => created(context, unassured, interface, host),
+        Inserted::Made => created(context, interface),
         _ if charged != NO_CHARGE => discharge(charged, interface, host),
         _ => {}
+    }
+    if unassured && result != Inserted::Made {
+        assured(context.tables, id);
     }
     if result == Inserted::Full {
         // SAFETY: a valid record.
@@ -138,20 +149,11 @@ pub fn insert<T: Tables, F: Family>(
 
 /// Counts a new entry, and how many there are in a second.
 #[inline(never)]
-fn created<T: Tables>(
-    context: &Context<T>,
-    unassured: bool,
-    interface: *mut CtInterface,
-    host: *mut CtHost,
-) {
-    // SAFETY: valid records; adds are atomic. The window is a rate for display: two CPUs closing it
+fn created<T: Tables>(context: &Context<T>, interface: *mut CtInterface) {
+    // SAFETY: a valid record; adds are atomic. The window is a rate for display: two CPUs closing it
     // at once lose a few counts of one second.
     unsafe {
         atomic::add(&raw mut (*interface).created, 1);
-        if unassured {
-            atomic::add(&raw mut (*interface).unassured, 1);
-            atomic::add(&raw mut (*host).unassured, 1);
-        }
         let hz = context.runtime.hz;
         let start = atomic::load(&raw const (*interface).window) as u32;
         let elapsed = context.now.wrapping_sub(start);

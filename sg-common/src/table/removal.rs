@@ -59,7 +59,8 @@ fn release<T: Tables>(tables: &T, id: u32, flags: u8, removal: Removal) {
     }
 }
 
-/// Counts an entry that both sides have answered; once, by whoever set the flag.
+/// Takes an entry out of the unassured ones: both sides have answered (once, by whoever set the
+/// flag), or it was counted and not made.
 #[inline(never)]
 pub fn assured<T: Tables>(tables: &T, id: u32) {
     if let (Some(interface), Some(host)) = (tables.ct_interface(id), tables.ct_host()) {
