@@ -60,11 +60,15 @@ fn names_an_archive(policy: &str) -> bool {
 /// If we are neither root nor have sudo, or if apt fails.
 pub(crate) fn install(packages: &[&str], purpose: &str) -> Result<()> {
     ensure_lists()?;
-    let unknown: Vec<&str> = packages
-        .iter()
-        .copied()
-        .filter(|package| !is_offered(package))
-        .collect();
+    let unknown = || -> Vec<&str> {
+        let all = packages.iter().copied();
+        all.filter(|package| !is_offered(package)).collect()
+    };
+    if !unknown().is_empty() {
+        // Lists that came with a machine's image may be older than the package.
+        update()?;
+    }
+    let unknown = unknown();
     if !unknown.is_empty() {
         bail!(
             "apt offers no package {} (for {purpose})",
