@@ -4,7 +4,7 @@
 ///
 /// Bump it with any change of [`crate::layout`]. Pins live below a directory that carries this
 /// number, and the loader refuses a pinned map whose shape differs from the object's.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Ingress of an interface, XDP.
 pub const PROGRAM_XDP_INGRESS: &str = "xdp_ingress";
@@ -82,7 +82,7 @@ maps! {
     MEMBERS6;
     /// Array of maps, one per bank: [`crate::layout::IdentityKey`] → class.
     IDENTITIES;
-    /// Array of maps, one per bank: [`crate::layout::AddressKey`] → 1.
+    /// Array of maps, one per bank: [`crate::layout::AddressKey`] → 1: own addresses, services, ethertypes.
     ADDRESSES;
     /// Conntrack, IPv4: array of [`crate::layout::Bucket4`].
     CT4;

@@ -39,6 +39,8 @@ macro_rules! shared {
 
 /// "No trie": the policy has no prefix narrower than everywhere.
 pub const NO_TRIE: u32 = u32::MAX;
+/// In [`AddressKey::family`]: the key is an ethertype.
+pub const ETHERTYPE: u32 = 1 << 16;
 /// Interfaces per set of the interface index.
 pub const INDEX_WAYS: usize = 4;
 /// Conntrack entries per bucket.
@@ -94,6 +96,12 @@ pub mod interface_flags {
     pub const ADDRESSES_KNOWN: u32 = 1 << 8;
     /// `services` is not empty.
     pub const SERVICES: u32 = 1 << 9;
+    /// One of its groups says `on_revoke = "reevaluate"`.
+    pub const REEVALUATE: u32 = 1 << 10;
+    /// Source and destination check (fact 5.5): the workload's end is one of `ADDRESSES`.
+    pub const SOURCE_DEST_CHECK: u32 = 1 << 11;
+    /// `ethertypes` is not empty.
+    pub const ETHERTYPES: u32 = 1 << 12;
 }
 
 /// Bits of [`Policy::flags`].
@@ -167,8 +175,12 @@ shared! {
         pub shared: u32,
         /// Unassured flows beyond which a new one replaces an old one.
         pub unassured: u32,
+        /// A generation whose bank can be asked by the one after it; by no other.
+        pub previous: u32,
+        /// Jiffies at the last change of the generation.
+        pub changed: u32,
         /// Zero.
-        pub _reserved: [u32; 3],
+        pub _reserved: u32,
         /// Secret of the flow hash, drawn once per boot.
         pub seed: [u32; 12],
     }
@@ -213,8 +225,10 @@ shared! {
         pub reserve: u32,
         /// Idle life in jiffies, by [`Timeout`].
         pub timeouts: [u32; TIMEOUTS],
+        /// Flows last judged under a generation before this one must still be allowed to their opener.
+        pub reevaluate_from: u32,
         /// Zero.
-        pub _reserved: [u32; 2],
+        pub _reserved: u32,
         /// By [`policy_index`].
         pub policy: [Policy; 4],
     }
@@ -251,13 +265,14 @@ shared! {
         pub identity: u32,
     }
 
-    /// Key of `ADDRESSES`: an address of an interface, or a link-local service (interface 0).
+    /// Key of `ADDRESSES`: an address or a listed ethertype of an interface, or a link-local service
+    /// (interface 0).
     pub struct AddressKey [24] {
         /// Interface id, or 0.
         pub interface: u32,
-        /// 4 or 6.
+        /// 4, 6, or [`ETHERTYPE`] with the ethertype in its lower half.
         pub family: u32,
-        /// IPv4 in the first four bytes, the rest zero.
+        /// IPv4 in the first four bytes, the rest zero; of an ethertype all zero.
         pub address: [u8; 16],
     }
 
@@ -395,7 +410,7 @@ shared! {
     }
 
     /// The counters of one interface on one CPU: by direction, by [`crate::verdict::Verdict::outcome`].
-    pub struct Counters [1312] {
+    pub struct Counters [1440] {
         /// `[direction][outcome]`.
         pub counts: [[Count; OUTCOMES]; 2],
     }
@@ -428,7 +443,7 @@ shared! {
         pub local_port: u16,
         /// Remote port, or identifier of an echo.
         pub remote_port: u16,
-        /// INSERT: 1 if the local side opened the flow. SWEEP, FLUSH: first bucket.
+        /// CLOCK: 1 for bit 31. INSERT: 1 if the local side opened the flow. SWEEP, FLUSH: first bucket.
         pub argument: u32,
         /// SWEEP, FLUSH: buckets to visit, at most [`ct_op::MAX_BUCKETS`].
         pub count: u32,
@@ -439,7 +454,7 @@ shared! {
 
 /// Operations of [`CtCommand`] and their answers (the program's return value).
 pub mod ct_op {
-    /// Answers the low 31 bits of jiffies.
+    /// Answers the low 31 bits of jiffies; with `argument` 1 the bit above them.
     pub const CLOCK: u32 = 1;
     /// Inserts an established (or assured) flow, marked adopted. Answers [`OK`], [`EXISTS`] or [`FULL`].
     pub const INSERT: u32 = 2;

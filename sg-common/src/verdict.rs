@@ -85,6 +85,8 @@ outcomes! {
         MulticastListener = 10, "multicast_listener", "MLD, passed unless `mld = false`";
         Dhcp = 11, "dhcp", "DHCP of a client";
         Service = 12, "service", "link-local service listed in `services`";
+        TakenOver = 13, "taken_over", "belongs to a flow that was untracked until the last change and is tracked from now on";
+        ListedEthertype = 14, "listed_ethertype", "protocol listed in `ethertypes`";
     }
     /// Why a packet was dropped. Numbers are never reused.
     drop {
@@ -98,7 +100,7 @@ outcomes! {
         FragmentOverlap = 7, "fragment_overlap", "later fragment that would overwrite the transport header", "look at the sender: this is an evasion technique";
         Truncated = 8, "truncated", "shorter than its headers say", "look at the sender or the link";
         VlanTag = 9, "vlan_tag", "carries a VLAN tag", "attach to the VLAN interface instead";
-        Ethertype = 10, "ethertype", "neither ARP, IPv4 nor IPv6", "none: other protocols are not carried";
+        Ethertype = 10, "ethertype", "neither ARP, IPv4, IPv6 nor listed in `ethertypes`", "list it under the interface's `ethertypes` if it should pass, LLDP for instance";
         IpVersion = 11, "ip_version", "IP version does not match the ethertype", "look at the sender: this is malformed";
         IpHeaderLength = 12, "ip_header_length", "IPv4 header length below 20 bytes", "look at the sender: this is malformed";
         IpTotalLength = 13, "ip_total_length", "IP length field disagrees with the frame", "look at the sender: this is malformed";
@@ -114,8 +116,10 @@ outcomes! {
         TcpFlags = 23, "tcp_flags", "TCP flags that no real segment carries", "look at the sender: this is a scan";
         NeighborInvalid = 24, "neighbor_invalid", "neighbour discovery that cannot be real, or not in this direction", "look at the sender: this is forged, or a workload posing as a router";
         ArpInvalid = 25, "arp_invalid", "ARP that is malformed", "look at the sender";
-        AddressSpoofed = 26, "address_spoofed", "the workload claims an address that is not its own (ARP, neighbour advertisement or solicitation)", "list the address under the interface's `addresses` if it is legitimate";
+        AddressSpoofed = 26, "address_spoofed", "the workload claims an address that is not its own (source, ARP, neighbour advertisement or solicitation)", "list the address under the interface's `addresses` if it is legitimate; of a router set `source_dest_check = false`";
         InterfaceUnknown = 27, "interface_unknown", "the interface has no policy in force", "run `sgctl apply` again; `sgctl status` shows the interface";
+        Revoked = 28, "revoked", "its flow was cut because no rule allows it any more (`on_revoke = \"reevaluate\"`)", "none if the rule was meant to go; else add it again and reconnect";
+        DestinationForeign = 29, "destination_foreign", "towards the workload, but not to one of its addresses", "list the address under the interface's `addresses`; of a router set `source_dest_check = false`";
     }
 }
 

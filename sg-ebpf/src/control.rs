@@ -34,7 +34,7 @@ pub fn run(ctx: &TcContext) -> u32 {
     // SAFETY: the command lies in the packet, checked above.
     let op = unsafe { (*command).op };
     match op {
-        ct_op::CLOCK => Kernel.now() & (u32::MAX >> 1),
+        ct_op::CLOCK => clock(command),
         ct_op::ARM => arm(),
         ct_op::INSERT | ct_op::DELETE => {
             // SAFETY: as above.
@@ -62,6 +62,18 @@ pub fn run(ctx: &TcContext) -> u32 {
             walk(family == 6, argument, count, interface)
         }
         _ => ct_op::INVALID,
+    }
+}
+
+/// The lower 31 bits of jiffies, or the one above them: the answer's own highest bit marks refusals.
+#[inline(always)]
+fn clock(command: *const CtCommand) -> u32 {
+    let now = Kernel.now();
+    // SAFETY: the command lies in the packet, checked by `run`.
+    if unsafe { (*command).argument } != 0 {
+        now >> 31
+    } else {
+        now & (u32::MAX >> 1)
     }
 }
 

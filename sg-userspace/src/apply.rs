@@ -267,11 +267,13 @@ fn change(
         let found = state.interfaces.iter().find(|one| one.name == name);
         found.map(|one| one.id)
     };
+    let now = session.control()?.now()?;
     let generation = bank::put_in_force(
         &session.tables,
         &session.object,
         compiled,
-        session.runtime.hz,
+        &mut session.runtime,
+        now,
         id_of,
     )?;
     report.generation = generation;
@@ -344,11 +346,13 @@ fn undo(session: &mut Session, lock: &Lock, previous: State) -> Result<(), Apply
         let found = state.interfaces.iter().find(|one| one.name == name);
         found.map(|one| one.id)
     };
+    let now = session.control()?.now()?;
     state.generation = bank::put_in_force(
         &session.tables,
         &session.object,
         &compiled,
-        session.runtime.hz,
+        &mut session.runtime,
+        now,
         id_of,
     )?;
     state.namespaces.clone_from(&session.state.namespaces);

@@ -12,7 +12,10 @@ use aya::{
 use ipnet::IpNet;
 use sg_common::{
     abi::{MAX_CLASSES, MAX_INTERFACES, MAX_RANGES, MAX_TRIES, map},
-    layout::{AddressKey, IdentityKey, Interface, NO_TRIE, Policy, TIMEOUTS},
+    layout::{
+        AddressKey, ETHERTYPE, IdentityKey, Interface, NO_TRIE, Policy, Runtime, TIMEOUTS,
+        interface_flags,
+    },
 };
 
 use crate::{
@@ -55,7 +58,7 @@ pub enum BankError {
 }
 
 /// Writes `compiled` as the generation after the one in force and puts it in force; answers its
-/// number. `id_of` gives the id of an interface by name, `hz` jiffies per second.
+/// number. `id_of` gives the id of an interface by name, `now` is the time of the change in jiffies.
 ///
 /// No packet sees a mixture: everything goes to the other bank, which no program has read since a
 /// grace period, and one word decides.
@@ -66,13 +69,18 @@ pub fn put_in_force(
     tables: &Tables,
     object: &Object,
     compiled: &Compiled,
-    hz: u32,
+    runtime: &mut Runtime,
+    now: u32,
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<u32, BankError> {
     check_room(compiled)?;
     let current = tables.generation()?;
     let generation = current.wrapping_add(1);
     let bank = generation & 1;
+    // From here on nobody asks the bank that is written now; after the flip the one in force now can
+    // be asked by the next.
+    runtime.previous = current;
+    tables.runtime.set(&0, runtime)?;
     wait_for_readers(tables, current & 1)?;
 
     write_region(&tables.classes, bank * MAX_CLASSES, &compiled.classes)?;
@@ -124,8 +132,17 @@ pub fn put_in_force(
         let id = id_of(&interface.name).ok_or_else(|| BankError::NoId {
             name: interface.name.clone(),
         })?;
-        records[id as usize] = record(interface, bank, hz);
+        let before = tables.interfaces.get(&((bank ^ 1) * MAX_INTERFACES + id))?;
+        records[id as usize] = Interface {
+            reevaluate_from: reevaluate_from(interface.flags, before, generation),
+            ..record(interface, bank, runtime.hz)
+        };
         addresses.extend(interface.addresses.iter().map(|one| address_key(id, *one)));
+        addresses.extend(interface.ethertypes.iter().map(|one| AddressKey {
+            interface: id,
+            family: ETHERTYPE | u32::from(*one),
+            ..AddressKey::ZERO
+        }));
     }
     addresses.sort_unstable_by_key(|key| (key.interface, key.family, key.address));
     addresses.dedup();
@@ -140,8 +157,22 @@ pub fn put_in_force(
     )?;
     write_region(&tables.interfaces, bank * MAX_INTERFACES, &records)?;
 
+    runtime.changed = now;
+    tables.runtime.set(&0, runtime)?;
     tables.generation.set(&0, &generation)?;
     Ok(generation)
+}
+
+/// Flows judged before this generation are asked again: this one if a group before or after the change
+/// says so, else as before it, so that a flow that was silent meanwhile is asked, too.
+fn reevaluate_from(flags: u32, before: Option<Interface>, generation: u32) -> u32 {
+    let before = before.filter(|before| before.flags & interface_flags::PRESENT != 0);
+    let said = flags | before.map_or(0, |before| before.flags);
+    if said & interface_flags::REEVALUATE != 0 {
+        generation
+    } else {
+        before.map_or(0, |before| before.reevaluate_from)
+    }
 }
 
 /// `BPF_MAP_TYPE_LPM_TRIE` and the hashes refuse to be empty.
@@ -336,11 +367,30 @@ mod tests {
             allowance: 10,
             reserve: 0,
             addresses: Vec::new(),
+            ethertypes: Vec::new(),
         };
         let written = record(&interface, 1, 250);
         assert_eq!(written.policy[0].trie, MAX_TRIES / 2 + 3);
         assert_eq!(written.policy[1].trie, NO_TRIE);
         assert_eq!(written.timeouts, [250; TIMEOUTS]);
+    }
+
+    #[test]
+    fn a_flow_is_asked_again_even_after_a_later_change() {
+        const PRESENT: u32 = interface_flags::PRESENT;
+        let asking = PRESENT | interface_flags::REEVALUATE;
+        let record = |flags, reevaluate_from| {
+            Some(Interface {
+                flags,
+                reevaluate_from,
+                ..Interface::ZERO
+            })
+        };
+        assert_eq!(reevaluate_from(PRESENT, None, 7), 0);
+        assert_eq!(reevaluate_from(asking, record(PRESENT, 0), 7), 7);
+        assert_eq!(reevaluate_from(PRESENT, record(asking, 3), 8), 8);
+        assert_eq!(reevaluate_from(PRESENT, record(PRESENT, 8), 9), 8);
+        assert_eq!(reevaluate_from(PRESENT, record(0, 8), 9), 0);
     }
 
     #[test]

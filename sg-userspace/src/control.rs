@@ -93,6 +93,24 @@ impl Control {
         self.run("clock", &command(ct_op::CLOCK))
     }
 
+    /// All 32 bits of the clock that entries are stamped with.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn now(&self) -> Result<u32, ControlError> {
+        let high = CtCommand {
+            argument: 1,
+            ..command(ct_op::CLOCK)
+        };
+        loop {
+            let before = self.run("clock", &high)?;
+            let low = self.clock()?;
+            if self.run("clock", &high)? == before {
+                return Ok(before << 31 | low);
+            }
+        }
+    }
+
     /// Measures jiffies per second against the monotonic clock. Takes a quarter of a second.
     ///
     /// # Errors

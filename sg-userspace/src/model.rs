@@ -54,6 +54,8 @@ impl Model {
 pub struct Group {
     /// Free text, as fact 1.32 restricts it.
     pub description: Option<String>,
+    /// What becomes of tracked flows whose rule goes.
+    pub on_revoke: OnRevoke,
     /// Rules of traffic towards the workload, in file order.
     pub ingress: Vec<Rule>,
     /// Rules of traffic from the workload, in file order.
@@ -68,6 +70,17 @@ impl Group {
             Direction::Egress => &self.egress,
         }
     }
+}
+
+/// What becomes of tracked flows that no rule allows any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnRevoke {
+    /// They live on until they idle out, as on AWS (fact 3.12).
+    #[default]
+    Keep,
+    /// They are cut on their next packet.
+    Reevaluate,
 }
 
 /// One allow rule: what, and with whom. Its direction is where it stands.
@@ -157,6 +170,12 @@ pub struct InterfaceSettings {
     pub mld: bool,
     /// ICMPv6 redirects pass towards the workload.
     pub nd_redirect: bool,
+    /// Source and destination check (fact 5.5); `None`: on `host` interfaces.
+    #[serde(default)]
+    pub source_dest_check: Option<bool>,
+    /// Ethertypes that pass beside ARP, IPv4 and IPv6, ascending.
+    #[serde(default)]
+    pub ethertypes: Vec<u16>,
     /// Idle lives in seconds, by [`sg_common::layout::Timeout`].
     pub timeouts: [u32; TIMEOUTS],
 }
@@ -177,8 +196,16 @@ impl InterfaceSettings {
             dhcp: true,
             mld: true,
             nd_redirect: false,
+            source_dest_check: None,
+            ethertypes: Vec::new(),
             timeouts: TIMEOUT_DEFAULTS.map(|(_, seconds)| seconds),
         }
+    }
+
+    /// Whether the workload's end of every packet must be an address of its own, where those are known.
+    pub fn checks_addresses(&self) -> bool {
+        self.source_dest_check
+            .unwrap_or(self.orientation == Some(Orientation::Host))
     }
 }
 

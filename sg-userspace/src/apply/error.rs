@@ -29,6 +29,9 @@ pub enum ApplyError {
     /// Writing the policy failed; the one before stays in force.
     #[error("cannot write the new policy; the one before stays in force")]
     Bank(#[from] BankError),
+    /// The clock cannot be read.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// A map failed.
     #[error(transparent)]
     Table(#[from] TableError),

@@ -15,7 +15,7 @@ use sg_common::layout::{
 };
 use sg_common::verdict::Direction;
 
-use crate::model::{IcmpErrors, Orientation, RuleId, Track};
+use crate::model::{IcmpErrors, OnRevoke, Orientation, RuleId, Track};
 use crate::resolve::{Resolved, ResolvedInterface};
 
 mod classes;
@@ -86,6 +86,10 @@ fn interface_record(
     resolved: &Resolved,
 ) -> CompiledInterface {
     let settings = &interface.settings;
+    let reevaluate = interface.groups.iter().any(|name| {
+        let group = resolved.groups.get(name);
+        group.is_some_and(|group| group.on_revoke == OnRevoke::Reevaluate)
+    });
     let flags = [
         (true, interface_flags::PRESENT),
         (
@@ -109,6 +113,12 @@ fn interface_record(
             interface_flags::ADDRESSES_KNOWN,
         ),
         (!resolved.services.is_empty(), interface_flags::SERVICES),
+        (reevaluate, interface_flags::REEVALUATE),
+        (
+            interface.addresses.is_some() && settings.checks_addresses(),
+            interface_flags::SOURCE_DEST_CHECK,
+        ),
+        (!settings.ethertypes.is_empty(), interface_flags::ETHERTYPES),
     ];
     let host = resolved.conntrack.allowance;
     CompiledInterface {
@@ -122,6 +132,7 @@ fn interface_record(
         allowance: settings.allowance.map_or(host, |own| own.min(host)),
         reserve: settings.reserve,
         addresses: interface.addresses.clone().unwrap_or_default(),
+        ethertypes: settings.ethertypes.clone(),
     }
 }
 
@@ -190,6 +201,8 @@ pub struct CompiledInterface {
     pub reserve: u32,
     /// Its addresses; empty where unknown (`ADDRESSES_KNOWN` is not set then).
     pub addresses: Vec<IpAddr>,
+    /// Ethertypes that pass beside ARP, IPv4 and IPv6.
+    pub ethertypes: Vec<u16>,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::model::{InterfaceSettings, Peer, RuleId, Traffic};
+use crate::model::{InterfaceSettings, OnRevoke, Peer, RuleId, Traffic};
 
 /// Bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub struct Group {
     pub name: Located<String>,
     /// `description`.
     pub description: Option<String>,
+    /// `on_revoke`.
+    pub on_revoke: OnRevoke,
     /// `ingress`; a group without lets nothing in.
     pub ingress: Vec<Entry>,
     /// `egress`; `None`: not given.

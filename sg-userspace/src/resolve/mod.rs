@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sg_common::verdict::Direction;
 
-use crate::model::{Conntrack, Group, Interface, InterfaceSettings, Model, Peer, Rule};
+use crate::model::{Conntrack, Group, Interface, InterfaceSettings, Model, OnRevoke, Peer, Rule};
 
 mod evaluate;
 mod name;
@@ -61,6 +61,7 @@ pub fn resolve(model: &Model, current: &BTreeMap<String, Vec<IpAddr>>) -> Resolv
 fn resolve_group(group: &Group) -> ResolvedGroup {
     let rules = |rules: &[Rule]| rules.iter().map(resolve_rule).collect();
     ResolvedGroup {
+        on_revoke: group.on_revoke,
         ingress: rules(&group.ingress),
         egress: rules(&group.egress),
         members: BTreeSet::new(),
@@ -129,6 +130,9 @@ pub struct Resolved {
 /// A group: what it allows and who is in it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ResolvedGroup {
+    /// What becomes of tracked flows whose rule goes.
+    #[serde(default)]
+    pub on_revoke: OnRevoke,
     /// Rules of traffic towards the workload.
     pub ingress: Vec<ResolvedRule>,
     /// Rules of traffic from the workload.

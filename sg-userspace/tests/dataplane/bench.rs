@@ -139,18 +139,22 @@ impl Bench {
             assert!(id < INTERFACES, "there are no more devices");
         }
         let hz = self.session.runtime.hz;
+        let now = self.now();
         self.session.set_limits(&compiled).unwrap();
         let generation = bank::put_in_force(
             &self.session.tables,
             &self.session.object,
             &compiled,
-            hz,
+            &mut self.session.runtime,
+            now,
             |name| self.ids.get(name).copied(),
         )
         .unwrap();
         self.host.runtime = self.session.runtime;
         let ids = &self.ids;
-        self.host.banks[(generation & 1) as usize] = mirror::bank(&compiled, hz, |name| ids[name]);
+        let before = &self.host.banks[(generation & 1 ^ 1) as usize].interfaces;
+        self.host.banks[(generation & 1) as usize] =
+            mirror::bank(&compiled, hz, |name| ids[name], before, generation);
         self.host.set_generation(generation);
     }
 

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use sg_common::{
     family::{V4, V6},
     host::{Bank, Host, INTERFACES},
-    layout::Interface,
+    layout::{ETHERTYPE, Interface, interface_flags},
     pipeline::{self, Arrival, Scratch},
     table,
     verdict::Verdict,
@@ -34,8 +34,29 @@ fn padded(address: IpAddr) -> (u32, [u8; 16]) {
     }
 }
 
+/// Which flows are asked again (decisions, Changes 2).
+fn reevaluate_from(flags: u32, before: Option<&Interface>, generation: u32) -> u32 {
+    let (said, from) = match before {
+        Some(before) if before.flags & interface_flags::PRESENT != 0 => {
+            (flags | before.flags, before.reevaluate_from)
+        }
+        _ => (flags, 0),
+    };
+    if said & interface_flags::REEVALUATE == 0 {
+        from
+    } else {
+        generation
+    }
+}
+
 /// The bank of a compiled policy. Tries are by their own index: a host has one set per bank.
-pub(crate) fn bank(compiled: &Compiled, hz: u32, id_of: impl Fn(&str) -> u32) -> Bank {
+pub(crate) fn bank(
+    compiled: &Compiled,
+    hz: u32,
+    id_of: impl Fn(&str) -> u32,
+    before: &[Interface],
+    generation: u32,
+) -> Bank {
     let mut interfaces = vec![Interface::ZERO; INTERFACES as usize];
     let mut addresses = Vec::new();
     addresses.extend(compiled.services.iter().map(|one| (0, padded(*one))));
@@ -47,9 +68,12 @@ pub(crate) fn bank(compiled: &Compiled, hz: u32, id_of: impl Fn(&str) -> u32) ->
             reserve: one.reserve,
             timeouts: one.timeouts.map(|seconds| seconds * hz),
             policy: one.policy,
+            reevaluate_from: reevaluate_from(one.flags, before.get(id as usize), generation),
             ..Interface::ZERO
         };
         addresses.extend(one.addresses.iter().map(|own| (id, padded(*own))));
+        let listed = one.ethertypes.iter();
+        addresses.extend(listed.map(|kind| (id, (ETHERTYPE | u32::from(*kind), [0; 16]))));
     }
     let tries4 = compiled.tries4.iter().map(|trie| {
         let entries = trie.entries.iter();

@@ -54,6 +54,7 @@ impl<'d> Linker<'d, '_> {
         };
         Group {
             description: group.description.clone(),
+            on_revoke: group.on_revoke,
             ingress,
             egress,
         }

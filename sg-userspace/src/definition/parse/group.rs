@@ -5,7 +5,7 @@ use toml::de::DeValue;
 use super::super::escape::quote;
 use super::super::tree::{At, Entry, Group, Located};
 use super::value::{Parser, Table, Value};
-use crate::model::{Icmp, Peer, Ports, Traffic, protocol};
+use crate::model::{Icmp, OnRevoke, Peer, Ports, Traffic, protocol};
 
 /// Keys of an entry.
 const ENTRY: &[&str] = &[
@@ -43,12 +43,22 @@ impl Parser<'_> {
         let mut group = Group {
             name,
             description: None,
+            on_revoke: OnRevoke::Keep,
             ingress: Vec::new(),
             egress: None,
         };
-        for (key, value) in self.keys(&table, &["description", "ingress", "egress"]) {
+        for (key, value) in self.keys(&table, &["description", "on_revoke", "ingress", "egress"]) {
             match key {
                 "description" => group.description = self.group_description(value),
+                "on_revoke" => {
+                    let words = [
+                        ("keep", OnRevoke::Keep),
+                        ("reevaluate", OnRevoke::Reevaluate),
+                    ];
+                    if let Some(word) = self.choice(value, &words) {
+                        group.on_revoke = word.value;
+                    }
+                }
                 "ingress" => group.ingress = self.entries(value),
                 _ => group.egress = Some(self.entries(value)),
             }

@@ -26,10 +26,24 @@ const KEYS: &[&str] = &[
     "dhcp",
     "mld",
     "nd_redirect",
+    "source_dest_check",
+    "ethertypes",
 ];
 
 /// Tracked flows of one interface.
 const ALLOWANCE: RangeInclusive<i64> = 1..=16_777_216;
+/// Values that are ethertypes and no lengths (IEEE 802.3).
+const ETHERTYPES: RangeInclusive<i64> = 0x0600..=0xffff;
+/// Ethertypes that have verdicts of their own.
+const JUDGED: [(u16, &str); 7] = [
+    (0x0800, "IPv4, which the rules judge"),
+    (0x0806, "ARP, which always passes"),
+    (0x86dd, "IPv6, which the rules judge"),
+    (0x8100, "a VLAN tag, which is dropped"),
+    (0x88a8, "a VLAN tag, which is dropped"),
+    (0x9100, "a VLAN tag, which is dropped"),
+    (0x9200, "a VLAN tag, which is dropped"),
+];
 /// Bytes of a device name, without the terminator (IFNAMSIZ).
 const DEVICE: usize = 15;
 /// Bytes of a network namespace's name or path.
@@ -109,6 +123,7 @@ impl Parser<'_> {
         match key {
             "netns" => settings.netns = self.netns(value),
             "timeouts" => self.timeouts(value, settings),
+            "ethertypes" => settings.ethertypes = self.ethertypes(value),
             "orientation" => {
                 let words = [("own", Orientation::Own), ("host", Orientation::Host)];
                 settings.orientation = self.choice(value, &words).map(|word| word.value);
@@ -147,6 +162,7 @@ impl Parser<'_> {
                     "tcp_loose" => settings.tcp_loose = on,
                     "dhcp" => settings.dhcp = on,
                     "mld" => settings.mld = on,
+                    "source_dest_check" => settings.source_dest_check = Some(on),
                     _ => settings.nd_redirect = on,
                 }
             }
@@ -193,6 +209,26 @@ impl Parser<'_> {
             "1 to {DEVICE} bytes without space, `/` or `:`; `device = \"eth0\"` names it where the table's name cannot"
         ));
         false
+    }
+
+    /// Ethertypes that are judged neither as IP nor as ARP, without duplicates.
+    fn ethertypes(&mut self, value: Value<'_>) -> Vec<u16> {
+        let mut kinds = Vec::new();
+        for element in self.array(value).into_iter().flatten() {
+            let Some(number) = self.integer(element, ETHERTYPES) else {
+                continue;
+            };
+            let kind = number.value as u16;
+            if let Some((_, judged)) = JUDGED.iter().find(|(judged, _)| *judged == kind) {
+                self.invalid(number.at, format!("ethertype {kind:#06x} is {judged}"))
+                    .help("only what is neither IP, ARP nor tagged can be listed, such as 0x88cc (LLDP)");
+            } else {
+                kinds.push(kind);
+            }
+        }
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
     }
 
     fn timeouts(&mut self, value: Value<'_>, settings: &mut InterfaceSettings) {
