@@ -112,6 +112,8 @@ maps! {
     COUNTERS;
     /// Per-CPU array, 1 × [`crate::pipeline::Scratch`]: the packet being judged.
     SCRATCH;
+    /// Per-CPU array, 1 × bytes: headers of a frame at XDP whose first buffer does not hold them.
+    HEADER_COPY;
     /// Array, 1 × [`crate::layout::Sweeper`]: the timer that reclaims expired entries.
     SWEEPER;
 }

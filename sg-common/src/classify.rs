@@ -3,9 +3,7 @@
 use crate::{
     atomic,
     family::Family,
-    layout::{
-        IdentityKey, Interface, NO_TRIE, Policy, interface_flags, policy_flags, policy_index, slice,
-    },
+    layout::{IdentityKey, NO_TRIE, Policy, interface_flags, policy_flags, policy_index, slice},
     tables::Tables,
     verdict::Direction,
 };
@@ -47,6 +45,19 @@ impl Selector {
     }
 }
 
+/// What the rules are asked: may this peer be reached, or reach, by this?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Bank that answers.
+    pub bank: u32,
+    /// Interface id.
+    pub id: u32,
+    /// Direction of the rules.
+    pub direction: Direction,
+    /// Protocol and port, or what stands for them.
+    pub selector: Selector,
+}
+
 /// Halvings that suffice for any slice: its ranges are disjoint runs of 16-bit values.
 const SEARCH_STEPS: u64 = 17;
 
@@ -86,19 +97,18 @@ pub fn rule_set<T: Tables>(tables: &T, bank: u32, class: u32, selector: Selector
     }
 }
 
-/// Whether a rule of `policy` allows a new flow with `remote`.
+/// Whether a rule allows a new flow with `remote`.
 ///
 /// 1. The class of the longest prefix that holds the address; prefixes nest, so the compiler has
 ///    pushed down what covering prefixes allow. Without a match: the class of "everywhere".
 /// 2. The class of the address's identity, if the policy refers to groups at all.
-#[inline(never)]
-pub fn allows<T: Tables, F: Family>(
-    tables: &T,
-    bank: u32,
-    policy: &Policy,
-    remote: &F::Address,
-    selector: Selector,
-) -> bool {
+#[inline(always)]
+pub fn allows<T: Tables, F: Family>(tables: &T, question: &Question, remote: &F::Address) -> bool {
+    let Question { bank, selector, .. } = *question;
+    let Some(interface) = tables.interface(bank, question.id) else {
+        return false;
+    };
+    let policy = &interface.policy[policy_index(question.direction, F::IPV6)];
     let mut class = policy.any_class;
     if policy.trie != NO_TRIE
         && let Some(found) = F::trie(tables, policy.trie, remote)
@@ -125,25 +135,31 @@ pub fn allows<T: Tables, F: Family>(
 }
 
 /// Whether a TCP or UDP flow is untracked (facts 3.3, 3.10): a rule from everywhere admits it in one
-/// direction, and the other direction is open to everywhere on every port.
+/// direction, and the other direction is open to everywhere on every port. `ports` are those of
+/// [`crate::family::Flow::ports`].
 #[inline(always)]
-pub fn untracked<T: Tables, F: Family>(
+pub fn untracked<T: Tables>(
     tables: &T,
+    ipv6: bool,
     bank: u32,
-    interface: &Interface,
+    id: u32,
     protocol: u8,
     ports: u32,
 ) -> bool {
+    let Some(interface) = tables.interface(bank, id) else {
+        return false;
+    };
     let (slice, open) = match protocol {
         6 => (slice::TCP, policy_flags::OPEN_TCP),
         17 => (slice::UDP, policy_flags::OPEN_UDP),
         _ => return false,
     };
-    if interface.flags & interface_flags::TRACK_ALWAYS != 0 {
+    let flags = interface.flags & (interface_flags::PRESENT | interface_flags::TRACK_ALWAYS);
+    if flags != interface_flags::PRESENT {
         return false;
     }
-    let ingress = &interface.policy[policy_index(Direction::Ingress, F::IPV6)];
-    let egress = &interface.policy[policy_index(Direction::Egress, F::IPV6)];
+    let ingress = &interface.policy[policy_index(Direction::Ingress, ipv6)];
+    let egress = &interface.policy[policy_index(Direction::Egress, ipv6)];
     if (ingress.flags | egress.flags) & open == 0 {
         return false;
     }

@@ -51,6 +51,8 @@ pub trait Family: Copy {
     fn source_possible(address: &Self::Address, protocol: u8) -> bool;
     /// Whether a packet may go there.
     fn destination_possible(address: &Self::Address) -> bool;
+    /// Whether nobody need list the address as the workload's own: it is the link's, or everybody's.
+    fn belongs_to_link(address: &Self::Address) -> bool;
     /// Whether the address is in a range that link-local services use (fact 5.2).
     fn may_be_service(address: &Self::Address) -> bool;
 
@@ -159,6 +161,12 @@ impl Family for V4 {
     fn destination_possible(address: &u32) -> bool {
         let first = host4(*address) >> 24;
         first != 0 && first != 127
+    }
+
+    /// Multicast, broadcast, and 0.0.0.0, which only IGMP may come from.
+    #[inline(always)]
+    fn belongs_to_link(address: &u32) -> bool {
+        host4(*address) >> 28 == 0xe || *address == u32::MAX || *address == 0
     }
 
     #[inline(always)]
@@ -312,6 +320,13 @@ impl Family for V6 {
     #[inline(always)]
     fn destination_possible(address: &[u32; 4]) -> bool {
         !Self::mapped(address) && !Self::unspecified_or_loopback(address)
+    }
+
+    /// Multicast, and link-local: such addresses follow from the MAC, and nobody lists them.
+    #[inline(always)]
+    fn belongs_to_link(address: &[u32; 4]) -> bool {
+        let first = u32::from_be(address[0]);
+        first >> 24 == 0xff || first >> 22 == 0xfe80 >> 6
     }
 
     /// fe80::/10 or fd00:ec2::/32.

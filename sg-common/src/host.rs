@@ -17,13 +17,13 @@ use std::{
 use crate::{
     abi::CT_LOCKS,
     atomic,
-    classify::{self, Selector},
+    classify::{self, Question, Selector},
     family::{V4, V6},
     layout::{
         Account, AccountBucket, AddressKey, Bucket4, Bucket6, Class, Count, CtHost, CtInterface,
         FragmentKey, IdentityKey, Interface, Range, Runtime, WAYS,
     },
-    pipeline::{self, Arrival, Call, Outcome, Scratch},
+    pipeline::{self, Arrival, Outcome, Room, Scratch},
     table::{self, Context},
     tables::Tables,
     verdict::{Direction, OUTCOMES, Verdict},
@@ -317,8 +317,20 @@ impl Tables for Host {
         self.ct_host.get(0)
     }
 
-    fn run(&self, call: &Call, scratch: &mut Scratch) -> Outcome {
-        pipeline::run(self, call, scratch)
+    fn run(&self, what: u32, scratch: &mut Scratch) -> Outcome {
+        if pipeline::opens(what) {
+            pipeline::open(self, what, scratch)
+        } else {
+            pipeline::run(self, what, scratch)
+        }
+    }
+
+    fn allows<F: Room>(&self, question: &Question, remote: &F::Address) -> bool {
+        classify::allows::<Self, F>(self, question, remote)
+    }
+
+    fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> bool {
+        classify::untracked(self, ipv6, bank, id, protocol, ports)
     }
 
     fn rule_set(&self, bank: u32, class: u32, selector: Selector) -> u32 {

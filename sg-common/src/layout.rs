@@ -313,7 +313,8 @@ shared! {
         /// TCP: highest acknowledgement number by sender; else packets seen, up to two.
         /// Sender 0 is local, 1 remote.
         pub ack: [u32; 2],
-        /// TCP: sequence number after the sender's SYN, then after its FIN.
+        /// TCP: sequence number after the sender's SYN, then after its FIN; else of the opener jiffies of
+        /// its last packet.
         pub fin: [u32; 2],
     }
 

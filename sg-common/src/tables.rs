@@ -1,12 +1,12 @@
 //! How the pipeline reaches its maps and its clock.
 
 use crate::{
-    classify::Selector,
+    classify::{Question, Selector},
     layout::{
         Account, AddressKey, Bucket4, Bucket6, Class, CtHost, CtInterface, FragmentKey,
         IdentityKey, Interface, Range, Runtime,
     },
-    pipeline::{Call, Outcome, Scratch},
+    pipeline::{Outcome, Room, Scratch},
     verdict::Direction,
 };
 
@@ -60,11 +60,15 @@ pub trait Tables {
     fn ct_interface(&self, id: u32) -> Option<*mut CtInterface>;
     /// `CT_HOST`.
     fn ct_host(&self) -> Option<*mut CtHost>;
-    /// [`crate::pipeline::run`]. (The kernel calls this one and the next three as functions that the
+    /// [`crate::pipeline::run`] or [`crate::pipeline::open`]. (The kernel calls this one and the next five as functions that the
     /// verifier looks at once, whoever calls them.)
-    fn run(&self, call: &Call, scratch: &mut Scratch) -> Outcome;
+    fn run(&self, what: u32, scratch: &mut Scratch) -> Outcome;
     /// [`crate::table::reclaim`], likewise.
     fn reclaim(&self, ipv6: bool, old: bool, index: u32) -> u32;
+    /// [`crate::classify::allows`], likewise; `remote` is the peer of the packet in the scratch.
+    fn allows<F: Room>(&self, question: &Question, remote: &F::Address) -> bool;
+    /// [`crate::classify::untracked`], likewise.
+    fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> bool;
     /// [`crate::classify::rule_set`], likewise.
     fn rule_set(&self, bank: u32, class: u32, selector: Selector) -> u32;
     /// [`crate::table::replace_oldest`], likewise.

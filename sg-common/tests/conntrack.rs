@@ -12,6 +12,11 @@ use sg_common::{
 const ICMP: u8 = 1;
 
 /// An entry outside any table.
+/// Jiffies, shortly before they wrap.
+const NOW: u32 = u32::MAX - 100;
+/// Jiffies per second.
+const HZ: u32 = 250;
+
 #[derive(Clone, Copy)]
 struct Flow {
     meta: Meta,
@@ -21,10 +26,12 @@ struct Flow {
 
 impl Flow {
     fn open(protocol: u8, opener: Side, segment: Segment) -> Self {
-        let opening = open(protocol, ICMP, opener, segment, 1, 60);
-        let mut live = Live::ZERO;
-        live.ack[opener.index()] = opening.ack;
-        live.fin[opener.index()] = opening.fin;
+        let opening = open(protocol, ICMP, opener, opener, segment, NOW);
+        let live = Live {
+            ack: opening.ack,
+            fin: opening.fin,
+            ..Live::ZERO
+        };
         Self {
             meta: Meta::new(7, opening.state, opening.flags, 3),
             live,
@@ -351,7 +358,7 @@ fn adopted_flow_is_assured_by_a_reply() {
 fn udp_becomes_a_stream_when_both_sides_go_on() {
     let mut flow = Flow::open(17, Side::Local, Segment::default());
     let mut packet = |sender| {
-        let step = udp_step(flow.meta, &flow.live, sender);
+        let step = udp_step(flow.meta, &flow.live, sender, NOW, HZ);
         flow.take(sender, step);
         flow.state()
     };
@@ -368,12 +375,12 @@ fn other_protocols_are_assured_by_a_reply() {
         let mut flow = Flow::open(protocol, Side::Remote, Segment::default());
         flow.take(
             Side::Remote,
-            datagram_step(flow.meta, &flow.live, Side::Remote),
+            datagram_step(flow.meta, &flow.live, Side::Remote, NOW, HZ),
         );
         assert!(!flow.has(flag::ASSURED));
         flow.take(
             Side::Local,
-            datagram_step(flow.meta, &flow.live, Side::Local),
+            datagram_step(flow.meta, &flow.live, Side::Local, NOW, HZ),
         );
         assert!(flow.has(flag::ASSURED));
     }
@@ -480,4 +487,42 @@ fn states_are_their_timeouts() {
     assert_eq!(index(State::UdpStream), Timeout::UdpStream as usize);
     assert_eq!(index(State::Icmp), Timeout::Icmp as usize);
     assert_eq!(index(State::Other), Timeout::Other as usize);
+}
+
+#[test]
+fn i4_replies_alone_keep_no_flow_for_longer_than_an_hour() {
+    for protocol in [17, ICMP, 47] {
+        let mut flow = Flow::open(protocol, Side::Local, Segment::default());
+        let step = |flow: &Flow, sender: Side, seconds: u32| {
+            let now = NOW.wrapping_add(seconds * HZ);
+            if protocol == 17 {
+                udp_step(flow.meta, &flow.live, sender, now, HZ)
+            } else {
+                datagram_step(flow.meta, &flow.live, sender, now, HZ)
+            }
+        };
+        for seconds in [0, 1800, 3599] {
+            flow.take(Side::Remote, step(&flow, Side::Remote, seconds));
+            assert!(flow.refreshed, "{protocol} after {seconds} s");
+        }
+        flow.take(Side::Remote, step(&flow, Side::Remote, 3600));
+        assert!(!flow.refreshed, "{protocol}");
+        // The opener is heard again.
+        flow.take(Side::Local, step(&flow, Side::Local, 3601));
+        assert!(flow.refreshed, "{protocol}");
+        flow.take(Side::Remote, step(&flow, Side::Remote, 7200));
+        assert!(flow.refreshed, "{protocol}");
+    }
+}
+
+#[test]
+fn a_flow_taken_over_by_its_last_segment_can_close() {
+    let fin = segment(tcp::FIN | tcp::ACK, 900, 400, 10);
+    let opening = open(6, ICMP, Side::Local, Side::Remote, fin, NOW);
+    assert_eq!(opening.state, State::TcpEstablished as u8);
+    assert_eq!(
+        opening.flags,
+        flag::OPENER_LOCAL | flag::ADOPTED | flag::FIN_REMOTE
+    );
+    assert_eq!((opening.ack, opening.fin), ([0, 400], [0, 911]));
 }

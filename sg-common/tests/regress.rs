@@ -204,7 +204,7 @@ fn fast_open_whose_data_is_taken_never_gets_established() {
 #[test]
 fn reset_with_number_zero_ends_a_flow_of_which_no_acknowledgement_is_known() {
     let host = host();
-    let opening = open(6, 1, Side::Remote, Segment::default(), 0, 0);
+    let opening = open(6, 1, Side::Remote, Side::Remote, Segment::default(), 0);
     let key = family::Flow {
         owner: ID << 8 | 6,
         ports: u32::from(LOCAL_PORT) << 16 | 40_003,

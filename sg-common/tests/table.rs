@@ -76,7 +76,12 @@ fn flow6(id: u32, n: u32) -> Flow<[u32; 4]> {
 }
 
 fn opening() -> Opening {
-    open(17, 1, Side::Local, Segment::default(), 1, 100)
+    let opening = open(17, 1, Side::Local, Side::Local, Segment::default(), 0);
+    Opening {
+        packets: 1,
+        bytes: 100,
+        ..opening
+    }
 }
 
 fn insert<F: Family>(host: &Host, flow: &Flow<F::Address>, opening: &Opening) -> Inserted {

@@ -34,6 +34,7 @@ fn unread<F: Family<Address: Default>>() -> Datagram<F> {
         fragment_offset: 0,
         first_fragment: false,
         protocol: 0,
+        fragment_protocol: 0,
         hop_limit: 0,
         extended: false,
         router_alert: false,

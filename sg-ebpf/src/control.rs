@@ -155,7 +155,7 @@ fn flow_command<F: CommandFamily>(command: *const CtCommand, op: u32) -> u32 {
         flags: tcp::ACK,
         ..Segment::default()
     };
-    let mut opening = conntrack::open(protocol as u8, F::ICMP, side, segment, 0, 0);
+    let mut opening = conntrack::open(protocol as u8, F::ICMP, side, side, segment, context.now);
     opening.flags |= flag::ADOPTED | flag::ASSURED;
     match table::insert::<Kernel, F>(&context, limits, hash, &flow, &opening) {
         Inserted::Made => ct_op::OK,

@@ -1,7 +1,12 @@
 //! Frames over packet pointers: the only place that reads packet memory.
 
-use aya_ebpf::programs::{TcContext, XdpContext};
-use sg_common::wire::{Frame, Window};
+use aya_ebpf::{
+    helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::{TcContext, XdpContext},
+};
+use sg_common::wire::{ETHERNET, Frame, Window};
+
+use crate::maps;
 
 /// A packet's linear part.
 pub struct Packet {
@@ -15,21 +20,39 @@ pub struct Packet {
 
 /// Bytes that the pipeline may want to read: Ethernet, IPv6 with its bounded extension headers, an
 /// ICMP error and the packet it quotes. What lies behind them is payload.
-const HEADERS: u32 = 512;
+pub const HEADERS: u32 = 512;
 
 /// Highest offset of a header; the verifier needs a bound it can see.
-const MAX_OFFSET: usize = 1024;
+pub const MAX_OFFSET: usize = 1024;
 
 impl Packet {
-    /// A frame at XDP. The context is read once: each read makes the verifier forget the bounds.
+    /// A frame at XDP. The context is read once: each read makes the verifier forget the bounds. Headers
+    /// outside the first buffer (jumbo frames) are copied; the bounds of a copy are the verifier's to
+    /// see by [`MAX_OFFSET`], those of a packet by `end`.
     #[inline(always)]
     pub fn from_xdp(ctx: &XdpContext) -> Self {
-        let start = ctx.data();
-        let end = ctx.data_end();
+        let mut start = ctx.data();
+        let mut end = ctx.data_end();
+        let linear = end.wrapping_sub(start) as u32;
+        // SAFETY: the kernel hands a valid context.
+        let len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as u32;
+        if linear < len
+            && linear < HEADERS
+            && let Some(copy) = maps::header_copy()
+        {
+            let wanted = (if len < HEADERS { len } else { HEADERS }).max(ETHERNET as u32);
+            // SAFETY: `copy` has room for `HEADERS` bytes. If it fails the frame is judged by its first
+            // buffer, where the header reads fail.
+            let copied = unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, copy.cast(), wanted) };
+            if copied == 0 {
+                start = copy as usize;
+                end = start + wanted as usize;
+            }
+        }
         Self {
             start,
             end,
-            len: end.wrapping_sub(start) as u32,
+            len,
             merged: false,
             tagged: false,
         }

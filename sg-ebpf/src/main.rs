@@ -23,8 +23,8 @@ use crate::{frame::Packet, tables::Kernel};
 #[unsafe(no_mangle)]
 static NAMESPACE: Global<u32> = Global::new(0);
 
-/// Ingress of an interface at XDP.
-#[xdp]
+/// Ingress of an interface at XDP, frames of several buffers included.
+#[xdp(frags)]
 pub fn xdp_ingress(ctx: XdpContext) -> u32 {
     // SAFETY: the kernel hands a valid context.
     let ifindex = unsafe { (*ctx.ctx).ingress_ifindex };

@@ -18,6 +18,8 @@ use sg_common::{
     pipeline::Scratch,
 };
 
+use crate::frame::MAX_OFFSET;
+
 /// Written by userspace only.
 const READ_ONLY: usize = BPF_F_RDONLY_PROG as usize;
 /// Read by userspace without a system call per entry.
@@ -116,6 +118,17 @@ pub fn scratch() -> Option<&'static mut Scratch> {
     SCRATCH
         .get_ptr_mut(0)
         .map(|scratch| unsafe { &mut *scratch })
+}
+
+/// Headers of a frame whose first buffer does not hold them, with room behind them for any window that
+/// begins at an allowed offset.
+#[btf_map]
+pub static HEADER_COPY: PerCpuArray<[u8; MAX_OFFSET + 64], 1> = PerCpuArray::new();
+
+/// This CPU's room for headers.
+#[inline(always)]
+pub fn header_copy() -> Option<*mut u8> {
+    HEADER_COPY.get_ptr_mut(0).map(|copy| copy.cast())
 }
 
 /// The id of an interface, or 0.

@@ -8,13 +8,13 @@ use aya_ebpf::{
 use sg_common::{
     abi::{MAX_CLASSES, MAX_INTERFACES, MAX_RANGES},
     atomic::opaque,
-    classify::{self, Selector},
+    classify::{self, Question, Selector},
     family::{V4, V6},
     layout::{
         Account, AddressKey, Bucket4, Bucket6, Class, Count, CtHost, CtInterface, FragmentKey,
         IdentityKey, Interface, Range, Runtime, WAYS,
     },
-    pipeline::{self, Call, Outcome, Scratch},
+    pipeline::{self, Room, Outcome, Scratch},
     table::{self, Context},
     tables::Tables,
     verdict::{Direction, OUTCOMES},
@@ -179,14 +179,30 @@ impl Tables for Kernel {
 
     /// The scratch is this CPU's: the function fetches it again, since pointers do not pass.
     #[inline(always)]
-    fn run(&self, call: &Call, _scratch: &mut Scratch) -> Outcome {
-        Outcome::from_raw(sg_run(
-            call.what,
-            call.id,
-            call.generation,
-            call.packets,
-            call.bytes,
-        ))
+    fn run(&self, what: u32, _scratch: &mut Scratch) -> Outcome {
+        Outcome::from_raw(if pipeline::opens(what) {
+            sg_open(what)
+        } else {
+            sg_run(what)
+        })
+    }
+
+    #[inline(always)]
+    fn allows<F: Room>(&self, question: &Question, _remote: &F::Address) -> bool {
+        let family = if F::IPV6 { ASK_IPV6 } else { 0 };
+        let selector = question.selector;
+        sg_allows(
+            question.bank,
+            question.id,
+            family | question.direction as u32,
+            u32::from(selector.slice),
+            u32::from(selector.value),
+        ) != 0
+    }
+
+    #[inline(always)]
+    fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> bool {
+        sg_untracked(u32::from(ipv6), bank, id, u32::from(protocol), ports) != 0
     }
 
     #[inline(always)]
@@ -285,18 +301,21 @@ pub fn context() -> Option<Context<'static, Kernel>> {
 /// [`pipeline::run`] as a global function: the verifier looks at it once, not at each call.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn sg_run(what: u32, id: u32, generation: u32, packets: u32, bytes: u32) -> u32 {
-    let Some(scratch) = maps::scratch() else {
-        return OUTCOMES as u32;
-    };
-    let call = Call {
-        what,
-        id,
-        generation,
-        packets,
-        bytes,
-    };
-    pipeline::run(&Kernel, &call, scratch).index() as u32
+pub extern "C" fn sg_run(what: u32) -> u32 {
+    match maps::scratch() {
+        Some(scratch) => pipeline::run(&Kernel, what, scratch).index() as u32,
+        None => OUTCOMES as u32,
+    }
+}
+
+/// [`pipeline::open`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_open(what: u32) -> u32 {
+    match maps::scratch() {
+        Some(scratch) => pipeline::open(&Kernel, what, scratch).index() as u32,
+        None => OUTCOMES as u32,
+    }
 }
 
 /// [`table::reclaim`] as a global function.
@@ -311,6 +330,51 @@ pub extern "C" fn sg_reclaim(ipv6: u32, old: u32, index: u32) -> u32 {
     } else {
         table::reclaim::<Kernel, V4>(&context, old != 0, index)
     }
+}
+
+/// For [`sg_allows`]: the packet is IPv6. The lowest bit is the direction.
+const ASK_IPV6: u32 = 1 << 1;
+
+/// [`classify::allows`] as a global function, about the peer of the packet in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_allows(bank: u32, id: u32, what: u32, slice: u32, value: u32) -> u32 {
+    let Some(scratch) = maps::scratch() else {
+        return 0;
+    };
+    let question = Question {
+        bank,
+        id,
+        direction: if what & 1 == Direction::Egress as u32 {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        },
+        selector: Selector {
+            slice: slice as u8,
+            value: value as u16,
+        },
+    };
+    u32::from(if what & ASK_IPV6 != 0 {
+        classify::allows::<Kernel, V6>(&Kernel, &question, V6::peer(scratch))
+    } else {
+        classify::allows::<Kernel, V4>(&Kernel, &question, V4::peer(scratch))
+    })
+}
+
+/// [`classify::untracked`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_untracked(ipv6: u32, bank: u32, id: u32, protocol: u32, ports: u32) -> u32 {
+    let protocol = protocol as u8;
+    u32::from(classify::untracked(
+        &Kernel,
+        ipv6 != 0,
+        bank,
+        id,
+        protocol,
+        ports,
+    ))
 }
 
 /// [`classify::rule_set`] as a global function.

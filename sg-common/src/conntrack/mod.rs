@@ -284,55 +284,67 @@ pub struct Opening {
     pub state: u8,
     /// First flags, the charge aside.
     pub flags: u8,
-    /// First [`crate::layout::Live::ack`] of the opener.
-    pub ack: u32,
-    /// First [`crate::layout::Live::fin`] of the opener.
-    pub fin: u32,
-    /// Packets the opener's account starts with.
+    /// First [`crate::layout::Live::ack`].
+    pub ack: [u32; 2],
+    /// First [`crate::layout::Live::fin`].
+    pub fin: [u32; 2],
+    /// Whose packet it was.
+    pub sender: Side,
+    /// Packets that the sender's account starts with.
     pub packets: u32,
-    /// Bytes the opener's account starts with.
+    /// Their bytes.
     pub bytes: u32,
 }
 
-/// The entry that a packet of `protocol` opens; `icmp` is the family's ICMP.
+/// The entry that `opener` opens with a packet of `protocol` at `now`; `icmp` is the family's ICMP.
+///
+/// A TCP segment other than SYN comes from the middle of a flow, and so does a packet whose `sender` is
+/// not the opener.
 #[inline(always)]
 pub fn open(
     protocol: u8,
     icmp: u8,
     opener: Side,
+    sender: Side,
     segment: Segment,
-    packets: u32,
-    bytes: u32,
+    now: u32,
 ) -> Opening {
-    let flags = match opener {
+    let mut flags = match opener {
         Side::Local => flag::OPENER_LOCAL,
         Side::Remote => 0,
     };
-    let mut opening = Opening {
-        state: State::Other as u8,
-        flags,
-        ack: 0,
-        fin: 0,
-        packets,
-        bytes,
+    let of = |side: Side, value: u32| match side {
+        Side::Local => [value, 0],
+        Side::Remote => [0, value],
     };
-    match protocol {
-        6 if segment.is_syn() => {
-            opening.state = State::TcpSynSent as u8;
-            // What the answer must acknowledge; data on the SYN need not be taken (RFC 7413 §4.2).
-            opening.fin = segment.sequence.wrapping_add(1);
-        }
+    let (state, ack, fin) = match protocol {
+        // What the answer must acknowledge; data on the SYN need not be taken (RFC 7413 §4.2).
+        6 if segment.is_syn() => (
+            State::TcpSynSent,
+            [0; 2],
+            of(sender, segment.sequence.wrapping_add(1)),
+        ),
         6 => {
-            opening.state = State::TcpEstablished as u8;
-            opening.flags |= flag::ADOPTED;
-            opening.ack = segment.acknowledgement;
+            flags |= flag::ADOPTED;
+            let mut end = 0;
+            if segment.flags & tcp::FIN != 0 {
+                flags |= sender.fin_flag();
+                end = segment.end();
+            }
+            let ack = of(sender, segment.acknowledgement);
+            (State::TcpEstablished, ack, of(sender, end))
         }
-        17 => {
-            opening.state = State::UdpSingle as u8;
-            opening.ack = 1;
-        }
-        echo if echo == icmp => opening.state = State::Icmp as u8,
-        _ => {}
+        17 => (State::UdpSingle, of(sender, 1), of(opener, now)),
+        echo if echo == icmp => (State::Icmp, [0; 2], of(opener, now)),
+        _ => (State::Other, [0; 2], of(opener, now)),
+    };
+    Opening {
+        state: state as u8,
+        flags,
+        ack,
+        fin,
+        sender,
+        packets: 0,
+        bytes: 0,
     }
-    opening
 }

@@ -1,6 +1,6 @@
 //! How a packet moves an entry on.
 
-use super::{Meta, Segment, Side, State, flag, tcp};
+use super::{Meta, Segment, Side, State, expired, flag, tcp};
 use crate::layout::Live;
 
 /// What a packet makes of an entry.
@@ -168,10 +168,27 @@ const fn ahead(a: u32, b: u32) -> bool {
     distance != 0 && distance <= i32::MAX as u32
 }
 
+/// Seconds for which the other side's packets alone keep a flow alive (attacks I4).
+const ONE_SIDED_SECONDS: u32 = 3600;
+
+/// What a packet does to the idle life of a flow that is no TCP: the opener's always begins it anew, the
+/// other side's only for a while after the opener's last. Answers whether it does, and the sender's
+/// [`Live::fin`], which holds the time of the opener's last packet.
+#[inline(always)]
+fn keeps_alive(live: &Live, from: usize, opener: bool, now: u32, hz: u32) -> (bool, u32) {
+    if opener {
+        (true, now)
+    } else {
+        let life = ONE_SIDED_SECONDS.wrapping_mul(hz);
+        (!expired(now, live.fin[from ^ 1], life), live.fin[from])
+    }
+}
+
 /// UDP: a stream once each side has sent two packets (fact 3.21), so one-way traffic is none.
 #[inline(always)]
-pub fn udp_step(meta: Meta, live: &Live, sender: Side) -> Step {
+pub fn udp_step(meta: Meta, live: &Live, sender: Side, now: u32, hz: u32) -> Step {
     let from = sender.index();
+    let opener = (meta.flags() & flag::OPENER_LOCAL != 0) == (from == Side::Local as usize);
     let sent = if live.ack[from] < 2 {
         live.ack[from] + 1
     } else {
@@ -183,18 +200,19 @@ pub fn udp_step(meta: Meta, live: &Live, sender: Side) -> Step {
         state = State::UdpStream as u8;
         flags |= flag::ASSURED;
     }
+    let (refresh, fin) = keeps_alive(live, from, opener, now, hz);
     Step {
         state,
         flags,
-        refresh: true,
+        refresh,
         ack: sent,
-        fin: live.fin[from],
+        fin,
     }
 }
 
 /// ICMP echo and other protocols: assured once the other side answers.
 #[inline(always)]
-pub fn datagram_step(meta: Meta, live: &Live, sender: Side) -> Step {
+pub fn datagram_step(meta: Meta, live: &Live, sender: Side, now: u32, hz: u32) -> Step {
     let from = sender.index();
     let opener = (meta.flags() & flag::OPENER_LOCAL != 0) == (from == Side::Local as usize);
     let flags = if opener {
@@ -202,11 +220,12 @@ pub fn datagram_step(meta: Meta, live: &Live, sender: Side) -> Step {
     } else {
         meta.flags() | flag::ASSURED
     };
+    let (refresh, fin) = keeps_alive(live, from, opener, now, hz);
     Step {
         state: meta.state(),
         flags,
-        refresh: true,
+        refresh,
         ack: live.ack[from],
-        fin: live.fin[from],
+        fin,
     }
 }

@@ -1,16 +1,12 @@
 //! What passes whatever the rules (decisions, Always passed), each kind with its own counter.
 
-use super::{Outcome, Passage, Scratch, drop, pass};
+use super::{Outcome, Passage, Plan, Room, Scratch, drop, pass};
 use crate::{
     family::{Family, V4, V6, address_key},
-    layout::interface_flags,
+    layout::{AddressKey, ETHERTYPE, interface_flags},
     tables::Tables,
     verdict::{DropReason, PassKind},
-    wire::{
-        self, Frame, Window,
-        ip::{Datagram, Parse},
-        transport::protocol,
-    },
+    wire::{self, ETHERNET, Frame, Window, ip::Datagram, transport::protocol},
 };
 
 impl<T: Tables> Passage<'_, T> {
@@ -39,6 +35,28 @@ impl<T: Tables> Passage<'_, T> {
         }
     }
 
+    /// What is neither IP, ARP nor tagged: by list (attacks A4).
+    #[inline(never)]
+    pub(super) fn other<P: Frame>(&self, frame: &P) -> Outcome {
+        let listed = self.flag(interface_flags::ETHERTYPES)
+            && match frame.window::<ETHERNET>(0) {
+                Some(header) => {
+                    let key = AddressKey {
+                        interface: self.id,
+                        family: ETHERTYPE | u32::from(header.u16(12)),
+                        address: [0; 16],
+                    };
+                    self.context.tables.address(self.context.bank(), &key)
+                }
+                None => false,
+            };
+        if listed {
+            pass(PassKind::ListedEthertype)
+        } else {
+            drop(DropReason::Ethertype)
+        }
+    }
+
     /// Whether the peer is a link-local service that the definition lists (facts 5.1, 5.2).
     #[inline(always)]
     pub(super) fn service<F: Family>(&self, remote: &F::Address) -> bool {
@@ -51,9 +69,9 @@ impl<T: Tables> Passage<'_, T> {
 }
 
 /// What a family always passes, and which of its ICMP messages are errors.
-pub(super) trait Kinds: Parse {
-    /// Room for a packet (0) or the packet it quotes (1).
-    fn room(scratch: &mut Scratch, which: usize) -> &mut Datagram<Self>;
+pub(super) trait Kinds: Room {
+    /// The packet and what stages leave to later ones.
+    fn packet(scratch: &mut Scratch) -> (&mut Datagram<Self>, &mut Plan);
     /// Errors that can quote a flow. Redirects never do (attacks G8).
     fn is_error(kind: u8) -> bool;
     /// The judgement of an always-passed kind; `None`: go on (decisions, Always passed).
@@ -64,10 +82,17 @@ pub(super) trait Kinds: Parse {
     ) -> Option<Outcome>;
 }
 
-impl Kinds for V4 {
+impl Room for V4 {
     #[inline(always)]
     fn room(scratch: &mut Scratch, which: usize) -> &mut Datagram<V4> {
         &mut scratch.v4[which & 1]
+    }
+}
+
+impl Kinds for V4 {
+    #[inline(always)]
+    fn packet(scratch: &mut Scratch) -> (&mut Datagram<V4>, &mut Plan) {
+        (&mut scratch.v4[0], &mut scratch.plan)
     }
 
     /// Destination unreachable, time exceeded, parameter problem (RFC 792).
@@ -106,10 +131,17 @@ impl Kinds for V4 {
     }
 }
 
-impl Kinds for V6 {
+impl Room for V6 {
     #[inline(always)]
     fn room(scratch: &mut Scratch, which: usize) -> &mut Datagram<V6> {
         &mut scratch.v6[which & 1]
+    }
+}
+
+impl Kinds for V6 {
+    #[inline(always)]
+    fn packet(scratch: &mut Scratch) -> (&mut Datagram<V6>, &mut Plan) {
+        (&mut scratch.v6[0], &mut scratch.plan)
     }
 
     /// Destination unreachable, packet too big, time exceeded, parameter problem (RFC 4443 §3).

@@ -1,13 +1,13 @@
 //! Packets of flows: by their entry if there is one, else by the policy.
 
-use super::{Outcome, Passage, always::Kinds, drop, pass, stage};
+use super::{Outcome, Passage, Plan, always::Kinds, drop, pass, stage};
 use crate::{
     conntrack::{self, Segment, Side, State, Step, expired, flag, tcp},
     family::Family,
-    layout::interface_flags,
+    layout::{Timeout, interface_flags},
     table::{self, Entry, Inserted, Removal},
     tables::Tables,
-    verdict::{DropReason, PassKind},
+    verdict::{Direction, DropReason, PassKind},
     wire::{ip::Datagram, transport::protocol},
 };
 
@@ -49,10 +49,13 @@ impl<T: Tables> Passage<'_, T> {
     fn follow<F: Kinds>(&self, datagram: &Datagram<F>, entry: &mut Entry<F>) -> bool {
         // SAFETY: a valid entry; words of it may change under us, each is true by itself.
         let live = unsafe { &*entry.live() };
+        let hz = self.context.runtime.hz;
         let step = match datagram.protocol {
             protocol::TCP => conntrack::tcp_step(entry.meta, live, self.sender(), datagram.segment),
-            protocol::UDP => conntrack::udp_step(entry.meta, live, self.sender()),
-            _ => conntrack::datagram_step(entry.meta, live, self.sender()),
+            protocol::UDP => {
+                conntrack::udp_step(entry.meta, live, self.sender(), self.context.now, hz)
+            }
+            _ => conntrack::datagram_step(entry.meta, live, self.sender(), self.context.now, hz),
         };
         let done = self.apply(entry, step);
         if done {
@@ -73,9 +76,27 @@ impl<T: Tables> Passage<'_, T> {
         }
     }
 
-    /// An entry that the first stage left; `fallback` if it is gone, or goes now.
+    /// What looking at an entry again depends on. A SYN goes through policy in its own direction,
+    /// whatever stands (decisions, Connection tracking 8); everything else asks the entry first.
     #[inline(never)]
-    pub(super) fn again<F: Kinds>(&self, datagram: &Datagram<F>, fallback: Outcome) -> Outcome {
+    pub(super) fn recheck<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan) -> Outcome {
+        plan.fallback = stage::MISS.index() as u32;
+        if datagram.protocol == protocol::TCP && datagram.segment.is_syn() {
+            let judged = self.policy(datagram, plan);
+            if judged == drop(DropReason::NoRule) {
+                return judged;
+            }
+            plan.fallback = judged.index() as u32;
+        }
+        plan.untracked = self.untracked(datagram);
+        plan.openers = self.openers(datagram);
+        stage::AGAIN
+    }
+
+    /// An entry that the first stage left; if it is gone, or goes now, what comes instead.
+    #[inline(never)]
+    pub(super) fn again<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan) -> Outcome {
+        let fallback = Outcome::from_raw(plan.fallback);
         let Some(mut entry) =
             table::lookup::<T, F>(&self.context, datagram.hash, &datagram.flow, table::ways())
         else {
@@ -84,11 +105,15 @@ impl<T: Tables> Passage<'_, T> {
         let state = entry.meta.state();
         let syn = datagram.protocol == protocol::TCP && datagram.segment.is_syn();
         let closed = state == State::TcpTimeWait as u8 || state == State::TcpClose as u8;
-        // Judged once under a newer generation: a flow that is untracked now needs no entry
-        // (decisions, Changes 2). A SYN on a closed flow opens a new one.
+        // Judged once under a newer generation: a flow that is untracked now needs no entry, and one that
+        // its opener may open no longer is cut where a group wants it (decisions, Changes 2). A SYN on
+        // a closed flow opens a new one.
         let removal = if self.over(&entry) {
             Removal::Expired
-        } else if (syn && closed) || self.untracked(datagram) {
+        } else if (syn && closed) || plan.untracked {
+            Removal::Removed
+        } else if self.revoked(&entry, plan.openers) {
+            plan.revoked = true;
             Removal::Removed
         } else {
             // SAFETY: a valid entry; an aligned word.
@@ -108,6 +133,77 @@ impl<T: Tables> Passage<'_, T> {
         };
         table::remove(self.context.tables, &mut entry, removal);
         fallback
+    }
+
+    /// Which sides a rule allows to open the flow now, if it matters: bit 0 the workload, bit 1 the peer.
+    #[inline(always)]
+    fn openers<F: Kinds>(&self, datagram: &Datagram<F>) -> u32 {
+        if self.interface.reevaluate_from == 0 {
+            return u32::MAX;
+        }
+        let ports = datagram.flow.ports;
+        let (from_local, from_remote) = match datagram.protocol {
+            protocol::TCP | protocol::UDP => (ports as u16, (ports >> 16) as u16),
+            icmp if icmp == F::ICMP => {
+                let request = u16::from(F::ECHO_REQUEST) << 8;
+                (request, request)
+            }
+            _ => (0, 0),
+        };
+        let local = self.allows_value(datagram, Direction::Egress, from_local);
+        let remote = self.allows_value(datagram, Direction::Ingress, from_remote);
+        u32::from(local) | u32::from(remote) << 1
+    }
+
+    /// Whether an entry was last judged before a change after which only what is allowed lives on, and
+    /// its opener is not among [`Self::openers`].
+    #[inline(always)]
+    fn revoked<F: Family>(&self, entry: &Entry<F>, openers: u32) -> bool {
+        // SAFETY: a valid entry; an aligned word.
+        let judged = unsafe { crate::atomic::load(&raw const (*entry.live()).generation) };
+        let before = judged.wrapping_sub(self.interface.reevaluate_from) > i32::MAX as u32;
+        let opener = if entry.meta.flags() & flag::OPENER_LOCAL != 0 {
+            1
+        } else {
+            2
+        };
+        before && openers & opener == 0
+    }
+
+    /// A flow that the generation before this one did not track, and that this one allows as tracked, is
+    /// taken over in its middle (decisions, Changes 2): not by a SYN, which opens by rule or not at all, not
+    /// by a RST, and not for longer than such a flow could have been idle.
+    #[inline(never)]
+    pub(super) fn hand_over<F: Kinds>(&self, datagram: &Datagram<F>, plan: &Plan) -> Outcome {
+        let tcp = datagram.protocol == protocol::TCP;
+        let timeout = if tcp {
+            Timeout::TcpEstablished
+        } else {
+            Timeout::UdpStream
+        };
+        let denied = Outcome::from_raw(plan.fallback);
+        let (runtime, tables) = (self.context.runtime, self.context.tables);
+        let life = self.interface.timeouts[timeout as usize];
+        if expired(self.context.now, runtime.changed, life) {
+            return denied;
+        }
+        let bank = self.context.bank() ^ 1;
+        let (protocol, ports) = (datagram.protocol, datagram.flow.ports);
+        if !tables.untracked(F::IPV6, bank, self.id, protocol, ports) {
+            return denied;
+        }
+        let (own, other) = if self.inbound() {
+            (stage::TAKE_REMOTE, stage::TAKE_LOCAL)
+        } else {
+            (stage::TAKE_LOCAL, stage::TAKE_REMOTE)
+        };
+        if self.allows(datagram) {
+            own
+        } else if self.allows_value(datagram, self.direction.reverse(), datagram.source_port) {
+            other
+        } else {
+            denied
+        }
     }
 
     /// A SYN on a live entry. Before any answer: the answer must acknowledge the latest one. Later: the
@@ -164,18 +260,18 @@ impl<T: Tables> Passage<'_, T> {
 
     /// A packet without an entry.
     #[inline(never)]
-    pub(super) fn policy<F: Kinds>(&self, datagram: &Datagram<F>) -> Outcome {
+    pub(super) fn policy<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan) -> Outcome {
         if self.untracked(datagram) {
             return pass(PassKind::Untracked);
         }
         if datagram.protocol == protocol::TCP && !datagram.segment.is_syn() {
             let plain = datagram.segment.flags & (tcp::SYN | tcp::RST | tcp::FIN) == 0;
             if !self.flag(interface_flags::TCP_LOOSE) || !plain {
-                return drop(DropReason::MidStream);
+                return self.denied(datagram, plan, DropReason::MidStream);
             }
         }
         if !self.allows(datagram) {
-            return drop(DropReason::NoRule);
+            return self.denied(datagram, plan, DropReason::NoRule);
         }
         if datagram.protocol == F::ICMP && (datagram.destination_port >> 8) as u8 == F::ECHO_REPLY {
             // A reply opens nothing (attacks G1).
@@ -184,26 +280,71 @@ impl<T: Tables> Passage<'_, T> {
         stage::OPEN
     }
 
-    /// Makes the entry of an allowed flow.
+    /// What no rule allows, unless the generation before can still be asked.
+    #[inline(always)]
+    fn denied<F: Kinds>(
+        &self,
+        datagram: &Datagram<F>,
+        plan: &mut Plan,
+        reason: DropReason,
+    ) -> Outcome {
+        let mid_stream = match datagram.protocol {
+            protocol::TCP => datagram.segment.flags & tcp::RST == 0 && !datagram.segment.is_syn(),
+            protocol::UDP => true,
+            _ => false,
+        };
+        let denied = if plan.revoked {
+            drop(DropReason::Revoked)
+        } else {
+            drop(reason)
+        };
+        if mid_stream && self.context.runtime.previous == self.context.generation.wrapping_sub(1) {
+            plan.fallback = denied.index() as u32;
+            stage::HAND_OVER
+        } else {
+            denied
+        }
+    }
+
+    /// How an allowed flow starts; `stage` says who opens it.
     #[inline(never)]
-    pub(super) fn open<F: Kinds>(&self, datagram: &Datagram<F>) -> Outcome {
-        let opening = conntrack::open(
+    pub(super) fn begin<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan, stage: Outcome) {
+        let opener = if stage == stage::TAKE_LOCAL {
+            Side::Local
+        } else if stage == stage::TAKE_REMOTE {
+            Side::Remote
+        } else {
+            self.sender()
+        };
+        plan.opening = conntrack::open(
             datagram.protocol,
             F::ICMP,
+            opener,
             self.sender(),
             datagram.segment,
-            self.packets,
-            self.bytes,
+            self.context.now,
         );
+        plan.opening.packets = self.packets;
+        plan.opening.bytes = self.bytes;
+    }
+
+    /// Makes the entry of a flow that [`Self::begin`] has described.
+    #[inline(never)]
+    pub(super) fn open<F: Kinds>(
+        &self,
+        datagram: &Datagram<F>,
+        plan: &Plan,
+        made: PassKind,
+    ) -> Outcome {
         let inserted = table::insert::<T, F>(
             &self.context,
             self.interface,
             datagram.hash,
             &datagram.flow,
-            &opening,
+            &plan.opening,
         );
         match inserted {
-            Inserted::Made => pass(PassKind::New),
+            Inserted::Made => pass(made),
             // Another CPU made it a moment ago; this packet is the flow's second.
             Inserted::Exists => pass(PassKind::Established),
             Inserted::Full => drop(DropReason::AllowanceExceeded),

@@ -7,7 +7,7 @@ use crate::{
     layout::FragmentKey,
     tables::Tables,
     verdict::{DropReason, PassKind},
-    wire::{ip::Datagram, transport::protocol},
+    wire::ip::Datagram,
 };
 
 /// Seconds that later fragments may take after their first.
@@ -20,15 +20,23 @@ impl<T: Tables> Passage<'_, T> {
             interface: self.id,
             kind: (self.direction as u32) << 16
                 | (if F::IPV6 { 6 } else { 4 }) << 8
-                | u32::from(datagram.protocol),
+                | u32::from(datagram.fragment_protocol),
             id: datagram.id,
             source: F::key_bytes(datagram.source(self.direction)),
             destination: F::key_bytes(datagram.destination(self.direction)),
         }
     }
 
+    /// A first fragment carries the ports: judged like a whole packet, remembered if it passes.
+    #[inline(always)]
+    pub(super) fn remember<F: Family>(&self, datagram: &Datagram<F>, outcome: Outcome) {
+        if datagram.first_fragment && outcome.passes() {
+            self.remember_first(datagram);
+        }
+    }
+
     #[inline(never)]
-    pub(super) fn remember<F: Family>(&self, datagram: &Datagram<F>) {
+    fn remember_first<F: Family>(&self, datagram: &Datagram<F>) {
         let key = self.fragment_key(datagram);
         self.context
             .tables
@@ -36,10 +44,10 @@ impl<T: Tables> Passage<'_, T> {
     }
 
     /// A later fragment follows an allowed first (fact 5.10). It never touches a flow: its payload is
-    /// not a header (attacks D8). One that would overwrite a TCP header is refused (RFC 3128).
+    /// not a header (attacks D8).
     #[inline(never)]
     pub(super) fn later_fragment<F: Family>(&self, datagram: &Datagram<F>) -> Outcome {
-        if datagram.protocol == protocol::TCP && datagram.fragment_offset < 60 {
+        if datagram.overlaps() {
             return drop(DropReason::FragmentOverlap);
         }
         let key = self.fragment_key(datagram);

@@ -17,10 +17,11 @@ mod fragment;
 mod related;
 
 use crate::{
-    classify::{self, Selector},
-    conntrack::Side,
-    family::{Family, V4, V6},
-    layout::{Interface, WAYS, interface_flags, policy_index},
+    atomic,
+    classify::{Question, Selector},
+    conntrack::{Opening, Side},
+    family::{Family, V4, V6, address_key},
+    layout::{Interface, WAYS, interface_flags},
     table::{self, Context},
     tables::Tables,
     verdict::{
@@ -29,7 +30,7 @@ use crate::{
     },
     wire::{
         self, ETHERNET, Frame, Payload,
-        ip::{Datagram, Place},
+        ip::{Datagram, Parse, Place},
         transport::{self, protocol},
     },
 };
@@ -55,12 +56,42 @@ pub struct Arrival {
 pub struct Scratch {
     v4: [Datagram<V4>; 2],
     v6: [Datagram<V6>; 2],
+    call: Call,
+    plan: Plan,
+}
+
+/// What stages leave to later ones.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Plan {
+    /// How the flow starts.
+    opening: Opening,
+    /// The outcome if there is no entry, or nothing to hand over.
+    fallback: u32,
+    /// Which sides a rule allows to open the flow: bit 0 the workload, bit 1 the peer.
+    openers: u32,
+    /// Whether the flow needs no entry.
+    untracked: bool,
+    /// Whether the flow's entry was cut because no rule allows it any more.
+    revoked: bool,
 }
 
 impl Scratch {
     /// All zero.
     // SAFETY: integers and booleans only; all-zero bytes are valid.
     pub const ZERO: Self = unsafe { core::mem::zeroed() };
+}
+
+/// A family's part of a [`Scratch`].
+pub trait Room: Parse + 'static {
+    /// Room for a packet (0) or the packet it quotes (1).
+    fn room(scratch: &mut Scratch, which: usize) -> &mut Datagram<Self>;
+
+    /// The peer of the packet.
+    #[inline(always)]
+    fn peer(scratch: &mut Scratch) -> &Self::Address {
+        &Self::room(scratch, 0).flow.remote
+    }
 }
 
 /// A [`Verdict`] as the number of its counter, which fits a register; within this module also the
@@ -93,9 +124,9 @@ impl Outcome {
     }
 }
 
-/// Stages after the first. Each is a function of its own that the entry point calls one after the
-/// other: nested, they would not fit the 512 bytes of stack that a program has, and the packets that
-/// need none stay in few lines of instruction cache.
+/// Stages after the first, each a call of its own: nested, they would not fit the 512 bytes of stack
+/// that a program has; one after the other in one function, the verifier would follow each of them from
+/// every end of those before; and the packets that need none stay in few lines of instruction cache.
 mod stage {
     use super::Outcome;
 
@@ -103,17 +134,32 @@ mod stage {
     pub(super) const FRAGMENT: Outcome = Outcome(0x100);
     /// An ICMP error.
     pub(super) const ICMP_ERROR: Outcome = Outcome(0x101);
-    /// An ICMP message that only a rule can let pass.
-    pub(super) const BY_RULE: Outcome = Outcome(0x102);
-    /// No entry.
-    pub(super) const MISS: Outcome = Outcome(0x103);
+    /// An ICMP error whose quoted packet has been read.
+    pub(super) const QUOTED: Outcome = Outcome(0x102);
+    /// To or from a listed service.
+    pub(super) const SERVICE: Outcome = Outcome(0x103);
     /// An entry that does not answer by itself: expired, judged under another generation, or asked by
     /// a SYN or a first fragment.
     pub(super) const RECHECK: Outcome = Outcome(0x104);
-    /// An ICMP error whose quoted packet has been read.
-    pub(super) const QUOTED: Outcome = Outcome(0x106);
+    /// No entry.
+    pub(super) const MISS: Outcome = Outcome(0x105);
+    /// Whatever follows is not where a packet's later stages begin.
+    pub(super) const CONTINUED: Outcome = Outcome(0x106);
+    /// An ICMP message that only a rule can let pass.
+    pub(super) const BY_RULE: Outcome = Outcome(0x106);
+    /// An entry to look at again, when the rules have been asked what it depends on.
+    pub(super) const AGAIN: Outcome = Outcome(0x107);
+    /// No rule, but perhaps a flow that was untracked until the last change.
+    pub(super) const HAND_OVER: Outcome = Outcome(0x108);
     /// Allowed to open a flow.
-    pub(super) const OPEN: Outcome = Outcome(0x105);
+    pub(super) const OPEN: Outcome = Outcome(0x109);
+    /// A flow that was untracked until the last change, opened by the workload.
+    pub(super) const TAKE_LOCAL: Outcome = Outcome(0x10a);
+    /// The same, opened by the peer.
+    pub(super) const TAKE_REMOTE: Outcome = Outcome(0x10b);
+
+    /// The longest way: RECHECK, AGAIN, MISS, HAND_OVER, TAKE_LOCAL.
+    pub(super) const MOST: u64 = 5;
 }
 
 #[inline(always)]
@@ -136,23 +182,16 @@ struct Passage<'a, T> {
     bytes: u32,
 }
 
-/// A stage to run, in numbers only: what the second half of a packet's way needs of the first,
-/// besides the [`Scratch`].
+/// What the later stages need of the first, besides the packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Call {
-    /// Stage, family and direction.
-    pub what: u32,
-    /// Interface id.
-    pub id: u32,
-    /// Generation that judges the packet.
-    pub generation: u32,
-    /// Packets on the wire.
-    pub packets: u32,
-    /// Their bytes.
-    pub bytes: u32,
+struct Call {
+    id: u32,
+    generation: u32,
+    packets: u32,
+    bytes: u32,
 }
 
-/// Bits of [`Call::what`] beside the stage.
+/// Bits beside the stage of what [`run`] is to do.
 mod what {
     pub(super) const IPV6: u32 = 1 << 16;
     pub(super) const EGRESS: u32 = 1 << 17;
@@ -195,12 +234,20 @@ pub fn judge<T: Tables, P: Frame>(
         packets: arrival.packets,
         bytes: arrival.bytes,
     };
-    let outcome = match wire::ethernet(frame) {
-        Ok(Payload::Ipv4) => passage.stages::<V4, P>(frame, scratch),
-        Ok(Payload::Ipv6) => passage.stages::<V6, P>(frame, scratch),
+    let mut family = 0;
+    let mut outcome = match wire::ethernet(frame) {
+        Ok(Payload::Ipv4) => passage.first::<V4, P>(frame, scratch),
+        Ok(Payload::Ipv6) => {
+            family = what::IPV6;
+            passage.first::<V6, P>(frame, scratch)
+        }
         Ok(Payload::Arp) => passage.arp(frame),
+        Err(DropReason::Ethertype) => passage.other(frame),
         Err(reason) => drop(reason),
     };
+    if outcome.0 >= stage::FRAGMENT.0 {
+        outcome = passage.stages(outcome, family, scratch);
+    }
     tables.count(
         arrival.id,
         direction,
@@ -211,38 +258,37 @@ pub fn judge<T: Tables, P: Frame>(
     outcome
 }
 
-/// Runs the stages after the first.
+/// Runs a stage after the first; `what` says which, for which family and direction.
 #[inline(always)]
-pub fn run<T: Tables>(tables: &T, call: &Call, scratch: &mut Scratch) -> Outcome {
-    let (Some(interface), Some(runtime)) = (
-        tables.interface(call.generation & 1, call.id),
-        tables.runtime(),
-    ) else {
+pub fn run<T: Tables>(tables: &T, what: u32, scratch: &mut Scratch) -> Outcome {
+    let Some(passage) = Passage::resume(tables, what, scratch) else {
         return drop(DropReason::InterfaceUnknown);
     };
-    let direction = if call.what & what::EGRESS != 0 {
-        Direction::Egress
+    let stage = Outcome(what & 0xffff);
+    if what & what::IPV6 != 0 {
+        passage.later::<V6>(stage, scratch)
     } else {
-        Direction::Ingress
+        passage.later::<V4>(stage, scratch)
+    }
+}
+
+/// Whether [`open`] runs this stage instead of [`run`].
+#[inline(always)]
+pub fn opens(what: u32) -> bool {
+    what & 0xffff >= stage::OPEN.0
+}
+
+/// Runs one of the stages that open a flow. Not a part of [`run`] because it has the deepest calls.
+#[inline(always)]
+pub fn open<T: Tables>(tables: &T, what: u32, scratch: &mut Scratch) -> Outcome {
+    let Some(passage) = Passage::resume(tables, what, scratch) else {
+        return drop(DropReason::InterfaceUnknown);
     };
-    let passage = Passage {
-        context: Context {
-            tables,
-            runtime,
-            now: tables.now(),
-            generation: call.generation,
-        },
-        interface,
-        id: call.id,
-        direction,
-        packets: call.packets,
-        bytes: call.bytes,
-    };
-    let next = Outcome(call.what & 0xffff);
-    if call.what & what::IPV6 != 0 {
-        passage.later::<V6>(next, scratch)
+    let stage = Outcome(what & 0xffff);
+    if what & what::IPV6 != 0 {
+        passage.opening::<V6>(scratch, stage)
     } else {
-        passage.later::<V4>(next, scratch)
+        passage.opening::<V4>(scratch, stage)
     }
 }
 
@@ -265,7 +311,30 @@ fn unknown<T: Tables>(tables: &T, arrival: &Arrival) -> Outcome {
     outcome
 }
 
-impl<T: Tables> Passage<'_, T> {
+impl<'a, T: Tables> Passage<'a, T> {
+    /// A packet's passage after its first stage.
+    #[inline(always)]
+    fn resume(tables: &'a T, what: u32, scratch: &Scratch) -> Option<Self> {
+        let call = scratch.call;
+        Some(Self {
+            interface: tables.interface(call.generation & 1, call.id)?,
+            context: Context {
+                tables,
+                runtime: tables.runtime()?,
+                now: tables.now(),
+                generation: call.generation,
+            },
+            id: call.id,
+            direction: if what & what::EGRESS != 0 {
+                Direction::Egress
+            } else {
+                Direction::Ingress
+            },
+            packets: call.packets,
+            bytes: call.bytes,
+        })
+    }
+
     #[inline(always)]
     fn flag(&self, bit: u32) -> bool {
         self.interface.flags & bit != 0
@@ -284,72 +353,109 @@ impl<T: Tables> Passage<'_, T> {
         }
     }
 
-    /// Takes an IP packet from stage to stage.
+    /// The stages that read the frame.
     #[inline(always)]
-    fn stages<F: Kinds, P: Frame>(&self, frame: &P, scratch: &mut Scratch) -> Outcome {
-        let mut outcome = self.packet::<F, P>(frame, scratch);
+    fn first<F: Kinds, P: Frame>(&self, frame: &P, scratch: &mut Scratch) -> Outcome {
+        let outcome = self.packet::<F, P>(frame, scratch);
         if outcome == stage::ICMP_ERROR {
-            outcome = self.quote::<F, P>(frame, scratch);
+            return self.quote::<F, P>(frame, scratch);
         }
-        if outcome.0 < stage::FRAGMENT.0 {
-            return outcome;
-        }
-        let family = if F::IPV6 { what::IPV6 } else { 0 };
+        outcome
+    }
+
+    /// The others, one after the other.
+    #[inline(always)]
+    fn stages(&self, first: Outcome, family: u32, scratch: &mut Scratch) -> Outcome {
         let direction = if self.inbound() { 0 } else { what::EGRESS };
-        let call = Call {
-            what: outcome.0 | family | direction,
+        let mut stage = first;
+        scratch.call = Call {
             id: self.id,
             generation: self.context.generation,
             packets: self.packets,
             bytes: self.bytes,
         };
-        self.context.tables.run(&call, scratch)
-    }
-
-    /// The stages that need no frame, one after the other.
-    #[inline(always)]
-    fn later<F: Kinds>(&self, next: Outcome, scratch: &mut Scratch) -> Outcome {
-        let mut outcome = next;
-        if outcome == stage::QUOTED {
-            outcome = self.quoted(F::room(scratch, 1));
-        }
-        let datagram = F::room(scratch, 0);
-        if outcome == stage::FRAGMENT {
-            return self.later_fragment(datagram);
-        }
-        if outcome == stage::BY_RULE {
-            outcome = self.by_rule(datagram);
-        }
-        if outcome == stage::RECHECK {
-            // A SYN goes through policy in its own direction, whatever stands (decisions, Connection
-            // tracking 8); everything else asks the entry first.
-            let syn = datagram.protocol == protocol::TCP && datagram.segment.is_syn();
-            let fallback = if syn {
-                self.policy(datagram)
-            } else {
-                stage::MISS
-            };
-            outcome = fallback;
-            if fallback != drop(DropReason::NoRule) {
-                outcome = self.again(datagram, fallback);
+        for _ in 0..atomic::opaque(stage::MOST) {
+            let what = stage.0 | family | direction;
+            stage = self.context.tables.run(what, scratch);
+            if stage.0 < stage::FRAGMENT.0 {
+                return stage;
             }
         }
-        if outcome == stage::MISS {
-            outcome = self.policy(datagram);
+        // Not reached; who adds a stage and forgets to count it closes the gate.
+        drop(DropReason::InterfaceUnknown)
+    }
+
+    /// A stage that needs no frame; answers the verdict or the next one.
+    #[inline(always)]
+    fn later<F: Kinds>(&self, stage: Outcome, scratch: &mut Scratch) -> Outcome {
+        if stage.0 < stage::CONTINUED.0 {
+            let foreign = self.foreign(F::room(scratch, 0));
+            if foreign != stage::MISS {
+                return foreign;
+            }
         }
-        if outcome == stage::OPEN {
-            outcome = self.open(datagram);
+        if stage == stage::QUOTED {
+            return self.quoted(F::room(scratch, 1));
         }
-        // A first fragment carries the ports: judged like a whole packet, remembered if it passes.
-        if datagram.first_fragment && outcome.passes() {
-            self.remember(datagram);
-        }
+        let (datagram, plan) = F::packet(scratch);
+        let outcome = if stage == stage::FRAGMENT {
+            return self.later_fragment(datagram);
+        } else if stage == stage::SERVICE {
+            return pass(PassKind::Service);
+        } else if stage == stage::BY_RULE {
+            self.by_rule(datagram)
+        } else if stage == stage::RECHECK {
+            return self.recheck(datagram, plan);
+        } else if stage == stage::AGAIN {
+            self.again(datagram, plan)
+        } else if stage == stage::MISS {
+            self.policy(datagram, plan)
+        } else {
+            return self.hand_over(datagram, plan);
+        };
+        self.remember(datagram, outcome);
         outcome
+    }
+
+    /// The last stage of a flow that is allowed to begin.
+    #[inline(always)]
+    fn opening<F: Kinds>(&self, scratch: &mut Scratch, stage: Outcome) -> Outcome {
+        let (datagram, plan) = F::packet(scratch);
+        self.begin(datagram, plan, stage);
+        let made = if stage == stage::OPEN {
+            PassKind::New
+        } else {
+            PassKind::TakenOver
+        };
+        let outcome = self.open(datagram, plan, made);
+        self.remember(datagram, outcome);
+        outcome
+    }
+
+    /// Source and destination check (fact 5.5): whose packet this is not; `MISS`: go on. A packet that
+    /// its entry answered was checked when the entry was made or last judged.
+    #[inline(never)]
+    fn foreign<F: Family>(&self, datagram: &Datagram<F>) -> Outcome {
+        let local = &datagram.flow.local;
+        if !self.flag(interface_flags::SOURCE_DEST_CHECK)
+            || F::belongs_to_link(local)
+            || self
+                .context
+                .tables
+                .address(self.context.bank(), &address_key::<F>(self.id, local))
+        {
+            stage::MISS
+        } else if self.inbound() {
+            drop(DropReason::DestinationForeign)
+        } else {
+            drop(DropReason::AddressSpoofed)
+        }
     }
 
     /// The first stage: headers, always-passed kinds, and packets of live flows.
     #[inline(never)]
     fn packet<F: Kinds, P: Frame>(&self, frame: &P, scratch: &mut Scratch) -> Outcome {
+        scratch.plan.revoked = false;
         let datagram = F::room(scratch, 0);
         datagram.first_fragment = false;
         let place = Place {
@@ -380,7 +486,7 @@ impl<T: Tables> Passage<'_, T> {
             self.flag(interface_flags::SERVICES) && self.service::<F>(&datagram.flow.remote);
         if datagram.later_fragment() {
             return if service {
-                pass(PassKind::Service)
+                stage::SERVICE
             } else {
                 stage::FRAGMENT
             };
@@ -392,7 +498,7 @@ impl<T: Tables> Passage<'_, T> {
         let opens =
             self.inbound() && datagram.protocol == protocol::TCP && datagram.segment.is_syn();
         if service && !opens {
-            return pass(PassKind::Service);
+            return stage::SERVICE;
         }
         if datagram.protocol == F::ICMP {
             let kind = (datagram.destination_port >> 8) as u8;
@@ -425,22 +531,34 @@ impl<T: Tables> Passage<'_, T> {
 
     /// Whether a rule of this direction allows the packet to open a flow.
     #[inline(always)]
-    fn allows<F: Family>(&self, datagram: &Datagram<F>) -> bool {
-        classify::allows::<T, F>(
-            self.context.tables,
-            self.context.bank(),
-            &self.interface.policy[policy_index(self.direction, F::IPV6)],
-            &datagram.flow.remote,
-            Selector::new::<F>(datagram.protocol, datagram.destination_port),
-        )
+    fn allows<F: Kinds>(&self, datagram: &Datagram<F>) -> bool {
+        self.allows_value(datagram, self.direction, datagram.destination_port)
+    }
+
+    /// Whether a rule of `direction` allows the flow's protocol with this port, or type and code.
+    #[inline(always)]
+    fn allows_value<F: Kinds>(
+        &self,
+        datagram: &Datagram<F>,
+        direction: Direction,
+        value: u16,
+    ) -> bool {
+        let question = Question {
+            bank: self.context.bank(),
+            id: self.id,
+            direction,
+            selector: Selector::new::<F>(datagram.protocol, value),
+        };
+        let remote = &datagram.flow.remote;
+        self.context.tables.allows::<F>(&question, remote)
     }
 
     #[inline(always)]
     fn untracked<F: Family>(&self, datagram: &Datagram<F>) -> bool {
-        classify::untracked::<T, F>(
-            self.context.tables,
+        self.context.tables.untracked(
+            F::IPV6,
             self.context.bank(),
-            self.interface,
+            self.id,
             datagram.protocol,
             datagram.flow.ports,
         )

@@ -4,7 +4,7 @@ use super::{Context, Entry, assured, free_ways, places, ways};
 use crate::{
     abi::CT_LOCKS,
     atomic,
-    conntrack::{Meta, Opening, State, flag},
+    conntrack::{Meta, Opening, Side, State, flag},
     family::{Family, Flow},
     layout::{CtHost, CtInterface, Interface, Runtime},
     tables::Tables,
@@ -299,16 +299,15 @@ fn begin<T: Tables, F: Family>(
     opening: &Opening,
     charged: u32,
 ) {
-    let opener_local = opening.flags & flag::OPENER_LOCAL != 0;
     let live = entry.live();
     // SAFETY: the claimed way's own words.
     unsafe {
         (*live).seen = context.now;
         (*live).generation = context.generation;
-        (*live).ack[0] = if opener_local { opening.ack } else { 0 };
-        (*live).ack[1] = if opener_local { 0 } else { opening.ack };
-        (*live).fin[0] = if opener_local { opening.fin } else { 0 };
-        (*live).fin[1] = if opener_local { 0 } else { opening.fin };
+        (*live).ack[0] = opening.ack[0];
+        (*live).ack[1] = opening.ack[1];
+        (*live).fin[0] = opening.fin[0];
+        (*live).fin[1] = opening.fin[1];
     }
     if context.runtime.accounting != 0
         && let Some(account) =
@@ -318,12 +317,13 @@ fn begin<T: Tables, F: Family>(
     {
         let (packets, bytes) = (u64::from(opening.packets), u64::from(opening.bytes));
         // What the local side sends is egress.
+        let local = opening.sender as u8 == Side::Local as u8;
         // SAFETY: as above.
         unsafe {
-            (*account).packets[0] = if opener_local { 0 } else { packets };
-            (*account).packets[1] = if opener_local { packets } else { 0 };
-            (*account).bytes[0] = if opener_local { 0 } else { bytes };
-            (*account).bytes[1] = if opener_local { bytes } else { 0 };
+            (*account).packets[0] = if local { 0 } else { packets };
+            (*account).packets[1] = if local { packets } else { 0 };
+            (*account).bytes[0] = if local { 0 } else { bytes };
+            (*account).bytes[1] = if local { bytes } else { 0 };
         }
     }
     // An exchange, not a store: it orders the writes above before it.

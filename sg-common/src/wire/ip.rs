@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200) headers, fail-closed.
 
-use super::{ETHERNET, Frame, Window};
+use super::{ETHERNET, Frame, Window, transport::protocol};
 use crate::{
     atomic,
     conntrack::Segment,
@@ -36,8 +36,11 @@ pub struct Datagram<F: Family> {
     pub fragment_offset: u16,
     /// Whether the packet is the first of several fragments.
     pub first_fragment: bool,
-    /// Transport protocol.
+    /// Transport protocol; of a later fragment what its header names.
     pub protocol: u8,
+    /// What the fragment header names, which is the same for all fragments of a packet; IPv4: the
+    /// protocol.
+    pub fragment_protocol: u8,
     /// TTL or hop limit.
     pub hop_limit: u8,
     /// Whether IPv6 extension headers came before the transport header.
@@ -47,6 +50,20 @@ pub struct Datagram<F: Family> {
 }
 
 impl<F: Family> Datagram<F> {
+    /// Whether a later fragment begins where the transport header of its first one must be
+    /// (RFC 3128): behind 60 bytes of TCP, and behind what extension headers may take before it.
+    #[inline(always)]
+    pub fn overlaps(&self) -> bool {
+        let room = if self.protocol == protocol::TCP {
+            60
+        } else if F::IPV6 && is_extension(self.protocol) {
+            60 + MAX_EXTENSION_BYTES as u16
+        } else {
+            0
+        };
+        self.fragment_offset < room
+    }
+
     /// Whether the packet is a later fragment: what stands at `transport` is payload.
     #[inline(always)]
     pub fn later_fragment(&self) -> bool {
@@ -128,6 +145,7 @@ impl Parse for V4 {
         datagram.first_fragment = flags & 0x3fff == 0x2000;
         datagram.id = u32::from(header.u16(4));
         datagram.protocol = header.u8(9);
+        datagram.fragment_protocol = datagram.protocol;
         datagram.hop_limit = header.u8(8);
         datagram.transport = place.offset as u32 + u32::from(ihl) * 4;
         datagram.length = total - u32::from(ihl) * 4;
@@ -232,6 +250,22 @@ impl Parse for V6 {
     }
 }
 
+/// Whether a number names an extension header.
+#[inline(always)]
+const fn is_extension(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        next::HOP_BY_HOP
+            | next::ROUTING
+            | next::FRAGMENT
+            | next::AUTHENTICATION
+            | next::DESTINATION
+            | next::MOBILITY
+            | next::HOST_IDENTITY
+            | next::SHIM6
+    )
+}
+
 /// Walks the extension headers of a packet whose fixed header has been read.
 ///
 /// 1. Hop-by-hop stands first or not at all (RFC 8200 §4.1).
@@ -246,23 +280,15 @@ fn extensions<P: Frame>(frame: &P, headers: &mut Datagram<V6>) -> Option<DropRea
     let mut remaining = headers.length;
     let mut fragmented = false;
     for position in 0..=atomic::opaque(MAX_EXTENSIONS as u64) as usize {
-        match protocol {
-            next::HOP_BY_HOP
-            | next::ROUTING
-            | next::FRAGMENT
-            | next::AUTHENTICATION
-            | next::DESTINATION
-            | next::MOBILITY
-            | next::HOST_IDENTITY
-            | next::SHIM6 => {}
-            next::NONE => return Some(DropReason::Ipv6NoNextHeader),
-            _ => {
-                headers.protocol = protocol;
-                headers.transport = offset as u32;
-                headers.length = remaining;
-                headers.extended = position != 0;
-                return None;
-            }
+        if protocol == next::NONE {
+            return Some(DropReason::Ipv6NoNextHeader);
+        }
+        if !is_extension(protocol) {
+            headers.protocol = protocol;
+            headers.transport = offset as u32;
+            headers.length = remaining;
+            headers.extended = position != 0;
+            return None;
         }
         if position == MAX_EXTENSIONS || (protocol == next::HOP_BY_HOP && position != 0) {
             return Some(DropReason::Ipv6Extension);
@@ -293,6 +319,7 @@ fn extensions<P: Frame>(frame: &P, headers: &mut Datagram<V6>) -> Option<DropRea
                 fragmented = true;
                 let field = extension.u16(2);
                 headers.id = extension.u32(4);
+                headers.fragment_protocol = extension.u8(0);
                 headers.fragment_offset = field & 0xfff8;
                 headers.first_fragment = field & 0xfff9 == 1;
                 if field & 0xfff8 != 0 {

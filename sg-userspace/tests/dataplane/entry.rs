@@ -9,7 +9,7 @@ use sg_common::{
 };
 use sg_userspace::tables::Tables;
 
-/// One tracked flow: all of it but when it was last seen.
+/// One tracked flow: all of it but when it was last seen, and when its opener was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Family, bucket, way.
@@ -38,18 +38,15 @@ impl Entry {
         addresses: [[u32; 4]; 2],
         account: &Account,
     ) -> Option<Self> {
+        // Of anything but TCP the second pair is a time.
+        let times = owner & 0xff != 6;
+        let fin = if times { [0; 2] } else { live.fin };
         Meta(meta).tracked().then(|| Self {
             place,
             owner,
             ports,
             meta,
-            live: [
-                live.generation,
-                live.ack[0],
-                live.ack[1],
-                live.fin[0],
-                live.fin[1],
-            ],
+            live: [live.generation, live.ack[0], live.ack[1], fin[0], fin[1]],
             addresses,
             account: [
                 account.packets[0],

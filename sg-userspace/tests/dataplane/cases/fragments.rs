@@ -251,16 +251,19 @@ fn wrapped(ip: Ip) -> Vec<Step> {
         let field = (offset | u16::from(more)).to_be_bytes();
         [&[0][..], &field, &id.to_be_bytes()].concat()
     };
-    let (first, later) = (header(0, true), header(32, false));
+    let (first, early, later) = (header(0, true), header(312, true), header(320, false));
     let behind: [(u8, &[u8]); 3] = [
         (extension::HOP_BY_HOP, NOTHING),
         (extension::FRAGMENT, &first),
         (extension::DESTINATION, NOTHING),
     ];
-    let before: [(u8, &[u8]); 2] = [
-        (extension::HOP_BY_HOP, NOTHING),
-        (extension::FRAGMENT, &later),
-    ];
+    let before = |fragment: &[u8]| {
+        let chain = [
+            (extension::HOP_BY_HOP, NOTHING),
+            (extension::FRAGMENT, fragment),
+        ];
+        frame::extended(ends, 64, &chain, extension::DESTINATION, &[0; 16])
+    };
     vec![
         passes(
             Ingress,
@@ -268,12 +271,9 @@ fn wrapped(ip: Ip) -> Vec<Step> {
             New,
         ),
         // A later one says which header comes first in the datagram, not which is last
-        // (RFC 8200 §4.5).
-        drops(
-            Ingress,
-            frame::extended(ends, 64, &before, extension::DESTINATION, &[0; 16]),
-            FragmentOrphan,
-        ),
+        // (RFC 8200 §4.5); one that could overwrite what stood behind those headers goes.
+        passes(Ingress, before(&later), Fragment),
+        drops(Ingress, before(&early), FragmentOverlap),
         drops(
             Ingress,
             frame::extended(ends, 64, &behind, 17, &datagram(&flow)[..4]),
