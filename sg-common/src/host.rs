@@ -345,11 +345,11 @@ impl Tables for Host {
         }
     }
 
-    fn replace_oldest(&self, ipv6: bool, index: u32) -> bool {
+    fn replace_oldest(&self, ipv6: bool, index: u32, id: u32) -> bool {
         if ipv6 {
-            table::replace_oldest::<Self, V6>(&self.context(), index)
+            table::replace_oldest::<Self, V6>(&self.context(), index, id)
         } else {
-            table::replace_oldest::<Self, V4>(&self.context(), index)
+            table::replace_oldest::<Self, V4>(&self.context(), index, id)
         }
     }
 

@@ -72,7 +72,7 @@ pub trait Tables {
     /// [`crate::classify::rule_set`], likewise.
     fn rule_set(&self, bank: u32, class: u32, selector: Selector) -> u32;
     /// [`crate::table::replace_oldest`], likewise.
-    fn replace_oldest(&self, ipv6: bool, index: u32) -> bool;
+    fn replace_oldest(&self, ipv6: bool, index: u32, id: u32) -> bool;
     /// Next bucket that an insert at the limit should look at, advancing.
     fn sweep_cursor(&self, ipv6: bool) -> u32;
 

@@ -84,6 +84,12 @@ fn opening() -> Opening {
     }
 }
 
+fn assured() -> Opening {
+    let mut opening = opening();
+    opening.flags |= flag::ASSURED;
+    opening
+}
+
 fn insert<F: Family>(host: &Host, flow: &Flow<F::Address>, opening: &Opening) -> Inserted {
     let limits = host.banks[0].interfaces[(flow.owner >> 8) as usize];
     let hash = F::hash(flow, &host.runtime.seed);
@@ -102,9 +108,9 @@ fn every_flow_up_to_the_allowance_is_held_and_found() {
     for n in 0..ALLOWANCE {
         // Both families share the allowance.
         let made = if n % 2 == 0 {
-            insert::<V4>(&host, &flow4(1, n), &opening())
+            insert::<V4>(&host, &flow4(1, n), &assured())
         } else {
-            insert::<V6>(&host, &flow6(1, n), &opening())
+            insert::<V6>(&host, &flow6(1, n), &assured())
         };
         assert_eq!(made, Inserted::Made, "flow {n}");
     }
@@ -116,7 +122,7 @@ fn every_flow_up_to_the_allowance_is_held_and_found() {
         });
     }
     assert_eq!(
-        insert::<V4>(&host, &flow4(1, ALLOWANCE + 2), &opening()),
+        insert::<V4>(&host, &flow4(1, ALLOWANCE + 2), &assured()),
         Inserted::Full
     );
     let state = host.interface_state(1);
@@ -128,7 +134,7 @@ fn every_flow_up_to_the_allowance_is_held_and_found() {
             state.refused,
             state.unassured
         ),
-        (60_000, 60_000, 60_000, 1, 60_000)
+        (60_000, 60_000, 60_000, 1, 0)
     );
     assert_eq!(host.host_state().tracked, 60_000);
 }
@@ -151,7 +157,7 @@ fn one_family_reaches_the_allowance() {
 fn removed_flows_give_everything_back() {
     let host = host(1000, u32::MAX);
     for n in 0..1000 {
-        insert::<V4>(&host, &flow4(1, n), &opening());
+        insert::<V4>(&host, &flow4(1, n), &assured());
     }
     for n in 0..1000 {
         let mut entry = find::<V4>(&host, &flow4(1, n)).expect("inserted");
@@ -173,7 +179,7 @@ fn expired_flows_make_room_without_a_sweep() {
     let host = host(ALLOWANCE, u32::MAX);
     let made = |from: u32| {
         (from..from + ALLOWANCE)
-            .filter(|n| insert::<V4>(&host, &flow4(1, *n), &opening()) == Inserted::Made)
+            .filter(|n| insert::<V4>(&host, &flow4(1, *n), &assured()) == Inserted::Made)
             .count()
     };
     assert_eq!(made(0), ALLOWANCE as usize);
@@ -211,11 +217,11 @@ fn reserve_cannot_be_taken_by_others() {
         bank.interfaces[2] = interface(100, 40);
     }
     let made = (0..100)
-        .filter(|n| insert::<V4>(&host, &flow4(1, *n), &opening()) == Inserted::Made)
+        .filter(|n| insert::<V4>(&host, &flow4(1, *n), &assured()) == Inserted::Made)
         .count();
     assert_eq!(made, 60, "what is not reserved");
     let made = (0..100)
-        .filter(|n| insert::<V4>(&host, &flow4(2, *n), &opening()) == Inserted::Made)
+        .filter(|n| insert::<V4>(&host, &flow4(2, *n), &assured()) == Inserted::Made)
         .count();
     assert_eq!(made, 40, "the reserve");
     assert_eq!(host.interface_state(2).reserved, 40);
@@ -228,7 +234,7 @@ fn cap_of_an_interface_holds() {
         bank.interfaces[1] = interface(10, 0);
     }
     let made = (0..50)
-        .filter(|n| insert::<V4>(&host, &flow4(1, *n), &opening()) == Inserted::Made)
+        .filter(|n| insert::<V4>(&host, &flow4(1, *n), &assured()) == Inserted::Made)
         .count();
     assert_eq!((made, host.interface_state(1).refused), (10, 40));
     assert_eq!(
@@ -240,10 +246,9 @@ fn cap_of_an_interface_holds() {
 #[test]
 fn flood_of_openings_presses_on_itself() {
     let host = host(4000, 1000);
-    let mut assured = opening();
-    assured.flags |= flag::ASSURED;
     for n in 0..2000 {
-        assert_eq!(insert::<V4>(&host, &flow4(1, n), &assured), Inserted::Made);
+        let inserted = insert::<V4>(&host, &flow4(1, n), &assured());
+        assert_eq!(inserted, Inserted::Made);
     }
     for n in 0..20_000 {
         assert_eq!(
@@ -265,6 +270,50 @@ fn flood_of_openings_presses_on_itself() {
     );
 }
 
+/// An interface that may hold a tenth of the table: a flood at its open port fills its own share, not its
+/// allowance, and takes no place from its neighbour.
+#[test]
+fn h6_flood_at_a_small_interface_presses_on_itself() {
+    let mut host = host(10_000, 2500);
+    for bank in &mut host.banks {
+        bank.interfaces[1] = interface(1000, 0);
+    }
+    for n in 0..2000 {
+        let inserted = insert::<V4>(&host, &flow4(2, n), &opening());
+        assert_eq!(inserted, Inserted::Made);
+    }
+    for n in 0..50_000 {
+        let inserted = insert::<V4>(&host, &flow4(1, 100_000 + n), &opening());
+        assert_eq!(inserted, Inserted::Made, "{n}");
+    }
+    let (state, neighbour) = (host.interface_state(1), host.interface_state(2));
+    assert_eq!(state.refused, 0);
+    assert!(state.unassured < 800, "{state:?}");
+    assert_eq!(neighbour.replaced, 0);
+}
+
+/// A workload at its own limit cannot push out its neighbour's flows, though the host's share is full.
+#[test]
+fn a_full_interface_takes_no_place_from_its_neighbour() {
+    let mut host = host(1000, 10);
+    for bank in &mut host.banks {
+        bank.interfaces[1] = interface(100, 0);
+    }
+    for n in 0..100 {
+        let inserted = insert::<V4>(&host, &flow4(1, n), &assured());
+        assert_eq!(inserted, Inserted::Made);
+    }
+    for n in 0..10 {
+        let inserted = insert::<V4>(&host, &flow4(2, n), &opening());
+        assert_eq!(inserted, Inserted::Made);
+    }
+    for n in 0..5000 {
+        let inserted = insert::<V4>(&host, &flow4(1, 1000 + n), &opening());
+        assert_eq!(inserted, Inserted::Full);
+    }
+    assert_eq!(host.interface_state(2).unassured, 10);
+}
+
 /// Two CPUs that see the same flows at once make each of them once.
 #[test]
 fn racing_inserts_make_a_flow_once() {
@@ -275,7 +324,7 @@ fn racing_inserts_make_a_flow_once() {
             let host = Arc::clone(&host);
             thread::spawn(move || {
                 (0..FLOWS)
-                    .filter(|n| insert::<V4>(&host, &flow4(1, *n), &opening()) == Inserted::Made)
+                    .filter(|n| insert::<V4>(&host, &flow4(1, *n), &assured()) == Inserted::Made)
                     .count()
             })
         })
@@ -329,8 +378,8 @@ fn racing_removals_leak_nothing() {
 fn draining_table_is_searched_and_gains_nothing() {
     let mut host = host(1000, u32::MAX);
     for n in 0..500 {
-        insert::<V4>(&host, &flow4(1, n), &opening());
-        insert::<V6>(&host, &flow6(1, n), &opening());
+        insert::<V4>(&host, &flow4(1, n), &assured());
+        insert::<V6>(&host, &flow6(1, n), &assured());
     }
     host.start_draining([400, 400]);
     for n in 0..500 {
@@ -342,7 +391,7 @@ fn draining_table_is_searched_and_gains_nothing() {
         bank.interfaces[1] = interface(2000, 0);
     }
     assert_eq!(
-        insert::<V4>(&host, &flow4(1, 700), &opening()),
+        insert::<V4>(&host, &flow4(1, 700), &assured()),
         Inserted::Made
     );
     host.runtime.old_buckets = [0, 0];

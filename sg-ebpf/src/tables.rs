@@ -14,7 +14,7 @@ use sg_common::{
         Account, AddressKey, Bucket4, Bucket6, Class, Count, CtHost, CtInterface, FragmentKey,
         IdentityKey, Interface, Range, Runtime, WAYS,
     },
-    pipeline::{self, Room, Outcome, Scratch},
+    pipeline::{self, Outcome, Room, Scratch},
     table::{self, Context},
     tables::Tables,
     verdict::{Direction, OUTCOMES},
@@ -221,8 +221,8 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn replace_oldest(&self, ipv6: bool, index: u32) -> bool {
-        sg_replace_oldest(u32::from(ipv6), index) != 0
+    fn replace_oldest(&self, ipv6: bool, index: u32, id: u32) -> bool {
+        sg_replace_oldest(u32::from(ipv6), index, id) != 0
     }
 
     #[inline(always)]
@@ -395,13 +395,13 @@ pub extern "C" fn sg_rule_set(bank: u32, class: u32, slice: u32, value: u32) -> 
 /// [`table::replace_oldest`] as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn sg_replace_oldest(ipv6: u32, index: u32) -> u32 {
+pub extern "C" fn sg_replace_oldest(ipv6: u32, index: u32, id: u32) -> u32 {
     let Some(context) = context() else {
         return 0;
     };
     u32::from(if ipv6 != 0 {
-        table::replace_oldest::<Kernel, V6>(&context, index)
+        table::replace_oldest::<Kernel, V6>(&context, index, id)
     } else {
-        table::replace_oldest::<Kernel, V4>(&context, index)
+        table::replace_oldest::<Kernel, V4>(&context, index, id)
     })
 }

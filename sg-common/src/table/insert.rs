@@ -2,7 +2,7 @@
 
 use super::{Context, Entry, assured, free_ways, places, ways};
 use crate::{
-    abi::CT_LOCKS,
+    abi::{CT_LOCKS, CT_UNASSURED_PERCENT},
     atomic,
     conntrack::{Meta, Opening, Side, State, flag},
     family::{Family, Flow},
@@ -99,12 +99,8 @@ pub fn insert<T: Tables, F: Family>(
         return Inserted::Full;
     };
     let unassured = opening.flags & flag::ASSURED == 0;
-    // Unassured flows hold a share at most: beyond it a new one takes the place of the oldest among
-    // those it could stand beside, so that a flood of openings presses on itself.
-    // SAFETY: a valid record.
-    let held = unsafe { atomic::load(&raw const (*host).unassured) };
-    if unassured && held >= u64::from(context.runtime.unassured) {
-        replace_beside::<T, F>(context, hash);
+    if unassured {
+        make_room::<T, F>(context, limits, hash, id);
     }
     if unassured {
         // Before the entry is seen: another CPU may count it assured at once, and nothing wraps.
@@ -167,12 +163,49 @@ fn created<T: Tables>(context: &Context<T>, interface: *mut CtInterface) {
     }
 }
 
-/// Frees the oldest unassured entry beside which a flow would stand.
+/// Buckets beyond its own two in which a new flow at its interface's limit looks for one to replace.
+const LOOK_FURTHER: u64 = 16;
+
+/// Unassured flows hold a share at most, of the host's allowance and of the interface's own: beyond it a
+/// new one takes the place of the oldest among those it could stand beside, so that a flood of openings
+/// presses on itself. At the limits of its interface that must be one of the interface's own, or a
+/// workload could push out its neighbours' flows; those of a small interface lie far apart, so a few
+/// more buckets are searched.
 #[inline(never)]
-fn replace_beside<T: Tables, F: Family>(context: &Context<T>, hash: u64) {
-    let (first, second) = places(hash, context.runtime.buckets[usize::from(F::IPV6)]);
-    if !context.tables.replace_oldest(F::IPV6, first) {
-        context.tables.replace_oldest(F::IPV6, second);
+fn make_room<T: Tables, F: Family>(context: &Context<T>, limits: &Interface, hash: u64, id: u32) {
+    let (Some(interface), Some(host)) = (context.tables.ct_interface(id), context.tables.ct_host())
+    else {
+        return;
+    };
+    // SAFETY: valid records.
+    let (tracked, own, all) = unsafe {
+        (
+            atomic::load(&raw const (*interface).tracked),
+            atomic::load(&raw const (*interface).unassured),
+            atomic::load(&raw const (*host).unassured),
+        )
+    };
+    let share = u64::from(limits.allowance) * u64::from(CT_UNASSURED_PERCENT) / 100;
+    let own_limit = own >= share.max(1) || tracked >= u64::from(limits.allowance);
+    let limit = own_limit || all >= u64::from(context.runtime.unassured);
+    if !limit || (own_limit && own == 0) {
+        return;
+    }
+    let owner = if own_limit { id } else { 0 };
+    let buckets = context.runtime.buckets[usize::from(F::IPV6)];
+    let (first, second) = places(hash, buckets);
+    if context.tables.replace_oldest(F::IPV6, first, owner)
+        || context.tables.replace_oldest(F::IPV6, second, owner)
+        || !own_limit
+    {
+        return;
+    }
+    let mut index = first;
+    for _ in 0..atomic::opaque(LOOK_FURTHER) {
+        index = if index + 1 < buckets { index + 1 } else { 0 };
+        if context.tables.replace_oldest(F::IPV6, index, owner) {
+            return;
+        }
     }
 }
 

@@ -141,9 +141,10 @@ pub fn flush<T: Tables, F: Family>(tables: &T, old: bool, index: u32, id: u32) -
     freed
 }
 
-/// Frees the unassured entry of a bucket that has been idle longest; answers whether there was one.
+/// Frees the unassured entry of a bucket that has been idle longest, of interface `id` or, if that is 0,
+/// of any; answers whether there was one.
 #[inline(always)]
-pub fn replace_oldest<T: Tables, F: Family>(context: &Context<T>, index: u32) -> bool {
+pub fn replace_oldest<T: Tables, F: Family>(context: &Context<T>, index: u32, id: u32) -> bool {
     let Some(bucket) = F::bucket(context.tables, false, index) else {
         return false;
     };
@@ -158,7 +159,9 @@ pub fn replace_oldest<T: Tables, F: Family>(context: &Context<T>, index: u32) ->
             )
         };
         let age = context.now.wrapping_sub(seen);
-        if meta.tracked() && meta.flags() & flag::ASSURED == 0 && age >= oldest_age {
+        let owned = id == 0 || F::owner(bucket, way) >> 8 == id;
+        let unassured = meta.tracked() && meta.flags() & flag::ASSURED == 0;
+        if owned && unassured && age >= oldest_age {
             oldest_age = age;
             oldest = way;
         }

@@ -62,8 +62,8 @@ fn flow(ip: Ip, number: u16) -> Flow {
 fn own_allowance(ip: Ip) -> Vec<Step> {
     let (first, second) = (flow(ip, 0), flow(ip, 1));
     let mut steps = handshake(first);
+    steps.extend(handshake(second));
     steps.extend([
-        passes(Ingress, second.udp(Ingress), New),
         drops(Ingress, flow(ip, 2).udp(Ingress), AllowanceExceeded),
         drops(
             Ingress,
@@ -76,7 +76,7 @@ fn own_allowance(ip: Ip) -> Vec<Step> {
             AllowanceExceeded,
         ),
         // Those that have their place keep it.
-        passes(Egress, second.udp(Egress), Established),
+        passes(Egress, second.tcp(Egress, 0x10, 501, 101, 0), Established),
         passes(Egress, first.tcp(Egress, 0x10, 501, 101, 0), Established),
         Step::Tracked(2),
         // Others are not concerned.
