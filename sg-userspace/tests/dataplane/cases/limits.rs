@@ -62,8 +62,14 @@ fn flow(ip: Ip, number: u16) -> Flow {
 fn own_allowance(ip: Ip) -> Vec<Step> {
     let (first, second) = (flow(ip, 0), flow(ip, 1));
     let mut steps = handshake(first);
-    steps.extend(handshake(second));
     steps.extend([
+        passes(Ingress, second.tcp(Ingress, SYN, 100, 0, 0), New),
+        passes(
+            Egress,
+            second.tcp(Egress, SYN | 0x10, 500, 101, 0),
+            Established,
+        ),
+        passes(Ingress, second.tcp(Ingress, 0x10, 101, 501, 0), Established),
         drops(Ingress, flow(ip, 2).udp(Ingress), AllowanceExceeded),
         drops(
             Ingress,
