@@ -14,6 +14,7 @@ mod docs;
 mod ebpf;
 mod linker;
 mod live;
+mod mutants;
 mod process;
 mod run;
 mod setup;

@@ -6,13 +6,17 @@ use anyhow::{Context, Result, bail};
 
 use crate::ebpf::{self, Flavour};
 use crate::summary::Summary;
-use crate::{Answer, process, setup};
+use crate::{Answer, mutants, process, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Test optimised code, and the object without log output.
     #[arg(long)]
     release: bool,
+    /// Instead, put the deliberate faults of xtask/mutants.toml into a copy of the code, one by one, and
+    /// see that a test fails; arguments after `--` choose faults by name. Takes about an hour.
+    #[arg(long, conflicts_with = "release")]
+    mutants: bool,
     /// Passed to every test program: name filters and options such as `--test-threads=1`.
     #[arg(last = true)]
     filters: Vec<String>,
@@ -28,6 +32,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     }
     setup::tools()?;
     ebpf::build(Flavour::of(arguments.release))?;
+    if arguments.mutants {
+        return mutants::run(&arguments.filters);
+    }
 
     let mut cargo = tests(arguments)?;
     let (status, output) = process::run_observed(&mut cargo)?;
