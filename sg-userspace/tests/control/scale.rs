@@ -71,7 +71,7 @@ fn a_hundred_thousand_members_of_a_thousand_groups() {
 }
 
 #[test]
-#[ignore = "a minute and more; see CONTRIBUTING.md"]
+#[ignore = "minutes; see CONTRIBUTING.md"]
 fn a_million_prefixes_of_each_family() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
@@ -114,7 +114,7 @@ fn a_million_prefixes_of_each_family() {
 }
 
 #[test]
-#[ignore = "a minute and more; see CONTRIBUTING.md"]
+#[ignore = "minutes; see CONTRIBUTING.md"]
 fn a_thousand_interfaces_with_a_policy_each() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
