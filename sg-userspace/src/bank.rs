@@ -221,32 +221,24 @@ fn write_tries<const KEY: usize>(
 ) -> Result<(), BankError> {
     let form = object.inner(name)?;
     let start = bank * MAX_TRIES / 2;
-    let mut made = Vec::with_capacity(tries.len());
-    for trie in tries {
-        let entries = u32::try_from(trie.entries.len()).unwrap_or(u32::MAX);
-        let inner = Table::<[u8; KEY], u32>::create(
-            "SG_TRIE",
-            form.map_type,
-            entries.max(SMALLEST),
-            form.flags,
-        )?;
-        let (keys, values): (Vec<_>, Vec<_>) = trie
-            .entries
+    for (some, first) in tries
+        .chunks(TRIES_AT_A_TIME)
+        .zip((start..).step_by(TRIES_AT_A_TIME))
+    {
+        let made: Vec<Table<[u8; KEY], u32>> = some
             .iter()
-            .map(|(prefix, class)| (prefix_key::<KEY>(prefix), *class))
-            .unzip();
-        inner.set_all(&keys, &values)?;
-        made.push(inner);
+            .map(|trie| make_trie(trie, form.map_type, form.flags))
+            .collect::<Result<_, _>>()?;
+        let keys: Vec<u32> = (first..).take(made.len()).collect();
+        let descriptors: Vec<u32> = made
+            .iter()
+            .map(|inner| raw(inner.fd().as_raw_fd()))
+            .collect();
+        outer.set_all(&keys, &descriptors)?;
     }
-    let keys: Vec<u32> = (start..).take(made.len()).collect();
-    let descriptors: Vec<u32> = made
-        .iter()
-        .map(|inner| raw(inner.fd().as_raw_fd()))
-        .collect();
-    outer.set_all(&keys, &descriptors)?;
 
     let mut stale = Vec::new();
-    for index in (start..start + MAX_TRIES / 2).skip(made.len()) {
+    for index in (start..start + MAX_TRIES / 2).skip(tries.len()) {
         if outer.get(&index)?.is_none() {
             break;
         }
@@ -255,6 +247,26 @@ fn write_tries<const KEY: usize>(
     // Deleting waits for a grace period each time; one empty trie in all places waits once.
     let empty = Table::<[u8; KEY], u32>::create("SG_TRIE", form.map_type, SMALLEST, form.flags)?;
     Ok(outer.set_all(&stale, &vec![raw(empty.fd().as_raw_fd()); stale.len()])?)
+}
+
+/// Tries that are open at a time: a process may have few descriptors, and each write of some waits for
+/// a grace period.
+const TRIES_AT_A_TIME: usize = 256;
+
+fn make_trie<const KEY: usize>(
+    trie: &Trie,
+    map_type: u32,
+    flags: u32,
+) -> Result<Table<[u8; KEY], u32>, BankError> {
+    let entries = u32::try_from(trie.entries.len()).unwrap_or(u32::MAX);
+    let inner = Table::create("SG_TRIE", map_type, entries.max(SMALLEST), flags)?;
+    let (keys, values): (Vec<_>, Vec<_>) = trie
+        .entries
+        .iter()
+        .map(|(prefix, class)| (prefix_key::<KEY>(prefix), *class))
+        .unzip();
+    inner.set_all(&keys, &values)?;
+    Ok(inner)
 }
 
 /// Makes and fills the one inner map of a bank.

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 fn directory() -> PathBuf {
@@ -143,4 +144,96 @@ fn what_does_not_fit_is_pointed_at() {
     );
     assert!(answer.contains(": more than 65535 classes"), "{answer}");
     assert!(answer.contains("--> capacity.toml:65539:3\n"), "{answer}");
+}
+
+/// Writes a case and answers with what `sgctl check` says of it, which takes no longer than `seconds`.
+fn answer_within(seconds: u64, name: &str, content: &[u8]) -> String {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::write(directory.join(name), content).expect("the case can be written");
+    let start = Instant::now();
+    let answer = run(directory, &[name]);
+    let took = start.elapsed();
+    fs::remove_file(directory.join(name)).expect("the case can be removed");
+    assert!(took < Duration::from_secs(seconds), "{name}: {took:?}");
+    assert!(answer.len() < 1 << 20, "{name}: {} bytes", answer.len());
+    answer
+}
+
+#[test]
+fn a_million_errors_are_counted_and_a_thousand_shown() {
+    let text: String = (0..1_000_000).map(|n| format!("k{n} = =\n")).collect();
+    let answer = answer_within(60, "errors.toml", text.as_bytes());
+    assert!(answer.starts_with("exit 1\n"));
+    assert_eq!(answer.matches("error[syntax]").count(), 1000);
+    assert!(
+        answer.ends_with(
+            "error[not-shown]: 999000 more errors not shown\n\n1 file: 1000000 errors\n"
+        )
+    );
+}
+
+#[test]
+fn warnings_do_not_hide_an_error() {
+    let same = "{ protocol = \"tcp\", ports = 80, cidr = \"10.0.0.0/8\" },\n".repeat(3000);
+    let text = format!("[groups.g]\negress = []\ningress = [\n{same}{{ protocol = \"all\" }}]\n");
+    let answer = answer_within(60, "warnings.toml", text.as_bytes());
+    assert_eq!(answer.matches("warning[").count(), 1001);
+    assert!(answer.contains("warning[not-shown]: 2000 more warnings not shown"));
+    assert!(answer.contains("error[missing-key]: the rule has no peer\n"));
+    assert!(answer.contains("--> warnings.toml:3004:1\n"));
+    assert!(answer.ends_with("1 file: 1 error, 3000 warnings\n"));
+}
+
+#[test]
+fn unknown_names_are_not_compared_without_end() {
+    let groups: String = (0..100_000)
+        .map(|n| format!("[groups.group{n}]\negress = []\ningress = [{{ protocol = \"all\", group = \"group-{n}\" }}]\n"))
+        .collect();
+    let answer = answer_within(120, "unknown.toml", groups.as_bytes());
+    assert!(answer.contains("1 file: 100000 errors"));
+    assert!(answer.contains("did you mean"));
+}
+
+#[test]
+fn nesting_without_end_is_an_error() {
+    for (name, text) in [
+        ("arrays.toml", format!("x = {}", "[".repeat(1_000_000))),
+        ("tables.toml", format!("x = {}", "{ a = ".repeat(1_000_000))),
+        ("keys.toml", format!("{}b = 1", "a.".repeat(1_000_000))),
+    ] {
+        let answer = answer_within(60, name, text.as_bytes());
+        assert!(answer.starts_with("exit 1\n"), "{name}: {answer}");
+        assert!(answer.contains("error[syntax]"), "{name}: {answer}");
+    }
+}
+
+#[test]
+fn more_bytes_than_are_read_are_refused() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("large");
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir(&directory).expect("a directory can be made");
+    for name in ["a.toml", "b.toml"] {
+        let file = fs::File::create(directory.join(name)).expect("a file can be made");
+        file.set_len(40 << 20).expect("a file can have a hole");
+    }
+    let answer = run(&directory, &["."]);
+    assert!(answer.starts_with("exit 2\n"), "{answer}");
+    assert!(answer.contains("b.toml does not fit"), "{answer}");
+    assert!(answer.contains("67108864 bytes together"), "{answer}");
+}
+
+#[test]
+fn what_may_never_end_is_not_read() {
+    let fifo = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fifo.toml");
+    let _ = fs::remove_file(&fifo);
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.expect("mkfifo starts").success());
+    for (path, kind) in [
+        (&*fifo.to_string_lossy(), "a FIFO"),
+        ("/dev/zero", "a device"),
+    ] {
+        let answer = run(&directory(), &[path]);
+        assert!(answer.starts_with("exit 2\n"), "{answer}");
+        assert!(answer.contains(&format!("is {kind}")), "{answer}");
+    }
 }

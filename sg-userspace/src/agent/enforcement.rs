@@ -368,7 +368,7 @@ impl Enforcement {
         let mut text = chain(failure);
         self.record.definition_errors = 1;
         if let EnforcementError::Definition { diagnostics } = failure {
-            self.record.definition_errors = count_errors(diagnostics) as u64;
+            self.record.definition_errors = definition::count(diagnostics, Severity::Error) as u64;
             for diagnostic in diagnostics {
                 text.push_str("; ");
                 text.push_str(&one_line(diagnostic));
@@ -402,13 +402,8 @@ fn one_line(diagnostic: &Diagnostic) -> String {
     text
 }
 
-fn count_errors(diagnostics: &[Diagnostic]) -> usize {
-    let error = |one: &&Diagnostic| one.severity == Severity::Error;
-    diagnostics.iter().filter(error).count()
-}
-
 fn errors(diagnostics: &[Diagnostic]) -> String {
-    match count_errors(diagnostics) {
+    match definition::count(diagnostics, Severity::Error) {
         1 => "an error".to_owned(),
         many => format!("{many} errors"),
     }

@@ -88,17 +88,11 @@ struct Used {
 
 impl Report {
     fn new(summary: Option<Summary>, diagnostics: Vec<Diagnostic>) -> Self {
-        let count = |severity| {
-            let of_it = diagnostics
-                .iter()
-                .filter(|found| found.severity == severity);
-            of_it.count()
-        };
-        let errors = count(Severity::Error);
+        let errors = definition::count(&diagnostics, Severity::Error);
         Self {
             ok: errors == 0,
             errors,
-            warnings: count(Severity::Warning),
+            warnings: definition::count(&diagnostics, Severity::Warning),
             summary,
             diagnostics,
         }
@@ -198,6 +192,7 @@ fn does_not_fit(error: &CompileError, model: &Model, sources: &[Source]) -> Diag
         help: None,
         place,
         related: None,
+        stands_for: 1,
     }
 }
 

@@ -17,11 +17,7 @@ use super::text::remark;
 pub(crate) fn load(files: &[PathBuf]) -> anyhow::Result<Model> {
     let checked = definition::load(files)?;
     remark(&render(&checked.diagnostics));
-    let errors = checked
-        .diagnostics
-        .iter()
-        .filter(|found| found.severity == Severity::Error)
-        .count();
+    let errors = definition::count(&checked.diagnostics, Severity::Error);
     match checked.model {
         Some(model) => Ok(model),
         None if errors == 1 => bail!("the definition has an error; nothing was changed"),

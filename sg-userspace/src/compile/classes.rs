@@ -134,6 +134,11 @@ impl<'a> Classes<'a> {
         Ok(class)
     }
 
+    /// Counts steps that are about to be taken.
+    pub(super) fn spend(&mut self, steps: usize) -> Result<(), Capacity> {
+        self.sets.spend(steps)
+    }
+
     /// Whether addresses of the class may reach every value of a slice.
     pub(super) fn covers_everything(&self, class: u32, slice: usize) -> bool {
         let segments = self.classes[class as usize][slice];
@@ -212,6 +217,7 @@ impl<'a> Classes<'a> {
             return Ok(*segments);
         }
         let (first, second) = (&self.segments[a as usize], &self.segments[b as usize]);
+        self.sets.spend(first.len() + second.len())?;
         let merged = ranges::union(first, second, &mut self.sets)?;
         let segments = self.intern_segments(merged);
         self.segments_unions.insert(key, segments);

@@ -7,7 +7,7 @@ use sg_common::verdict::Direction;
 
 use crate::model::RuleId;
 
-use super::rule_sets::MAX_MEMBERSHIPS;
+use super::rule_sets::{MAX_MEMBERSHIPS, MAX_STEPS};
 
 /// Why a policy cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,10 +46,12 @@ pub enum CompileError {
         rule: Option<RuleId>,
     },
     /// What members of groups may reach does not fit, all interfaces together.
-    #[error("group references do not fit: {capacity}")]
+    #[error("references to group `{group}` do not fit: {capacity}")]
     Members {
         /// The table.
         capacity: Capacity,
+        /// The group whose members were one too many.
+        group: String,
     },
 }
 
@@ -82,7 +84,19 @@ pub enum Capacity {
     Tries,
     /// Rules over all sets of rules.
     RuleSets,
+    /// Prefixes.
+    Prefixes,
+    /// Sets of groups that members belong to, by policy.
+    Identities,
+    /// Steps of compiling.
+    Steps,
 }
+
+/// Prefixes of one policy, counted for each rule, and of all policies' tries. What AWS's quotas let one
+/// interface have is 1,000 rules with a list of 1,000 prefixes each, by direction and family.
+const MAX_PREFIXES: usize = 4 << 20;
+/// Entries of the map `IDENTITIES`.
+const MAX_IDENTITIES: usize = 4 << 20;
 
 impl Capacity {
     /// Interfaces that can be enforced at a time: id 0 is nobody's.
@@ -97,6 +111,9 @@ impl Capacity {
             // Two banks share the tries.
             Capacity::Tries => MAX_TRIES as usize / 2,
             Capacity::RuleSets => MAX_MEMBERSHIPS,
+            Capacity::Prefixes => MAX_PREFIXES,
+            Capacity::Identities => MAX_IDENTITIES,
+            Capacity::Steps => MAX_STEPS as usize,
         }
     }
 }
@@ -120,6 +137,18 @@ impl fmt::Display for Capacity {
             Capacity::RuleSets => write!(
                 f,
                 "rules overlap too much (more than {limit} rules over all distinct sets of rules); remove rules that others cover"
+            ),
+            Capacity::Prefixes => write!(
+                f,
+                "more than {limit} prefixes (of one policy, where a list counts for each rule that names it, or of all distinct policies); shorten lists, or give interfaces equal groups"
+            ),
+            Capacity::Identities => write!(
+                f,
+                "more than {limit} combinations of groups that an address is a member of, over all distinct policies that refer to groups; let fewer groups share members, or give interfaces equal groups"
+            ),
+            Capacity::Steps => write!(
+                f,
+                "rules overlap too much (more than {limit} steps to compile them); remove rules that others cover"
             ),
         }
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use sg_common::layout::IdentityKey;
 
 use super::classes::{Classes, NOTHING};
-use super::error::Capacity;
+use super::error::{Capacity, CompileError};
 use crate::resolve::{Name, Resolved};
 
 /// What members of each group may reach, by scope: one scope per policy that refers to groups.
@@ -38,7 +38,7 @@ impl<'a> Scopes<'a> {
         &self,
         resolved: &'a Resolved,
         classes: &mut Classes<'_>,
-    ) -> Result<Members, Capacity> {
+    ) -> Result<Members, CompileError> {
         let referred: BTreeSet<&Name> = self
             .scopes
             .iter()
@@ -85,21 +85,38 @@ impl<'a> Scopes<'a> {
         &self,
         identities_of: &HashMap<&Name, Vec<u32>>,
         classes: &mut Classes<'_>,
-    ) -> Result<Vec<(IdentityKey, u32)>, Capacity> {
+    ) -> Result<Vec<(IdentityKey, u32)>, CompileError> {
         let mut content = Vec::new();
         for (scope, groups) in (1..).zip(&self.scopes) {
-            let mut reach: BTreeMap<u32, u32> = BTreeMap::new();
+            // By identity: the class, and a group that it reaches.
+            let mut reach: BTreeMap<u32, (u32, &Name)> = BTreeMap::new();
             for (group, class) in groups {
-                for identity in identities_of.get(group).into_iter().flatten() {
-                    let reached = reach.entry(*identity).or_insert(NOTHING);
-                    *reached = classes.union(*reached, *class)?;
+                let identities = identities_of.get(group).map_or(&[][..], Vec::as_slice);
+                let full = |capacity| full(capacity, group);
+                classes.spend(identities.len()).map_err(full)?;
+                for identity in identities {
+                    let (reached, _) = reach.entry(*identity).or_insert((NOTHING, group));
+                    *reached = classes.union(*reached, *class).map_err(full)?;
+                }
+                if content.len() + reach.len() > Capacity::Identities.limit() {
+                    return Err(full(Capacity::Identities));
                 }
             }
-            for (identity, class) in reach {
+            for (identity, (class, group)) in reach {
                 let key = IdentityKey { scope, identity };
-                content.push((key, classes.publish(class)?));
+                let class = classes
+                    .publish(class)
+                    .map_err(|capacity| full(capacity, group))?;
+                content.push((key, class));
             }
         }
         Ok(content)
+    }
+}
+
+fn full(capacity: Capacity, group: &Name) -> CompileError {
+    CompileError::Members {
+        capacity,
+        group: group.to_string(),
     }
 }

@@ -13,6 +13,9 @@ use super::{Compiled, Trie};
 use crate::model::Peer;
 use crate::resolve::{Name, Resolved};
 
+/// What sorting a prefix among others takes.
+const STEPS_PER_PREFIX: usize = 32;
+
 /// Compiles policies, equal ones once.
 pub(super) struct Policies<'a> {
     resolved: &'a Resolved,
@@ -21,6 +24,8 @@ pub(super) struct Policies<'a> {
     first_rule: HashMap<(&'a Name, Direction), u32>,
     /// Tries of IPv4 and IPv6.
     tries: [Vec<Trie>; 2],
+    /// Entries of all tries.
+    entries: usize,
     scopes: Scopes<'a>,
     compiled: HashMap<(Direction, bool, Vec<&'a Name>), Policy>,
 }
@@ -49,6 +54,7 @@ impl<'a> Policies<'a> {
             classes: Classes::new(rules),
             first_rule,
             tries: Default::default(),
+            entries: 0,
             scopes: Scopes::default(),
             compiled: HashMap::new(),
         }
@@ -66,7 +72,7 @@ impl<'a> Policies<'a> {
         if let Some(policy) = self.compiled.get(&key) {
             return Ok(*policy);
         }
-        let rules = self.sort_by_peer(&key.2, direction, ipv6);
+        let rules = self.sort_by_peer(&key.2, direction, ipv6)?;
         let policy = self.compile(rules, ipv6)?;
         self.compiled.insert(key, policy);
         Ok(policy)
@@ -74,10 +80,7 @@ impl<'a> Policies<'a> {
 
     /// All map content but the interfaces and the host's settings.
     pub(super) fn finish(mut self) -> Result<Compiled, CompileError> {
-        let members = self
-            .scopes
-            .members(self.resolved, &mut self.classes)
-            .map_err(|capacity| CompileError::Members { capacity })?;
+        let members = self.scopes.members(self.resolved, &mut self.classes)?;
         let [tries4, tries6] = self.tries;
         let content = self.classes.finish();
         Ok(Compiled {
@@ -106,11 +109,11 @@ impl<'a> Policies<'a> {
     }
 
     fn sort_by_peer(
-        &self,
+        &mut self,
         groups: &[&'a Name],
         direction: Direction,
         ipv6: bool,
-    ) -> RulesByPeer<'a> {
+    ) -> Result<RulesByPeer<'a>, Full> {
         let mut sorted = RulesByPeer::default();
         for name in groups {
             let first = self.first_rule[&(*name, direction)];
@@ -119,14 +122,26 @@ impl<'a> Policies<'a> {
                 if rule.traffic.slices(ipv6).next().is_none() {
                     continue;
                 }
+                let full = |capacity| Full {
+                    capacity,
+                    rule: Some(rule.id),
+                };
                 match &rule.peer {
                     Peer::Cidr(net) => sorted.add_net(net, number, ipv6),
                     Peer::PrefixList(list) => {
-                        for net in self.resolved.prefix_lists.get(list).into_iter().flatten() {
+                        let list = self.resolved.prefix_lists.get(list);
+                        let nets = list.map_or(&[][..], Vec::as_slice);
+                        self.classes
+                            .spend(nets.len() * STEPS_PER_PREFIX)
+                            .map_err(full)?;
+                        for net in nets {
                             sorted.add_net(net, number, ipv6);
                         }
                     }
                     Peer::Group(group) => sorted.groups.entry(group).or_default().push(number),
+                }
+                if sorted.prefixes.len() > Capacity::Prefixes.limit() {
+                    return Err(full(Capacity::Prefixes));
                 }
             }
         }
@@ -134,7 +149,7 @@ impl<'a> Policies<'a> {
         sorted.everywhere.dedup();
         sorted.prefixes.sort_unstable();
         sorted.prefixes.dedup();
-        sorted
+        Ok(sorted)
     }
 
     fn compile(&mut self, rules: RulesByPeer<'a>, ipv6: bool) -> Result<Policy, Full> {
@@ -146,6 +161,10 @@ impl<'a> Policies<'a> {
         } else {
             if tries.len() >= Capacity::Tries.limit() {
                 return Err(Capacity::Tries.into());
+            }
+            self.entries += entries.len();
+            if self.entries > Capacity::Prefixes.limit() {
+                return Err(Capacity::Prefixes.into());
             }
             tries.push(Trie { entries });
             tries.len() as u32 - 1
@@ -187,17 +206,12 @@ impl<'a> Policies<'a> {
             while covering.pop_if(|(top, _)| !top.contains(prefix)).is_some() {}
             let outer = covering.last().map_or(everywhere, |(_, class)| *class);
             let own = self.classes.of_rules(&numbers, ipv6)?;
-            let at = |capacity| Full {
-                capacity,
-                rule: None,
-            };
-            let class = self.classes.union(outer, own).map_err(at)?;
+            let rule = Some(self.classes.rule(numbers[0]).id);
+            let full = |capacity| Full { capacity, rule };
+            let class = self.classes.union(outer, own).map_err(full)?;
             // Where the prefix adds nothing, its covering prefix answers as well.
             if class != outer {
-                let published = self.classes.publish(class).map_err(|capacity| Full {
-                    capacity,
-                    rule: Some(self.classes.rule(numbers[0]).id),
-                })?;
+                let published = self.classes.publish(class).map_err(full)?;
                 entries.push((prefix.net(ipv6), published));
                 covering.push((prefix, class));
             }

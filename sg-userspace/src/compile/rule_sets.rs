@@ -9,6 +9,10 @@ use super::error::Capacity;
 /// (four bytes each) and the time that a hostile definition can take.
 pub(super) const MAX_MEMBERSHIPS: usize = 16 << 20;
 
+/// What looking at one rule, range or prefix after the other may take: some ten seconds. A definition
+/// can be made so that every step on the way to a small result is long.
+pub(super) const MAX_STEPS: u64 = 1 << 32;
+
 /// The empty set.
 pub(super) const EMPTY: u32 = 0;
 
@@ -18,6 +22,7 @@ pub(super) struct RuleSets {
     index: HashMap<Rc<[u32]>, u32>,
     unions: HashMap<(u32, u32), u32>,
     memberships: usize,
+    steps: u64,
 }
 
 impl RuleSets {
@@ -28,7 +33,17 @@ impl RuleSets {
             index: HashMap::from([(empty, EMPTY)]),
             unions: HashMap::new(),
             memberships: 0,
+            steps: 0,
         }
+    }
+
+    /// Counts steps that are about to be taken.
+    pub(super) fn spend(&mut self, steps: usize) -> Result<(), Capacity> {
+        self.steps = self.steps.saturating_add(steps as u64);
+        if self.steps > MAX_STEPS {
+            return Err(Capacity::Steps);
+        }
+        Ok(())
     }
 
     /// The set's members, ascending.
@@ -38,6 +53,7 @@ impl RuleSets {
 
     /// The number of a set given by its members, ascending and distinct.
     pub(super) fn intern(&mut self, members: &[u32]) -> Result<u32, Capacity> {
+        self.spend(members.len())?;
         if let Some(set) = self.index.get(members) {
             return Ok(*set);
         }
@@ -64,6 +80,7 @@ impl RuleSets {
         if let Some(set) = self.unions.get(&key) {
             return Ok(*set);
         }
+        self.spend(self.members(a).len() + self.members(b).len())?;
         let merged = merge(self.members(a), self.members(b));
         let set = self.intern(&merged)?;
         self.unions.insert(key, set);
@@ -103,5 +120,20 @@ mod tests {
         assert_eq!(sets.union(both, a).unwrap(), both);
         assert_eq!(sets.union(EMPTY, a).unwrap(), a);
         assert_eq!(sets.union(a, EMPTY).unwrap(), a);
+    }
+
+    #[test]
+    fn what_takes_too_long_is_given_up() {
+        let mut sets = RuleSets::new();
+        let a = sets.intern(&[1, 2]).unwrap();
+        let b = sets.intern(&[2, 3]).unwrap();
+        sets.steps = MAX_STEPS - 3;
+        assert_eq!(sets.union(a, b), Err(Capacity::Steps));
+        sets.steps = MAX_STEPS - 7;
+        assert_eq!(
+            sets.union(a, b).map(|both| sets.members(both)),
+            Ok(&[1, 2, 3][..])
+        );
+        assert_eq!(sets.spend(1), Err(Capacity::Steps));
     }
 }

@@ -9,6 +9,7 @@ use crate::resolve::resolve;
 mod limits;
 mod lookup;
 mod property;
+mod scale;
 
 use lookup::lookup;
 

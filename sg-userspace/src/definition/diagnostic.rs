@@ -51,6 +51,9 @@ pub struct Diagnostic {
     /// Another place that plays a part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub related: Option<Related>,
+    /// Findings that it stands for: 1, or all those that are not shown.
+    #[serde(skip)]
+    pub stands_for: usize,
 }
 
 /// A place in a file.
@@ -151,7 +154,30 @@ pub fn render(diagnostics: &[Diagnostic]) -> String {
     text
 }
 
+/// Errors, or warnings, among diagnostics, with those that are not shown.
+pub fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
+    let of_it = diagnostics
+        .iter()
+        .filter(|found| found.severity == severity);
+    of_it.map(|found| found.stands_for).sum()
+}
+
 impl Diagnostic {
+    /// What stands behind the last one that is shown.
+    pub(super) fn not_shown(severity: Severity, more: usize) -> Self {
+        let name = severity.name();
+        let s = if more == 1 { "" } else { "s" };
+        Self {
+            severity,
+            code: "not-shown",
+            message: format!("{more} more {name}{s} not shown"),
+            help: None,
+            place: None,
+            related: None,
+            stands_for: more,
+        }
+    }
+
     fn write(&self, out: &mut String) -> std::fmt::Result {
         let severity = self.severity.name();
         writeln!(out, "{severity}[{}]: {}", self.code, escape(&self.message))?;
@@ -238,6 +264,7 @@ mod tests {
             help: Some("do it".into()),
             place: Some(place),
             related,
+            stands_for: 1,
         }])
     }
 
@@ -300,6 +327,7 @@ mod tests {
             help: None,
             place: Some(at("ab", 1, 2)),
             related: None,
+            stands_for: 1,
         };
         let json = serde_json::to_value(diagnostic).unwrap();
         let expected = serde_json::json!({

@@ -6,10 +6,19 @@ use super::diagnostic::{Diagnostic, Locator, Related, Severity};
 use super::source::Source;
 use super::tree::At;
 
+/// Errors that are kept, and warnings: nobody reads more, and a file can hold millions.
+pub(super) const KEPT: usize = 1000;
+
 /// All that was found so far.
 #[derive(Default)]
 pub(super) struct Findings {
     list: Vec<Finding>,
+    /// Errors and warnings that were found.
+    found: [usize; 2],
+    /// What was found last, if it is not kept.
+    surplus: Option<Finding>,
+    /// Where that and its like stand.
+    not_kept: Vec<(Severity, &'static str, At)>,
     /// Lines that are not TOML: what else they seem to say is not to be trusted.
     broken: Vec<Broken>,
 }
@@ -73,14 +82,21 @@ impl Findings {
         at: At,
         message: String,
     ) -> &mut Finding {
-        self.list.push(Finding {
+        let finding = Finding {
             severity,
             code,
             at,
             message,
             help: None,
             related: None,
-        });
+        };
+        let found = &mut self.found[severity as usize];
+        *found += 1;
+        if *found > KEPT {
+            self.not_kept.push((severity, code, at));
+            return self.surplus.insert(finding);
+        }
+        self.list.push(finding);
         let last = self.list.len() - 1;
         &mut self.list[last]
     }
@@ -95,7 +111,7 @@ impl Findings {
         !self.broken.is_empty()
     }
 
-    /// The diagnostics, by position.
+    /// The diagnostics, by position; behind them, what was found beyond [`KEPT`].
     pub(super) fn into_diagnostics(mut self, sources: &[Source]) -> Vec<Diagnostic> {
         let broken = BrokenLines::new(self.broken);
         // Stable: what was found first at a place comes first.
@@ -109,8 +125,7 @@ impl Findings {
         let mut diagnostics = Vec::with_capacity(self.list.len());
         for finding in self.list {
             let at = finding.at;
-            let line = sources[at.file as usize].position(at.start as usize).line;
-            if finding.code != SYNTAX && broken.distrusts(at, line) {
+            if broken.distrusts(finding.code, at, sources) {
                 continue;
             }
             diagnostics.push(Diagnostic {
@@ -123,7 +138,15 @@ impl Findings {
                     place: place(&mut related_places, at),
                     message,
                 }),
+                stands_for: 1,
             });
+        }
+        for severity in [Severity::Error, Severity::Warning] {
+            let of_it = self.not_kept.iter().filter(|(own, code, at)| {
+                *own == severity && !broken.distrusts(code, *at, sources)
+            });
+            let more = of_it.count();
+            diagnostics.extend((more > 0).then(|| Diagnostic::not_shown(severity, more)));
         }
         diagnostics
     }
@@ -138,7 +161,11 @@ impl BrokenLines {
         Self(broken)
     }
 
-    fn distrusts(&self, at: At, line: usize) -> bool {
+    fn distrusts(&self, code: &str, at: At, sources: &[Source]) -> bool {
+        if code == SYNTAX {
+            return false;
+        }
+        let line = sources[at.file as usize].position(at.start as usize).line;
         // What the parser made up to go on stands nowhere: take it for the end of the file.
         let made_up = at.end == 0;
         let line = if made_up { usize::MAX } else { line };

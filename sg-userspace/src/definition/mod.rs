@@ -17,7 +17,7 @@ mod findings;
 mod link;
 mod parse;
 
-pub use diagnostic::{Diagnostic, Severity, render};
+pub use diagnostic::{Diagnostic, Severity, count, render};
 pub use escape::{escape, escape_json};
 pub use source::{Source, SourceError};
 
@@ -45,9 +45,7 @@ pub fn check(sources: &[Source]) -> Checked {
     let definition = parse::parse(sources, &mut findings);
     let model = link::link(&definition, sources, &mut findings);
     let diagnostics = findings.into_diagnostics(sources);
-    let failed = diagnostics
-        .iter()
-        .any(|diagnostic| diagnostic.severity == Severity::Error);
+    let failed = count(&diagnostics, Severity::Error) > 0;
     Checked {
         model: (!failed).then_some(model),
         diagnostics,

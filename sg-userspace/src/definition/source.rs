@@ -1,13 +1,15 @@
 //! Source files: the only place of the definition that touches the file system.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::ops::Range;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Bytes a file may have; byte positions fit into 32 bits with room.
-pub const MAX_BYTES: u64 = 256 << 20;
+/// Bytes that all files of a definition may have together. Parsing takes up to forty times as much
+/// memory; a thousand rules with a list of a thousand prefixes of each family each take 43 MB.
+pub const MAX_BYTES: u64 = 64 << 20;
 
 /// A file of a definition.
 #[derive(Clone, Debug)]
@@ -53,11 +55,22 @@ pub enum SourceError {
         /// The directory.
         path: PathBuf,
     },
-    /// A file beyond [`MAX_BYTES`].
-    #[error("{} has more than {MAX_BYTES} bytes; split it", path.display())]
+    /// Files beyond [`MAX_BYTES`].
+    #[error(
+        "{} does not fit: the files of a definition may have {MAX_BYTES} bytes together",
+        path.display()
+    )]
     TooLarge {
-        /// The file.
+        /// The file that goes beyond.
         path: PathBuf,
+    },
+    /// What may never end, or wait for somebody.
+    #[error("{} is {kind}; a definition is a regular file or a directory of them", path.display())]
+    NotRegular {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
     },
 }
 
@@ -67,13 +80,14 @@ pub enum SourceError {
 /// See [`SourceError`].
 pub fn read(paths: &[PathBuf]) -> Result<Vec<Source>, SourceError> {
     let mut sources = Vec::new();
+    let mut room = MAX_BYTES;
     for path in paths {
         if path.is_dir() {
             for file in files_of(path)? {
-                sources.push(read_file(&file)?);
+                sources.push(read_file(&file, &mut room)?);
             }
         } else {
-            sources.push(read_file(path)?);
+            sources.push(read_file(path, &mut room)?);
         }
     }
     Ok(sources)
@@ -152,7 +166,8 @@ fn files_of(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
     Ok(files)
 }
 
-fn read_file(path: &Path) -> Result<Source, SourceError> {
+/// Reads a file that leaves this much room, and takes what it has from it.
+fn read_file(path: &Path, room: &mut u64) -> Result<Source, SourceError> {
     let failed = |op| {
         move |source| SourceError::Io {
             op,
@@ -160,15 +175,42 @@ fn read_file(path: &Path) -> Result<Source, SourceError> {
             source,
         }
     };
-    let file = File::open(path).map_err(failed("open"))?;
+    // Asked before it is opened, which may wait for a writer or move a device.
+    check_regular(path, path.metadata().map_err(failed("read"))?.file_type())?;
+    let file = open(path).map_err(failed("open"))?;
+    check_regular(path, file.metadata().map_err(failed("read"))?.file_type())?;
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1)
+    file.take(*room + 1)
         .read_to_end(&mut bytes)
         .map_err(failed("read"))?;
-    if bytes.len() as u64 > MAX_BYTES {
+    let Some(left) = room.checked_sub(bytes.len() as u64) else {
         return Err(SourceError::TooLarge { path: path.into() });
-    }
+    };
+    *room = left;
     Ok(Source::new(&path.to_string_lossy(), bytes))
+}
+
+/// Opens without waiting, should somebody have put something else there meanwhile.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+}
+
+fn check_regular(path: &Path, kind: std::fs::FileType) -> Result<(), SourceError> {
+    let kind = match kind {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_fifo() => "a FIFO or pipe",
+        kind if kind.is_socket() => "a socket",
+        kind if kind.is_dir() => "a directory",
+        _ => "a device",
+    };
+    Err(SourceError::NotRegular {
+        path: path.into(),
+        kind,
+    })
 }
 
 #[cfg(test)]

@@ -95,6 +95,60 @@ fn members_are_listed_read_and_remote_addresses() {
 }
 
 #[test]
+fn every_address_of_an_interface_is_a_member() {
+    // Fact 1.28: primary, secondary, and those of the other family.
+    let addresses = ["10.0.0.2", "10.0.0.3", "2001:db8::2", "2001:db8::3"];
+    let current = [("web1".into(), addresses.map(address).to_vec())];
+    let resolved = resolve(&model(), &current.into());
+    for remote in addresses {
+        assert!(allowed(&resolved, "app1", remote, 8080), "{remote}");
+    }
+    assert!(!allowed(&resolved, "app1", "2001:db8::4", 8080));
+}
+
+#[test]
+fn members_of_one_group_are_strangers_without_a_rule() {
+    // Fact 1.23: only a group that refers to itself lets its members talk to each other.
+    let with = |rules| Model {
+        groups: [("g".into(), group(rules))].into(),
+        interfaces: [
+            ("a".into(), interface(&["g"], Some(&["10.0.0.1"]))),
+            ("b".into(), interface(&["g"], Some(&["10.0.0.2"]))),
+        ]
+        .into(),
+        ..Model::default()
+    };
+    let sharing = resolve(&with(vec![]), &BTreeMap::new());
+    assert!(!allowed(&sharing, "a", "10.0.0.2", 80));
+    let itself = vec![rule("g", 80, Peer::Group("g".into()))];
+    let referring = resolve(&with(itself), &BTreeMap::new());
+    assert!(allowed(&referring, "a", "10.0.0.2", 80));
+    assert!(allowed(&referring, "b", "10.0.0.1", 80));
+    assert!(!allowed(&referring, "a", "10.0.0.3", 80));
+}
+
+#[test]
+fn a_family_never_stands_for_the_other() {
+    // Fact 1.21.
+    for (everywhere, remote, other) in [
+        ("0.0.0.0/0", "192.0.2.1", "2001:db8::1"),
+        ("::/0", "2001:db8::1", "192.0.2.1"),
+    ] {
+        let all = vec![rule("g", 80, Peer::Cidr(everywhere.parse().unwrap()))];
+        let resolved = resolve(
+            &Model {
+                groups: [("g".into(), group(all))].into(),
+                interfaces: [("i".into(), interface(&["g"], None))].into(),
+                ..Model::default()
+            },
+            &BTreeMap::new(),
+        );
+        assert!(allowed(&resolved, "i", remote, 80));
+        assert!(!allowed(&resolved, "i", other, 80));
+    }
+}
+
+#[test]
 fn unknown_addresses_stay_unknown() {
     let resolved = resolve(&model(), &BTreeMap::new());
     assert_eq!(resolved.interfaces["web1"].addresses, None);

@@ -6,3 +6,4 @@ mod common;
 mod hooks;
 mod life;
 mod refusals;
+mod scale;

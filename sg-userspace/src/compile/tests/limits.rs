@@ -167,3 +167,88 @@ fn a_long_chain_of_nested_prefixes_is_not_quadratic() {
     assert_eq!(hit(&compiled, "10.0.0.7", 80), [1]);
     assert_eq!(hit(&compiled, "10.0.0.7", 22), [2]);
 }
+
+fn capacity_of(error: CompileError) -> Capacity {
+    match error {
+        CompileError::Capacity { capacity, rule, .. } => {
+            assert!(rule.is_some() || capacity == Capacity::Prefixes);
+            capacity
+        }
+        CompileError::Members { capacity, .. } => capacity,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_list_named_by_too_many_rules_is_refused() {
+    let entries: Vec<IpNet> = (0..600_000).map(host).collect();
+    let rules = (0..7).map(|n| rule(n, tcp(n as u16, n as u16), Peer::PrefixList("l".into())));
+    let model = Model {
+        prefix_lists: [("l".into(), entries)].into(),
+        ..policy_of(rules.collect())
+    };
+    let error = refusal(&model);
+    assert!(error.to_string().contains("4194304 prefixes"), "{error}");
+    assert_eq!(error.rule(), Some(id(6)), "the seventh is one too many");
+    assert_eq!(capacity_of(error), Capacity::Prefixes);
+}
+
+#[test]
+#[ignore = "a quarter of a minute unoptimised; see CONTRIBUTING.md"]
+fn a_list_in_too_many_policies_is_refused() {
+    let entries: Vec<IpNet> = (0..600_000).map(|n| host(2 * n)).collect();
+    let group = |n: u32| {
+        let named = rule(n, tcp(n as u16, n as u16), Peer::PrefixList("l".into()));
+        (n.to_string(), ingress(vec![named]))
+    };
+    let model = |count| Model {
+        groups: (0..count).map(group).collect(),
+        prefix_lists: [("l".into(), entries.clone())].into(),
+        interfaces: (0..count)
+            .map(|n: u32| (n.to_string(), interface(&[&n.to_string()])))
+            .collect(),
+        ..Model::default()
+    };
+    compiled(&model(6));
+    assert_eq!(capacity_of(refusal(&model(7))), Capacity::Prefixes);
+}
+
+#[test]
+#[ignore = "half a minute unoptimised; see CONTRIBUTING.md"]
+fn members_of_too_many_sets_of_groups_are_refused() {
+    // Every pair of 200 groups has a member of its own, and 106 interfaces refer to all groups.
+    let name = |n: u32| format!("m{n}");
+    let mut members: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    for (number, (a, b)) in (0..)
+        .zip((0..200).flat_map(|a| (0..a).map(move |b| (a, b))))
+        .collect::<Vec<(u32, (u32, u32))>>()
+    {
+        let address = IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number));
+        members.entry(name(a)).or_default().push(address);
+        members.entry(name(b)).or_default().push(address);
+    }
+    let referring = (0..200).map(|n| rule(n, tcp(n as u16, n as u16), Peer::Group(name(n))));
+    let own = |n: u32| {
+        let own = rule(200 + n, tcp(9, 9), cidr("10.0.0.0/8"));
+        (n.to_string(), ingress(vec![own]))
+    };
+    let model = Model {
+        groups: (0..200)
+            .map(|n| (name(n), Group::default()))
+            .chain((0..106).map(own))
+            .chain([("g".into(), ingress(referring.collect()))])
+            .collect(),
+        members,
+        interfaces: (0..106)
+            .map(|n: u32| (n.to_string(), interface(&["g", &n.to_string()])))
+            .collect(),
+        ..Model::default()
+    };
+    let error = refusal(&model);
+    assert!(error.to_string().contains("group `m"), "{error}");
+    assert!(
+        error.to_string().contains("4194304 combinations"),
+        "{error}"
+    );
+    assert_eq!(capacity_of(error), Capacity::Identities);
+}

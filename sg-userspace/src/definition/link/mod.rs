@@ -24,6 +24,7 @@ pub(super) fn link(definition: &Definition, sources: &[Source], findings: &mut F
         findings,
         places: Places::default(),
         quotas: Quotas::Warn,
+        comparisons: COMPARISONS,
     };
     linker.places = linker.places();
     linker.quotas = linker
@@ -49,7 +50,12 @@ struct Linker<'d, 'f> {
     findings: &'f mut Findings,
     places: Places<'d>,
     quotas: Quotas,
+    /// Names that may still be compared with one that is unknown.
+    comparisons: usize,
 }
+
+/// Names that are compared with unknown ones altogether: a tenth of a second.
+const COMPARISONS: usize = 200_000;
 
 /// Where each name is defined.
 #[derive(Default)]
@@ -192,8 +198,8 @@ impl<'d> Linker<'d, '_> {
         if self.places.groups.contains_key(name.value.as_str()) {
             return true;
         }
-        let known = self.places.groups.keys().copied();
-        let help = match nearest(&name.value, known) {
+        let near = Self::nearest(&mut self.comparisons, &name.value, &self.places.groups);
+        let help = match near {
             Some(near) => format!("did you mean {}?", quote(near)),
             None => "define it as [groups.NAME]; it may be empty".into(),
         };
@@ -206,13 +212,27 @@ impl<'d> Linker<'d, '_> {
         if self.places.prefix_lists.contains_key(name.value.as_str()) {
             return true;
         }
-        let known = self.places.prefix_lists.keys().copied();
-        let help = match nearest(&name.value, known) {
+        let near = Self::nearest(
+            &mut self.comparisons,
+            &name.value,
+            &self.places.prefix_lists,
+        );
+        let help = match near {
             Some(near) => format!("did you mean {}?", quote(near)),
             None => "define it as [prefix_lists.NAME]".into(),
         };
         self.unknown("InvalidPrefixListID.NotFound", "prefix list", name, help);
         false
+    }
+
+    /// The name that was probably meant, as long as looking for such does not take too long.
+    fn nearest(
+        comparisons: &mut usize,
+        text: &str,
+        known: &BTreeMap<&'d str, At>,
+    ) -> Option<&'d str> {
+        *comparisons = comparisons.checked_sub(known.len())?;
+        nearest(text, known.keys().copied())
     }
 
     fn unknown(&mut self, code: &'static str, kind: &str, name: &Located<String>, help: String) {

@@ -1,6 +1,6 @@
 //! Groups and rules: ids, duplicates, peers that exist.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -189,16 +189,17 @@ impl<'d> Linker<'d, '_> {
                 }
             }
         }
+        let carried: HashSet<&str> = model
+            .interfaces
+            .values()
+            .flat_map(|interface| interface.groups.iter().map(String::as_str))
+            .collect();
         for (name, at) in referred {
-            let carried = model
-                .interfaces
-                .values()
-                .any(|interface| interface.groups.iter().any(|group| group == name));
             let elsewhere = model
                 .members
                 .get(name)
                 .is_some_and(|members| !members.is_empty());
-            if !carried && !elsewhere && model.groups.contains_key(name) {
+            if !carried.contains(name) && !elsewhere && model.groups.contains_key(name) {
                 self.findings
                     .warning(
                         "no-members",

@@ -90,7 +90,7 @@ fn syntax_errors(file: u32, source: &Source, errors: &[toml::de::Error], finding
 }
 
 fn located(file: u32, range: std::ops::Range<usize>) -> At {
-    // Sources are no longer than 256 MiB.
+    // Sources are no longer than 64 MiB.
     At {
         file,
         start: range.start as u32,

@@ -22,12 +22,52 @@ fn protocols_by_name_and_number() {
         traffic("protocol = 1, type = 8"),
         [Traffic::Icmp(Icmp::Type(8))]
     );
+    let of_v6 = rules(r#"{ protocol = 58, cidr = "2001:db8::/32" }"#);
+    assert_eq!(of_v6[0].traffic, Traffic::Icmpv6(Icmp::Any));
     assert_eq!(traffic("protocol = 50"), [Traffic::Protocol(50)]);
     assert_eq!(traffic("protocol = 0"), [Traffic::Protocol(0)]);
     for bad in ["256", "-2", r#""256""#, r#""tpc""#, r#""+6""#, "6.0", "[]"] {
         let text = ingress(&format!(r#"{{ protocol = {bad}, cidr = "10.0.0.0/8" }}"#));
         assert_eq!(codes(&text).len(), 1, "{bad}");
     }
+}
+
+#[test]
+fn a_number_needs_what_its_name_needs() {
+    // Facts 1.11, 1.16: 1, 6, 17 and 58 are the names; no other number has ports.
+    for (number, expected) in [
+        (1, "InvalidParameterValue"),
+        (6, "InvalidParameterValue"),
+        (17, "InvalidParameterValue"),
+    ] {
+        let text = ingress(&format!(
+            r#"{{ protocol = {number}, cidr = "10.0.0.0/8" }}"#
+        ));
+        assert_eq!(found(&[&text]), [(expected, 3, 12)], "{number}");
+    }
+    for number in ["132", "-1", "0"] {
+        let text = format!(r#"{{ protocol = {number}, ports = 80, cidr = "10.0.0.0/8" }}"#);
+        assert_eq!(codes(&ingress(&text)), ["ignored"], "{number}");
+        let model = checked(&[&ingress(&text)]).model.unwrap();
+        let [rule] = &model.groups["g"].ingress[..] else {
+            panic!("{number} is one rule");
+        };
+        assert!(rule.traffic.matches(false, number.parse().unwrap_or(6), 81));
+        let with_type = text.replace("ports = 80", "type = 8");
+        assert_eq!(codes(&ingress(&with_type)), ["InvalidParameterValue"]);
+    }
+}
+
+#[test]
+fn icmp_is_of_its_own_family() {
+    let never = |protocol: &str, cidr: &str| {
+        let entry = format!(r#"{{ protocol = "{protocol}", type = 8, cidr = "{cidr}" }}"#);
+        codes(&ingress(&entry))
+    };
+    assert_eq!(never("icmp", "::/0"), ["never-matches"]);
+    assert_eq!(never("icmpv6", "0.0.0.0/0"), ["never-matches"]);
+    assert_eq!(never("icmp", "0.0.0.0/0"), NONE);
+    assert_eq!(never("icmpv6", "::/0"), NONE);
 }
 
 #[test]
@@ -123,6 +163,12 @@ fn ids_are_given_or_derived() {
         text.replace("ports = 1", "ports = 2")
     ));
     assert_eq!(codes(&two), ["duplicate-id"]);
+    let group = |name: &str| format!("[groups.{name}]\negress = [{text}]\n");
+    assert_eq!(
+        found(&[&group("a"), &group("b")]),
+        [("duplicate-id", 2, 68)],
+        "in two files"
+    );
     let many = ingress(&text.replace("ports = 1", "ports = [1, 2]"));
     assert_eq!(codes(&many), ["InvalidParameterValue"]);
     let bad = ingress(&text.replace("sgr-", "sg-"));
@@ -209,6 +255,19 @@ fn equal_rules_are_harmless_unless_aws_is_asked_for() {
     assert_eq!(warned.model.unwrap().groups["g"].ingress.len(), 1);
     let strict = format!("defaults.quotas = \"aws\"\n{}", ingress(entry));
     assert!(checked(&[&strict]).model.is_none());
+    for (one, other) in [
+        ("ports = 80", r#"ports = "80-80""#),
+        ("ports = 80", r#"ports = "80""#),
+        (r#"ports = "0-65535""#, r#"ports = "00-065535""#),
+    ] {
+        let entry = |ports: &str, protocol: &str, cidr: &str| {
+            format!("{{ protocol = {protocol}, {ports}, cidr = \"{cidr}\" }}")
+        };
+        let first = entry(one, r#""tcp""#, "2001:db8::/32");
+        let second = entry(other, "6", "2001:0DB8:0::/32");
+        let found = found(&[&ingress(&format!("{first},\n{second}"))]);
+        assert_eq!(found, [("InvalidPermission.Duplicate", 4, 1)], "{other}");
+    }
     let overlapping =
         r#"{ protocol = "tcp", ports = [1, "1-2"], cidr = ["10.0.0.0/8", "10.1.0.0/16"] }"#;
     assert_eq!(
@@ -235,4 +294,29 @@ fn rules_of_a_group_are_counted_by_direction_and_family() {
         |ports| list.to_string() + &text(ports, "[]").replace("cidr = []", "prefix_list = \"l\"");
     assert_eq!(codes(&of_list(30)), NONE);
     assert_eq!(codes(&of_list(31)), [CODE]);
+    let of_group = |ports| text(ports, "[]").replace("cidr = []", "group = \"g\"");
+    let carried = "[interfaces.i]\ngroups = [\"g\"]\n";
+    assert_eq!(codes(&(of_group(60) + carried)), NONE);
+    assert_eq!(codes(&(of_group(61) + carried)), [CODE, CODE]);
+}
+
+#[test]
+fn what_refers_to_nobody_is_reported() {
+    // Fact 1.41: AWS keeps such rules, which match nothing, and lists them as stale.
+    let text = ingress(r#"{ protocol = "all", group = "h" }"#);
+    assert_eq!(found(&[&text]), [("InvalidGroup.NotFound", 3, 40)]);
+    let empty = format!("{text}[groups.h]\negress = []\n");
+    assert_eq!(found(&[&empty]), [("no-members", 3, 40)]);
+    assert!(checked(&[&empty]).model.is_some(), "it is enforced");
+    let listed = format!("{empty}[members.h]\naddresses = [\"10.0.0.1\"]\n");
+    assert_eq!(found(&[&listed]), []);
+    let carried = format!("{empty}[interfaces.i]\ngroups = [\"h\"]\n");
+    assert_eq!(found(&[&carried]), []);
+}
+
+#[test]
+fn a_list_may_hold_both_families() {
+    let text = "[prefix_lists.l]\nentries = [\"10.0.0.0/8\", \"2001:db8::/32\"]\n".to_owned()
+        + &ingress(r#"{ protocol = "icmp", type = 8, prefix_list = "l" }"#);
+    assert_eq!(model(&text).prefix_lists["l"].len(), 2);
 }
