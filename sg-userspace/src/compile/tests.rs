@@ -216,6 +216,7 @@ fn flags_and_figures_follow_the_definition() {
         dhcp: false,
         mld: false,
         nd_redirect: true,
+        ethertypes: vec![0x88cc],
         allowance: Some(77),
         reserve: 7,
         ..InterfaceSettings::new("eth0")
@@ -232,8 +233,11 @@ fn flags_and_figures_follow_the_definition() {
             | interface_flags::ICMP_STRICT
             | interface_flags::ND_REDIRECT
             | interface_flags::ADDRESSES_KNOWN
-            | interface_flags::SERVICES,
+            | interface_flags::SERVICES
+            | interface_flags::SOURCE_DEST_CHECK
+            | interface_flags::ETHERTYPES,
     );
+    assert_eq!(record.ethertypes, [0x88cc]);
     assert_eq!((record.allowance, record.reserve), (77, 7));
     assert_eq!(record.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
     assert_eq!(compiled.services, model.services);
