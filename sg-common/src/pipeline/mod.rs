@@ -143,10 +143,11 @@ mod stage {
     pub(super) const RECHECK: Outcome = Outcome(0x104);
     /// No entry.
     pub(super) const MISS: Outcome = Outcome(0x105);
-    /// Whatever follows is not where a packet's later stages begin.
-    pub(super) const CONTINUED: Outcome = Outcome(0x106);
+
     /// An ICMP message that only a rule can let pass.
     pub(super) const BY_RULE: Outcome = Outcome(0x106);
+    /// Whatever follows is not where a packet's later stages begin.
+    pub(super) const CONTINUED: Outcome = Outcome(0x107);
     /// An entry to look at again, when the rules have been asked what it depends on.
     pub(super) const AGAIN: Outcome = Outcome(0x107);
     /// No rule, but perhaps a flow that was untracked until the last change.
