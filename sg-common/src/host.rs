@@ -345,11 +345,23 @@ impl Tables for Host {
         }
     }
 
-    fn replace_oldest(&self, ipv6: bool, index: u32, id: u32) -> bool {
+    fn replace_oldest(&self, ipv6: bool, index: u32, id: u32) {
         if ipv6 {
             table::replace_oldest::<Self, V6>(&self.context(), index, id)
         } else {
             table::replace_oldest::<Self, V4>(&self.context(), index, id)
+        }
+    }
+
+    fn make_room(&self, ipv6: bool, hash: u64, id: u32) {
+        table::make_room(&self.context(), ipv6, hash, id);
+    }
+
+    fn oldest_age(&self, ipv6: bool, index: u32, id: u32) -> u32 {
+        if ipv6 {
+            table::oldest_age::<Self, V6>(&self.context(), index, id)
+        } else {
+            table::oldest_age::<Self, V4>(&self.context(), index, id)
         }
     }
 

@@ -60,7 +60,7 @@ pub trait Tables {
     fn ct_interface(&self, id: u32) -> Option<*mut CtInterface>;
     /// `CT_HOST`.
     fn ct_host(&self) -> Option<*mut CtHost>;
-    /// [`crate::pipeline::run`] or [`crate::pipeline::open`]. (The kernel calls this one and the next five as functions that the
+    /// [`crate::pipeline::run`] or [`crate::pipeline::open`]. (The kernel calls this one and the next seven as functions that the
     /// verifier looks at once, whoever calls them.)
     fn run(&self, what: u32, scratch: &mut Scratch) -> Outcome;
     /// [`crate::table::reclaim`], likewise.
@@ -72,7 +72,11 @@ pub trait Tables {
     /// [`crate::classify::rule_set`], likewise.
     fn rule_set(&self, bank: u32, class: u32, selector: Selector) -> u32;
     /// [`crate::table::replace_oldest`], likewise.
-    fn replace_oldest(&self, ipv6: bool, index: u32, id: u32) -> bool;
+    fn replace_oldest(&self, ipv6: bool, index: u32, id: u32);
+    /// [`crate::table::make_room`], likewise.
+    fn make_room(&self, ipv6: bool, hash: u64, id: u32);
+    /// [`crate::table::oldest_age`], likewise.
+    fn oldest_age(&self, ipv6: bool, index: u32, id: u32) -> u32;
     /// Next bucket that an insert at the limit should look at, advancing.
     fn sweep_cursor(&self, ipv6: bool) -> u32;
 

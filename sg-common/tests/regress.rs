@@ -34,13 +34,18 @@ const SYN_ACK: u8 = SYN | ACK;
 
 /// One interface; peers may reach `LOCAL_PORT`, the workload `REMOTE_PORT`, both IGMP.
 fn host() -> Host {
+    host_for(1365)
+}
+
+/// The same with room for `allowance` flows.
+fn host_for(allowance: u32) -> Host {
     let mut host = Host::new(Runtime {
         hz: HZ,
         accounting: 1,
-        buckets: [256; 2],
-        allowance: 256,
-        shared: 256,
-        unassured: 64,
+        buckets: [sg_common::abi::buckets(allowance); 2],
+        allowance,
+        shared: allowance,
+        unassured: allowance / 4,
         seed: [7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47],
         ..Runtime::ZERO
     });
@@ -71,7 +76,7 @@ fn host() -> Host {
             Interface::ZERO,
             Interface {
                 flags: interface_flags::PRESENT | interface_flags::MLD,
-                allowance: 256,
+                allowance,
                 timeouts: TIMEOUT_DEFAULTS.map(|(_, seconds)| seconds * HZ),
                 policy: [policy(1), policy(1), policy(2), policy(2)],
                 ..Interface::ZERO
@@ -378,4 +383,56 @@ fn quote_is_read_from_the_padding_behind_an_error() {
     let (whole, short) = (&quoted[14..42], &quoted[14..38]);
     assert_eq!(error(whole, &[]), Pass(Related));
     assert_eq!(error(short, &quoted[38..42]), Drop(IcmpQuote));
+}
+
+/// 100,000 SYN a second from everywhere at an open port for three seconds, and a hundred clients whose
+/// packets take 50 ms each way: none is refused or forgotten, with the table that a host has by default.
+#[test]
+fn h6_a_flood_of_syn_refuses_no_client() {
+    const ALLOWANCE: u32 = 262_144;
+    const FLOOD: u32 = 300_000;
+    /// SYN between two packets of a client.
+    const DELAY: u32 = 5_000;
+    let host = host_for(ALLOWANCE);
+    let mut waiting = std::collections::VecDeque::new();
+    let mut finished = 0;
+    for number in 0..FLOOD {
+        // 100,000 a second at 100 jiffies a second.
+        host.set_now(number / 1000);
+        let source = [11, (number >> 16) as u8, (number >> 8) as u8, number as u8];
+        let ports = (1024 + (number % 60_000) as u16, LOCAL_PORT);
+        let syn = ip4(6, source, WORKLOAD, &[], &segment(ports, SYN, number, 0, 0));
+        assert_eq!(host.judge(&syn, ID, true), Pass(New), "SYN {number}");
+        if number % 2_500 == 0 {
+            let remote = 40_000 + (number / 2_500) as u16;
+            waiting.push_back((number, remote, 0));
+        }
+        while waiting.front().is_some_and(|(due, ..)| *due <= number) {
+            let (due, remote, step) = waiting.pop_front().expect("one is due");
+            let client = Flow {
+                host: &host,
+                local: LOCAL_PORT,
+                remote,
+            };
+            let (verdict, expected) = match step {
+                0 => (client.inbound(SYN, 1000, 0, 0), New),
+                1 => (client.outbound(SYN_ACK, 5000, 1001, 0), Established),
+                2 => (client.inbound(ACK, 1001, 5001, 0), Established),
+                _ => (client.outbound(ACK, 5001, 1001, 100), Established),
+            };
+            assert_eq!(verdict, Pass(expected), "client {remote}, packet {step}");
+            if step == 3 {
+                finished += 1;
+            } else {
+                waiting.push_back((due + DELAY, remote, step + 1));
+            }
+        }
+    }
+    let state = host.interface_state(ID);
+    assert_eq!((state.refused, finished), (0, 114));
+    assert!(state.replaced > 200_000, "{state:?}");
+    assert!(
+        state.unassured <= u64::from(ALLOWANCE) / 4 + 1000,
+        "{state:?}"
+    );
 }

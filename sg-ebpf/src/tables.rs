@@ -221,8 +221,18 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn replace_oldest(&self, ipv6: bool, index: u32, id: u32) -> bool {
-        sg_replace_oldest(u32::from(ipv6), index, id) != 0
+    fn replace_oldest(&self, ipv6: bool, index: u32, id: u32) {
+        sg_replace_oldest(u32::from(ipv6), index, id);
+    }
+
+    #[inline(always)]
+    fn make_room(&self, ipv6: bool, hash: u64, id: u32) {
+        sg_make_room(u32::from(ipv6), hash, id);
+    }
+
+    #[inline(always)]
+    fn oldest_age(&self, ipv6: bool, index: u32, id: u32) -> u32 {
+        sg_oldest_age(u32::from(ipv6), index, id)
     }
 
     #[inline(always)]
@@ -396,12 +406,36 @@ pub extern "C" fn sg_rule_set(bank: u32, class: u32, slice: u32, value: u32) -> 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn sg_replace_oldest(ipv6: u32, index: u32, id: u32) -> u32 {
+    if let Some(context) = context() {
+        if ipv6 != 0 {
+            table::replace_oldest::<Kernel, V6>(&context, index, id);
+        } else {
+            table::replace_oldest::<Kernel, V4>(&context, index, id);
+        }
+    }
+    0
+}
+
+/// [`table::make_room`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_make_room(ipv6: u32, hash: u64, id: u32) -> u32 {
+    if let Some(context) = context() {
+        table::make_room(&context, ipv6 != 0, hash, id);
+    }
+    0
+}
+
+/// [`table::oldest_age`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_oldest_age(ipv6: u32, index: u32, id: u32) -> u32 {
     let Some(context) = context() else {
         return 0;
     };
-    u32::from(if ipv6 != 0 {
-        table::replace_oldest::<Kernel, V6>(&context, index, id)
+    if ipv6 != 0 {
+        table::oldest_age::<Kernel, V6>(&context, index, id)
     } else {
-        table::replace_oldest::<Kernel, V4>(&context, index, id)
-    })
+        table::oldest_age::<Kernel, V4>(&context, index, id)
+    }
 }

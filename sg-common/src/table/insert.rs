@@ -100,7 +100,7 @@ pub fn insert<T: Tables, F: Family>(
     };
     let unassured = opening.flags & flag::ASSURED == 0;
     if unassured {
-        make_room::<T, F>(context, limits, hash, id);
+        context.tables.make_room(F::IPV6, hash, id);
     }
     if unassured {
         // Before the entry is seen: another CPU may count it assured at once, and nothing wraps.
@@ -163,18 +163,25 @@ fn created<T: Tables>(context: &Context<T>, interface: *mut CtInterface) {
     }
 }
 
-/// Buckets beyond its own two in which a new flow at its interface's limit looks for one to replace.
-const LOOK_FURTHER: u64 = 16;
+/// Buckets among which a new flow at a limit looks for the oldest unassured one: its own two and those
+/// behind the first. In its own two alone there is often but one, and if that is a client's that waits for
+/// its answer, a flood would replace it.
+const LOOK_AROUND: u32 = 8;
+/// Buckets in which it looks if there is none in those: the flows of an interface with a small allowance
+/// lie far apart in a table for the whole host.
+const LOOK_FURTHER: u64 = 24;
 
 /// Unassured flows hold a share at most, of the host's allowance and of the interface's own: beyond it a
-/// new one takes the place of the oldest among those it could stand beside, so that a flood of openings
-/// presses on itself. At the limits of its interface that must be one of the interface's own, or a
-/// workload could push out its neighbours' flows; those of a small interface lie far apart, so a few
-/// more buckets are searched.
-#[inline(never)]
-fn make_room<T: Tables, F: Family>(context: &Context<T>, limits: &Interface, hash: u64, id: u32) {
-    let (Some(interface), Some(host)) = (context.tables.ct_interface(id), context.tables.ct_host())
-    else {
+/// new one takes the place of the oldest around, so that a flood of openings presses on itself. At the
+/// limits of its interface that must be one of the interface's own, or a workload could push out its
+/// neighbours' flows.
+#[inline(always)]
+pub fn make_room<T: Tables>(context: &Context<T>, ipv6: bool, hash: u64, id: u32) {
+    let (Some(limits), Some(interface), Some(host)) = (
+        context.tables.interface(context.bank(), id),
+        context.tables.ct_interface(id),
+        context.tables.ct_host(),
+    ) else {
         return;
     };
     // SAFETY: valid records.
@@ -192,20 +199,24 @@ fn make_room<T: Tables, F: Family>(context: &Context<T>, limits: &Interface, has
         return;
     }
     let owner = if own_limit { id } else { 0 };
-    let buckets = context.runtime.buckets[usize::from(F::IPV6)];
+    let buckets = context.runtime.buckets[usize::from(ipv6)];
     let (first, second) = places(hash, buckets);
-    if context.tables.replace_oldest(F::IPV6, first, owner)
-        || context.tables.replace_oldest(F::IPV6, second, owner)
-        || !own_limit
-    {
-        return;
-    }
+    let mut oldest = context.tables.oldest_age(ipv6, second, owner);
+    let mut place = second;
     let mut index = first;
-    for _ in 0..atomic::opaque(LOOK_FURTHER) {
-        index = if index + 1 < buckets { index + 1 } else { 0 };
-        if context.tables.replace_oldest(F::IPV6, index, owner) {
-            return;
+    for looked in 1..atomic::opaque(LOOK_FURTHER) {
+        if looked >= u64::from(LOOK_AROUND) && oldest != 0 {
+            break;
         }
+        let age = context.tables.oldest_age(ipv6, index, owner);
+        if age > oldest {
+            oldest = age;
+            place = index;
+        }
+        index = if index + 1 < buckets { index + 1 } else { 0 };
+    }
+    if oldest != 0 {
+        context.tables.replace_oldest(ipv6, place, owner);
     }
 }
 

@@ -20,8 +20,8 @@
 mod insert;
 mod removal;
 
-pub use insert::{Inserted, insert};
-pub use removal::{Removal, assured, flush, reclaim, remove, replace_oldest};
+pub use insert::{Inserted, insert, make_room};
+pub use removal::{Removal, assured, flush, oldest_age, reclaim, remove, replace_oldest};
 
 use crate::{
     atomic,

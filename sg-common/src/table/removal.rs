@@ -141,45 +141,68 @@ pub fn flush<T: Tables, F: Family>(tables: &T, old: bool, index: u32, id: u32) -
     freed
 }
 
-/// Frees the unassured entry of a bucket that has been idle longest, of interface `id` or, if that is 0,
-/// of any; answers whether there was one.
+/// Idle time in jiffies, and way, of the unassured entry of a bucket that has been idle longest, of
+/// interface `id` or, if that is 0, of any; no way if there is none.
 #[inline(always)]
-pub fn replace_oldest<T: Tables, F: Family>(context: &Context<T>, index: u32, id: u32) -> bool {
-    let Some(bucket) = F::bucket(context.tables, false, index) else {
-        return false;
-    };
+fn oldest<T: Tables, F: Family>(
+    context: &Context<T>,
+    bucket: *mut F::Bucket,
+    id: u32,
+) -> (u32, usize) {
     let mut oldest = WAYS;
     let mut oldest_age = 0;
     for way in 0..ways() {
         // SAFETY: words of a valid bucket.
-        let (meta, seen) = unsafe {
-            (
-                Meta(atomic::load(F::meta(bucket, way))),
-                atomic::load(&raw const (*F::live(bucket, way)).seen),
-            )
-        };
+        let meta = Meta(unsafe { atomic::load(F::meta(bucket, way)) });
+        if !meta.tracked() || meta.flags() & flag::ASSURED != 0 {
+            continue;
+        }
+        // SAFETY: as above.
+        let seen = unsafe { atomic::load(&raw const (*F::live(bucket, way)).seen) };
         let age = context.now.wrapping_sub(seen);
-        let owned = id == 0 || F::owner(bucket, way) >> 8 == id;
-        let unassured = meta.tracked() && meta.flags() & flag::ASSURED == 0;
-        if owned && unassured && age >= oldest_age {
+        if (id == 0 || F::owner(bucket, way) >> 8 == id) && age >= oldest_age {
             oldest_age = age;
             oldest = way;
         }
     }
-    if oldest >= WAYS {
-        return false;
+    (oldest_age, oldest)
+}
+
+/// How long the longest idle unassured entry of a bucket has been idle, in jiffies and one more; 0 if
+/// there is none. `id` as in [`replace_oldest`].
+#[inline(always)]
+pub fn oldest_age<T: Tables, F: Family>(context: &Context<T>, index: u32, id: u32) -> u32 {
+    let Some(bucket) = F::bucket(context.tables, false, index) else {
+        return 0;
+    };
+    match oldest::<T, F>(context, bucket, id) {
+        (_, WAYS) => 0,
+        (age, _) => age.saturating_add(1),
+    }
+}
+
+/// Frees the unassured entry of a bucket that has been idle longest, of interface `id` or, if that is 0,
+/// of any.
+#[inline(always)]
+pub fn replace_oldest<T: Tables, F: Family>(context: &Context<T>, index: u32, id: u32) {
+    let Some(bucket) = F::bucket(context.tables, false, index) else {
+        return;
+    };
+    let (_, way) = oldest::<T, F>(context, bucket, id);
+    if way >= WAYS {
+        return;
     }
     // SAFETY: the word of a valid bucket.
-    let meta = Meta(unsafe { atomic::load(F::meta(bucket, oldest)) });
+    let meta = Meta(unsafe { atomic::load(F::meta(bucket, way)) });
     if !meta.tracked() || meta.flags() & flag::ASSURED != 0 {
-        return false;
+        return;
     }
     let mut entry = Entry::<F> {
         bucket,
-        way: oldest,
+        way,
         index,
         old: 0,
         meta,
     };
-    remove(context.tables, &mut entry, Removal::Replaced)
+    remove(context.tables, &mut entry, Removal::Replaced);
 }
