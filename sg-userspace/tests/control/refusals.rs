@@ -29,7 +29,7 @@ fn tables_do_not_grow_and_say_so() {
 }
 
 #[test]
-fn devices_that_cannot_be_judged_are_refused() {
+fn a7_j6_j11_devices_that_cannot_be_judged_are_refused() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     pair.near.ip("link add br0 type bridge");

@@ -77,13 +77,13 @@ impl Segment {
 }
 
 #[test]
-fn both_ends_judge_at_their_own_devices() {
+fn j1_both_ends_judge_at_their_own_devices() {
     require!(Root, Object);
     judge(Orientation::Own);
 }
 
 #[test]
-fn both_ends_judge_at_the_ports_of_the_bridge() {
+fn j1_both_ends_judge_at_the_ports_of_the_bridge() {
     require!(Root, Object);
     judge(Orientation::Host);
 }

@@ -57,7 +57,7 @@ pub(crate) fn world() -> World {
                 untracked_stops,
             ),
             Case::new("an entry goes when it is not needed", "web", needless).only(Only::Brief),
-            Case::new("fragments of before", "web", fragments).only(Only::Brief),
+            Case::new("D9 fragments of before", "web", fragments).only(Only::Brief),
             Case::new("an interface that is gone", "web", gone).only(Only::Brief),
         ],
     }

@@ -30,15 +30,15 @@ pub(crate) fn world() -> World {
         name: "fragments",
         definition: GROUPS.to_owned() + &interface("server", r#"["server"]"#, ""),
         cases: vec![
-            Case::new("later ones follow an allowed first", "server", follow),
-            Case::new("none follows a refused first", "server", refused),
-            Case::new("the first of an answer", "server", answered),
-            Case::new("TCP in fragments", "server", tcp),
-            Case::new("a first too small for its header", "server", tiny),
-            Case::new("one that would overwrite the header", "server", overlap),
+            Case::new("D3 D7 later ones follow an allowed first", "server", follow),
+            Case::new("D4 none follows a refused first", "server", refused),
+            Case::new("D4 the first of an answer", "server", answered),
+            Case::new("D3 TCP in fragments", "server", tcp),
+            Case::new("D1 a first too small for its header", "server", tiny),
+            Case::new("D2 one that would overwrite the header", "server", overlap),
             Case::new("another protocol in fragments", "server", other),
-            Case::new("a fragment that is whole", "server", atomic).only(Only::V6),
-            Case::new("extension headers before and behind", "server", wrapped).only(Only::V6),
+            Case::new("E9 a fragment that is whole", "server", atomic).only(Only::V6),
+            Case::new("E8 extension headers before and behind", "server", wrapped).only(Only::V6),
         ],
     }
 }

@@ -48,20 +48,25 @@ pub(crate) fn world() -> World {
         definition: GROUPS.to_owned() + &interfaces,
         cases: vec![
             Case::new(
-                "errors about a flow of each protocol",
+                "G2 errors about a flow of each protocol",
                 "client",
                 about_flows,
             ),
-            Case::new("every error there is", "client", every_kind),
-            Case::new("errors that the workload sends", "server", sent),
-            Case::new("errors about nothing", "client", about_nothing),
-            Case::new("errors for somebody else", "client", misdirected),
-            Case::new("errors change nothing", "client", read_only),
-            Case::new("quotes that say nothing", "client", unreadable),
-            Case::new("an IPv6 quote behind extension headers", "client", extended).only(Only::V6),
-            Case::new("errors by rule", "ruled", by_rule),
-            Case::new("errors by rule only", "strict", strict),
-            Case::new("errors about untracked flows", "open", untracked),
+            Case::new("G2 every error there is", "client", every_kind),
+            Case::new("G10 errors that the workload sends", "server", sent),
+            Case::new("G2 errors about nothing", "client", about_nothing),
+            Case::new("G3 errors for somebody else", "client", misdirected),
+            Case::new("G5 errors change nothing", "client", read_only),
+            Case::new("G4 quotes that say nothing", "client", unreadable),
+            Case::new(
+                "G4 an IPv6 quote behind extension headers",
+                "client",
+                extended,
+            )
+            .only(Only::V6),
+            Case::new("G2 errors by rule", "ruled", by_rule),
+            Case::new("G2 errors by rule only", "strict", strict),
+            Case::new("G2 errors about untracked flows", "open", untracked),
         ],
     }
 }
