@@ -3,7 +3,10 @@
 mod always;
 mod changes;
 mod classes;
+mod encapsulation;
+mod ethernet;
 mod expiry;
+mod extensions;
 mod fragments;
 mod icmp;
 mod limits;
@@ -11,6 +14,7 @@ mod malformed;
 mod protocols;
 mod resets;
 mod tcp;
+mod tuples;
 mod untracked;
 
 use crate::table::World;
@@ -23,7 +27,11 @@ pub(crate) fn worlds() -> Vec<World> {
         protocols::world(),
         icmp::world(),
         fragments::world(),
+        ethernet::world(),
         malformed::world(),
+        extensions::world(),
+        encapsulation::world(),
+        tuples::world(),
         always::world(),
         classes::world(),
         untracked::world(),
