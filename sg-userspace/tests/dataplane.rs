@@ -1,6 +1,8 @@
 //! The data path: every verdict, by the loaded programs through BPF_PROG_TEST_RUN and by the same
 //! pipeline on the host, which must agree in verdict, reason, every counter and every flow.
 
+#[path = "dataplane/attacks.rs"]
+mod attacks;
 #[path = "dataplane/bench.rs"]
 mod bench;
 #[path = "dataplane/cases/mod.rs"]
