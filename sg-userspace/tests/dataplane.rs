@@ -47,7 +47,7 @@ const CONNTRACK: Conntrack = Conntrack {
 };
 
 /// Verdicts that do not occur in a direction.
-const IMPOSSIBLE: [(Direction, Verdict); 3] = [
+const IMPOSSIBLE: [(Direction, Verdict); 4] = [
     // Workloads are no routers.
     (
         Direction::Egress,
@@ -58,6 +58,11 @@ const IMPOSSIBLE: [(Direction, Verdict); 3] = [
     (
         Direction::Ingress,
         Verdict::Drop(DropReason::AddressSpoofed),
+    ),
+    // Where to is the workload's own affair.
+    (
+        Direction::Egress,
+        Verdict::Drop(DropReason::DestinationForeign),
     ),
 ];
 

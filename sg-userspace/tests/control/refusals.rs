@@ -53,6 +53,23 @@ fn a7_j6_j11_devices_that_cannot_be_judged_are_refused() {
 }
 
 #[test]
+fn j11_a_device_on_top_of_another_comes_with_a_caution() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    pair.near.ip("link add link eth0 name mac0 type macvlan");
+    let name = &pair.near.name;
+    let interface =
+        format!("[interfaces.a]\ndevice = \"mac0\"\nnetns = \"{name}\"\ngroups = [\"g\"]\n");
+    let said = enforcer.apply(&(web("g", 8080) + &interface), &[]).ok();
+    let words =
+        "mac0 is a macvlan: traffic of the device below that does not pass it is not judged";
+    assert!(
+        said.err.contains(words) || said.out.contains(words),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn a_hostile_pin_directory_is_refused() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());

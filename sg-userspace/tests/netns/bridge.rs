@@ -95,6 +95,24 @@ impl Segment {
         self.enforcer.apply(&definition, &[]).ok()
     }
 
+    /// Ports of the bridge whose workloads may send anything to each other, and may be sent nothing.
+    fn free_senders(&self, addresses_known: bool) {
+        let out = "{ protocol = \"all\", cidr = [\"10.77.0.0/24\", \"fd77::/64\"] }";
+        let mut definition = String::new();
+        for (name, device, number) in [("client", "c0", 1), ("server", "s0", 2)] {
+            definition += &format!(
+                "[groups.{name}]\ningress = []\negress = [{out}]\n\
+                 [interfaces.{name}]\ndevice = \"{device}\"\nnetns = \"{}\"\n\
+                 orientation = \"host\"\ngroups = [\"{name}\"]\n",
+                self.host.name
+            );
+            if addresses_known {
+                definition += &format!("addresses = [\"10.77.0.{number}\", \"fd77::{number}\"]\n");
+            }
+        }
+        self.enforcer.apply(&definition, &[]).ok();
+    }
+
     fn counters(&self) -> [Counters; 2] {
         ["client", "server"].map(|name| Counters::read(&self.enforcer, name))
     }
@@ -217,19 +235,7 @@ impl<'a> Talk<'a> {
 fn j4_what_an_attacker_sends_in_the_victims_name_opens_nothing() {
     require!(Root, Object);
     let segment = Segment::new();
-    let port = |name: &str, device: &str| {
-        format!(
-            "[interfaces.{name}]\ndevice = \"{device}\"\nnetns = \"{}\"\n\
-             orientation = \"host\"\ngroups = [\"{name}\"]\n",
-            segment.host.name
-        )
-    };
-    let definition = "[groups.client]\ningress = []\negress = [{ protocol = \"all\", cidr = [\"10.77.0.0/24\", \"fd77::/64\"] }]\n\
-                      [groups.server]\ningress = []\negress = [{ protocol = \"all\", cidr = [\"10.77.0.0/24\", \"fd77::/64\"] }]\n"
-        .to_owned()
-        + &port("client", "c0")
-        + &port("server", "s0");
-    segment.enforcer.apply(&definition, &[]).ok();
+    segment.free_senders(false);
     Injector::ends((&segment.client, "eth0"), (&segment.server, "eth0"));
     let injector = Injector::new(&segment.client, "eth0", Way::Ordinary);
     const SOURCE: u16 = 31_337;
@@ -263,6 +269,46 @@ fn j4_what_an_attacker_sends_in_the_victims_name_opens_nothing() {
         assert!(after[1].dropped(&poisoned[1], "ingress", "no_rule") >= 2);
         assert_eq!(after[1].passed(&poisoned[1], "ingress", "established"), 0);
     }
+}
+
+/// Where addresses are known, what is sent in another's name does not leave.
+#[test]
+fn j5_what_is_sent_in_anothers_name_does_not_leave() {
+    require!(Root, Object);
+    let segment = Segment::new();
+    Injector::ends((&segment.client, "eth0"), (&segment.server, "eth0"));
+    let injector = Injector::new(&segment.client, "eth0", Way::Ordinary);
+    // An address that nobody has, in the victim's own network.
+    let socket = datagrams(&segment.server, Family::V4.address(2), 5353);
+    let datagram = frame::datagram((40_000, 5353), 4);
+    let forged = (Family::V4.address(9), Family::V4.address(2));
+    let forged = frame::ip(forged, 17, &datagram);
+    injector.send(&forged);
+    socket.recv(&mut [0; 4]).unwrap();
+
+    segment.free_senders(true);
+    let before = segment.counters();
+    injector.send(&forged);
+    for family in Family::ALL {
+        // In nobody's name, and in the victim's.
+        for source in [9, 2] {
+            let ends = (family.address(source), family.address(1));
+            injector.send(&frame::ip(ends, 17, &datagram));
+        }
+    }
+    eventually("the drops", || {
+        segment.counters()[0].dropped(&before[0], "egress", "address_spoofed") == 5
+    });
+    let after = segment.counters();
+    after[0].only(&before[0], "egress", &["dropped_address_spoofed"]);
+    after[1].only(&before[1], "ingress", &[]);
+    assert_eq!(after[0].get("conntrack_tracked"), 0);
+    // Its own name it may use.
+    let asking = datagrams(&segment.client, Family::V4.address(1), 0);
+    asking.send_to(b"?", (Family::V4.address(2), 5353)).unwrap();
+    eventually("the datagram", || {
+        segment.counters()[0].passed(&after[0], "egress", "new") == 1
+    });
 }
 
 /// Whether a connection from this port to port 80 is met by silence.

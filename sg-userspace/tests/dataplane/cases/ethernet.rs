@@ -8,7 +8,7 @@ use sg_common::{
             Ethertype, IpTotalLength, IpVersion, Ipv6Extension, MidStream, NoRule, Truncated,
             VlanTag,
         },
-        PassKind::{Arp, Established, New},
+        PassKind::{Arp, Established, ListedEthertype, New},
         Verdict,
     },
 };
@@ -27,7 +27,8 @@ pub(crate) fn world() -> World {
 ingress = [ { protocol = "udp", ports = 80, cidr = ["0.0.0.0/0", "::/0"] } ]
 egress = []
 "# + &interface("server", r#"["server", "datagrams"]"#, "")
-        + &interface("other", r#"["server", "datagrams"]"#, "");
+        + &interface("other", r#"["server", "datagrams"]"#, "")
+        + &interface("listed", "[]", "ethertypes = [0x88cc, 0x888e, 0x0600]");
     World {
         name: "ethernet",
         definition,
@@ -35,6 +36,7 @@ egress = []
             Case::new("A1 cut at every byte", "server", cut),
             Case::new("A2 one to four VLAN tags", "server", tagged),
             Case::new("A4 neither IP nor ARP", "server", foreign),
+            Case::new("A4 listed ethertypes", "listed", listed),
             Case::new("A4 IP in LLC and SNAP", "server", snap),
             Case::new("A5 one family under the other's number", "server", crossed),
             Case::new("A6 padding", "server", padded),
@@ -142,6 +144,30 @@ fn foreign(ip: Ip) -> Vec<Step> {
         }
     }
     steps.push(Step::State(None));
+    steps
+}
+
+fn listed(ip: Ip) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for direction in Direction::ALL {
+        let [packet, ..] = packets(ip, direction);
+        for kind in [0x88cc, 0x888e, 0x0600] {
+            let frame = ethernet(kind, &packet[IP..]);
+            let tagged = in_tags(frame.clone(), &[(0x8100, 5)]);
+            steps.push(passes(direction, ethernet(kind, &[0]), ListedEthertype));
+            steps.push(passes(direction, frame, ListedEthertype));
+            steps.push(drops(direction, tagged, VlanTag));
+        }
+        for kind in [0x88cb, 0x88cd, 0xcc88, 0x0601, 0x05ff, 0x8847] {
+            let frame = ethernet(kind, &packet[IP..]);
+            steps.push(drops(direction, frame, Ethertype));
+        }
+        // What is judged is judged.
+        steps.push(drops(direction, packet, NoRule));
+    }
+    // Listed on one interface, for that one.
+    steps.push(Step::On("server"));
+    steps.push(drops(Ingress, ethernet(0x88cc, &[0; 46]), Ethertype));
     steps
 }
 

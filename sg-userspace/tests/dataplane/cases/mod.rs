@@ -8,11 +8,14 @@ mod ethernet;
 mod expiry;
 mod extensions;
 mod fragments;
+mod handover;
 mod icmp;
 mod limits;
 mod malformed;
 mod protocols;
 mod resets;
+mod revocation;
+mod spoofing;
 mod tcp;
 mod tuples;
 mod untracked;
@@ -36,6 +39,9 @@ pub(crate) fn worlds() -> Vec<World> {
         classes::world(),
         untracked::world(),
         changes::world(),
+        revocation::world(),
+        handover::world(),
+        spoofing::world(),
         expiry::world(),
         limits::crowded(),
         limits::capped(),
