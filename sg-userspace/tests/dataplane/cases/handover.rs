@@ -49,22 +49,23 @@ fn now(group: &str) -> Step {
 }
 
 pub(crate) fn world() -> World {
-    let case = |name, steps| Case::new(name, "web", steps);
+    // Changes take their time.
+    let case = |name, steps| Case::new(name, "web", steps).only(Only::Brief);
     World {
         name: "hand-over",
         definition: definition("open"),
         cases: vec![
-            case("taken over by the opener's segment", by_opener),
-            case("taken over by the other side's segment", by_other),
+            Case::new("taken over by the opener's segment", "web", by_opener),
+            Case::new("taken over by the other side's segment", "web", by_other),
             case("taken over where the workload opened", outward),
             case("datagrams taken over", datagrams),
             case("taken over in every part of a connection", parts),
             case("no SYN and no reset is taken over", not_these),
             case("nothing is that is not allowed either way", not_allowed),
             case("what one policy left untracked by its port", by_port),
-            case("only from the generation before", too_late).only(Only::Brief),
-            case("an entry that was taken over lives on", lives_on).only(Only::Brief),
-            case("fragments of what is taken over", fragments).only(Only::Brief),
+            case("only from the generation before", too_late),
+            case("an entry that was taken over lives on", lives_on),
+            case("fragments of what is taken over", fragments),
         ],
     }
 }

@@ -56,24 +56,25 @@ fn now(group: &str) -> Step {
 }
 
 pub(crate) fn world() -> World {
-    let case = |name, steps| Case::new(name, "web", steps);
+    // Changes take their time.
+    let case = |name, steps| Case::new(name, "web", steps).only(Only::Brief);
     World {
         name: "revocation",
         definition: definition(r#"["cut-web"]"#),
         cases: vec![
             case("cut because the groups before said so", said_before),
             case("cut because the groups after say so", said_after),
-            case("cut by either side's packet", either_side),
-            case("cut after two changes in silence", silent).only(Only::Brief),
-            case("cut though it was said in between only", in_between).only(Only::Brief),
-            case("kept where nobody says so", nobody).only(Only::Brief),
+            Case::new("cut by either side's packet", "web", either_side),
+            case("cut after two changes in silence", silent),
+            case("cut though it was said in between only", in_between),
+            case("kept where nobody says so", nobody),
             case("kept by a rule that still allows it", still_allowed),
-            case("kept by a rule of another group", other_group).only(Only::Brief),
+            case("kept by a rule of another group", other_group),
             case("cut by a narrower rule", narrower),
             case("cut though the other side may open", other_opener),
             case("a SYN on a flow that is cut", syn),
-            case("a reset of a flow that is cut", reset).only(Only::Brief),
-            case("an error about a flow that is cut", error).only(Only::Brief),
+            case("a reset of a flow that is cut", reset),
+            case("an error about a flow that is cut", error),
             case("open again when the rule is back", back),
         ],
     }
