@@ -178,11 +178,9 @@ fn neighbors_invalid(_: Ip) -> Vec<Step> {
             let hidden = [(extension::DESTINATION, NOTHING)];
             let hidden = extended(ends, 255, &hidden, 58, &body);
             steps.push(drops(direction, hidden, NeighborInvalid));
-            let id = frame::fresh_id().to_be_bytes();
             for more in [0, 1] {
                 // Whole, and the first of several (RFC 6980).
-                let fragment = [&[0, 0, more][..], &id].concat();
-                let chain = [(extension::FRAGMENT, &fragment[..])];
+                let chain: [(u8, &[u8]); 1] = [(extension::FRAGMENT, &[0, 0, more, 0, 0, 0, 9])];
                 let frame = extended(ends, 255, &chain, 58, &body);
                 steps.push(drops(direction, frame, NeighborInvalid));
             }
