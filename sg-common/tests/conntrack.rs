@@ -100,7 +100,7 @@ fn handshake_in_both_directions() {
 }
 
 #[test]
-fn opener_alone_establishes_nothing() {
+fn h7_opener_alone_establishes_nothing() {
     let mut flow = Flow::open(6, Side::Remote, segment(tcp::SYN, 1000, 0, 0));
     for _ in 0..10 {
         assert_eq!(
@@ -170,7 +170,7 @@ fn handshake_is_completed_by_whoever_has_seen_the_answer() {
 }
 
 #[test]
-fn half_open_flow_is_not_kept_alive() {
+fn h6_half_open_flow_is_not_kept_alive() {
     let mut flow = Flow::open(6, Side::Remote, segment(tcp::SYN, 1000, 0, 0));
     flow.tcp(Side::Local, SYN_ACK, 5000, 1001, 0);
     assert_eq!(
@@ -181,7 +181,7 @@ fn half_open_flow_is_not_kept_alive() {
 }
 
 #[test]
-fn exact_reset_closes_and_any_other_only_casts_doubt() {
+fn h5_exact_reset_closes_and_any_other_only_casts_doubt() {
     let mut flow = established(Side::Local);
     for (nth, wrong) in [5000, 5002, 0, u32::MAX].into_iter().enumerate() {
         assert_eq!(
@@ -207,7 +207,7 @@ fn exact_reset_closes_and_any_other_only_casts_doubt() {
 }
 
 #[test]
-fn doubt_shortens_the_idle_life() {
+fn h5_doubt_shortens_the_idle_life() {
     let timeouts: [u32; TIMEOUTS] = TIMEOUT_DEFAULTS.map(|(_, seconds)| seconds);
     let mut flow = established(Side::Local);
     assert_eq!(flow.meta.life(&timeouts), 432_000);
@@ -216,7 +216,7 @@ fn doubt_shortens_the_idle_life() {
 }
 
 #[test]
-fn reset_that_answers_the_syn() {
+fn h5_reset_that_answers_the_syn() {
     let refused = |ack| {
         let mut flow = Flow::open(6, Side::Local, segment(tcp::SYN, 1000, 0, 0));
         flow.tcp(Side::Remote, tcp::RST | tcp::ACK, 0, ack, 0)
@@ -261,7 +261,7 @@ fn orderly_close() {
 }
 
 #[test]
-fn forged_fin_does_not_end_a_half_closed_flow() {
+fn h5_h12_forged_fin_does_not_end_a_half_closed_flow() {
     let mut flow = established(Side::Local);
     flow.tcp(Side::Local, FIN_ACK, 1001, 5001, 0);
     flow.tcp(Side::Remote, tcp::ACK, 5001, 1002, 0);
@@ -291,7 +291,7 @@ fn fin_behind_a_full_window_counts() {
 
 /// The opener rebooted and opens again from the same port, with numbers behind the old ones.
 #[test]
-fn answer_on_a_live_flow_starts_numbering_anew() {
+fn h11_answer_on_a_live_flow_starts_numbering_anew() {
     let mut flow = established(Side::Local);
     flow.tcp(Side::Remote, FIN_ACK, 5001, 1001, 0);
     // What `syn_again` does when policy lets the new SYN pass.
@@ -325,7 +325,7 @@ fn answer_in_last_ack_starts_anew() {
 }
 
 #[test]
-fn sequence_numbers_wrap() {
+fn h14_sequence_numbers_wrap() {
     let mut flow = Flow::open(6, Side::Local, segment(tcp::SYN, u32::MAX, 0, 0));
     assert_eq!(
         flow.tcp(Side::Remote, SYN_ACK, u32::MAX, 0, 0),
@@ -355,7 +355,7 @@ fn adopted_flow_is_assured_by_a_reply() {
 }
 
 #[test]
-fn udp_becomes_a_stream_when_both_sides_go_on() {
+fn i3_udp_becomes_a_stream_when_both_sides_go_on() {
     let mut flow = Flow::open(17, Side::Local, Segment::default());
     let mut packet = |sender| {
         let step = udp_step(flow.meta, &flow.live, sender, NOW, HZ);
@@ -370,7 +370,7 @@ fn udp_becomes_a_stream_when_both_sides_go_on() {
 }
 
 #[test]
-fn other_protocols_are_assured_by_a_reply() {
+fn f2_other_protocols_are_assured_by_a_reply() {
     for protocol in [ICMP, 47] {
         let mut flow = Flow::open(protocol, Side::Remote, Segment::default());
         flow.take(
@@ -399,7 +399,7 @@ fn expiry_wraps_with_the_clock() {
 }
 
 #[test]
-fn flag_sets_are_those_of_netfilter() {
+fn h3_flag_sets_are_those_of_netfilter() {
     // `tcp_valid_flags` of net/netfilter/nf_conntrack_proto_tcp.c, v6.12: PSH, ECE, CWR left out.
     const VALID: [u8; 10] = [
         tcp::SYN,
@@ -446,7 +446,7 @@ proptest! {
 
     /// Whatever one side sends, without the other nothing is established (attacks H7).
     #[test]
-    fn one_side_alone_is_never_assured(
+    fn h7_one_side_alone_is_never_assured(
         opener in prop::sample::select(&[Side::Local, Side::Remote][..]),
         packets in prop::collection::vec((any::<u8>(), any::<u32>(), any::<u32>()), 1..40),
     ) {

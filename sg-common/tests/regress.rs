@@ -154,7 +154,7 @@ fn established(host: &Host) -> Flow<'_> {
 }
 
 #[test]
-fn forged_reset_ends_a_flow_that_has_been_idle_for_a_while() {
+fn h5_forged_reset_ends_a_flow_that_has_been_idle_for_a_while() {
     let host = host();
     let flow = established(&host);
     host.set_now(301 * HZ);
@@ -172,7 +172,7 @@ fn forged_reset_ends_a_flow_that_has_been_idle_for_a_while() {
 }
 
 #[test]
-fn blind_acknowledgement_makes_a_half_open_flow_assured() {
+fn h7_blind_acknowledgement_makes_a_half_open_flow_assured() {
     let host = host();
     let flow = Flow {
         host: &host,
@@ -190,7 +190,7 @@ fn blind_acknowledgement_makes_a_half_open_flow_assured() {
 }
 
 #[test]
-fn fast_open_whose_data_is_taken_never_gets_established() {
+fn h15_fast_open_whose_data_is_taken_never_gets_established() {
     let host = host();
     let flow = Flow {
         host: &host,
@@ -207,7 +207,7 @@ fn fast_open_whose_data_is_taken_never_gets_established() {
 }
 
 #[test]
-fn reset_with_number_zero_ends_a_flow_of_which_no_acknowledgement_is_known() {
+fn h5_reset_with_number_zero_ends_a_flow_of_which_no_acknowledgement_is_known() {
     let host = host();
     let opening = open(6, 1, Side::Remote, Side::Remote, Segment::default(), 0);
     let key = family::Flow {
@@ -276,7 +276,7 @@ fn one_of_two_fins_at_the_same_moment_is_lost() {
 }
 
 #[test]
-fn workload_takes_an_address_over_by_soliciting_from_it() {
+fn b2_workload_takes_an_address_over_by_soliciting_from_it() {
     let mut host = host();
     for bank in &mut host.banks {
         bank.interfaces[ID as usize].flags |=
@@ -305,7 +305,7 @@ fn workload_takes_an_address_over_by_soliciting_from_it() {
 }
 
 #[test]
-fn rule_for_igmp_matches_nothing() {
+fn b5_rule_for_igmp_matches_nothing() {
     const ALERT: [u8; 4] = [0x94, 4, 0, 0];
     let host = host();
     let query = [0x11, 0, 0, 0, 0, 0, 0, 0];
@@ -323,7 +323,7 @@ fn rule_for_igmp_matches_nothing() {
 }
 
 #[test]
-fn half_a_datagram_from_nowhere_passes_as_dhcp() {
+fn b6_half_a_datagram_from_nowhere_passes_as_dhcp() {
     let mut host = host();
     for bank in &mut host.banks {
         bank.interfaces[ID as usize].flags |= interface_flags::DHCP;
@@ -336,7 +336,7 @@ fn half_a_datagram_from_nowhere_passes_as_dhcp() {
 }
 
 #[test]
-fn address_of_a_service_is_a_way_in() {
+fn b8_address_of_a_service_is_a_way_in() {
     const METADATA: [u8; 4] = [169, 254, 169, 254];
     let mut host = host();
     for bank in &mut host.banks {
@@ -362,7 +362,7 @@ fn address_of_a_service_is_a_way_in() {
 }
 
 #[test]
-fn quote_is_read_from_the_padding_behind_an_error() {
+fn g4_quote_is_read_from_the_padding_behind_an_error() {
     let host = host();
     let flow = established(&host);
     let quoted = ip4(

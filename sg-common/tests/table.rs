@@ -244,7 +244,7 @@ fn cap_of_an_interface_holds() {
 }
 
 #[test]
-fn flood_of_openings_presses_on_itself() {
+fn h6_flood_of_openings_presses_on_itself() {
     let host = host(4000, 1000);
     for n in 0..2000 {
         let inserted = insert::<V4>(&host, &flow4(1, n), &assured());
@@ -316,7 +316,7 @@ fn a_full_interface_takes_no_place_from_its_neighbour() {
 
 /// Two CPUs that see the same flows at once make each of them once.
 #[test]
-fn racing_inserts_make_a_flow_once() {
+fn i7_racing_inserts_make_a_flow_once() {
     const FLOWS: u32 = 40_000;
     let host = Arc::new(host(FLOWS, u32::MAX));
     let threads: Vec<_> = (0..4)

@@ -122,7 +122,7 @@ fn extension(next: u8, bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn ethernet_carries_what_is_listed() {
+fn a2_a4_ethernet_carries_what_is_listed() {
     let frame = |kind: u16| [&[0; 12][..], &kind.to_be_bytes()].concat();
     for (kind, expected) in [
         (0x0800, Ok(Payload::Ipv4)),
@@ -143,7 +143,7 @@ fn ethernet_carries_what_is_listed() {
 }
 
 #[test]
-fn a_tag_in_metadata_is_a_tag() {
+fn a3_a_tag_in_metadata_is_a_tag() {
     struct Tagged(Vec<u8>);
     impl Frame for Tagged {
         type Window = &'static [u8];
@@ -181,7 +181,7 @@ fn windows_end_with_the_frame() {
 }
 
 #[test]
-fn ipv4_lengths() {
+fn a6_c1_ipv4_lengths() {
     let whole = read::<V4>(&v4(UDP, 0, &[0; 8])).unwrap();
     assert_eq!((whole.transport, whole.length), (34, 8));
     // Padding is not part of the packet; a byte less than stated is too few, unless it is quoted.
@@ -217,7 +217,7 @@ fn ipv4_fragments() {
 }
 
 #[test]
-fn the_router_alert_of_igmp_is_the_only_option() {
+fn c2_the_router_alert_of_igmp_is_the_only_option() {
     let optional = |protocol: u8, words: u8, options: &[u8]| {
         let mut frame = v4(protocol, 0, &[options, &[0; 8]].concat());
         frame[14] = 0x40 | words;
@@ -237,7 +237,7 @@ fn the_router_alert_of_igmp_is_the_only_option() {
 }
 
 #[test]
-fn ipv6_lengths() {
+fn a6_e11_ipv6_lengths() {
     let whole = read::<V6>(&v6(UDP, &[0; 8])).unwrap();
     assert_eq!(
         (whole.transport, whole.length, whole.extended),
@@ -262,7 +262,7 @@ fn ipv6_lengths() {
 }
 
 #[test]
-fn extension_headers_are_limited_in_number_and_bytes() {
+fn e1_extension_headers_are_limited_in_number_and_bytes() {
     let chain = |count: usize| {
         let mut payload: Vec<u8> = (1..count).flat_map(|_| extension(DESTINATION, 8)).collect();
         payload.extend(extension(UDP, 8));
@@ -286,7 +286,7 @@ fn extension_headers_are_limited_in_number_and_bytes() {
 }
 
 #[test]
-fn extension_headers_end_within_the_packet() {
+fn e5_extension_headers_end_within_the_packet() {
     let mut header = extension(UDP, 16);
     assert_eq!(read::<V6>(&v6(DESTINATION, &header)).unwrap().length, 0);
     header[1] = 2;
@@ -301,7 +301,7 @@ fn extension_headers_end_within_the_packet() {
 }
 
 #[test]
-fn extension_headers_have_their_places() {
+fn e6_extension_headers_have_their_places() {
     let behind = |first: u8, second: u8| {
         v6(
             first,
@@ -325,7 +325,7 @@ fn extension_headers_have_their_places() {
 }
 
 #[test]
-fn authentication_headers_count_in_fours() {
+fn e2_authentication_headers_count_in_fours() {
     let mut header = vec![0; 24];
     header[..2].copy_from_slice(&[UDP, 4]);
     let datagram = read::<V6>(&v6(AUTHENTICATION, &[header, vec![0; 8]].concat())).unwrap();
@@ -333,7 +333,7 @@ fn authentication_headers_count_in_fours() {
 }
 
 #[test]
-fn ipv6_fragments() {
+fn e10_ipv6_fragments() {
     let header = |next: u8, field: u16| {
         let [high, low] = field.to_be_bytes();
         [next, 0, high, low, 0xde, 0xad, 0xbe, 0xef]
@@ -398,7 +398,7 @@ fn transport(frame: &[u8]) -> Result<Datagram<V4>, DropReason> {
 }
 
 #[test]
-fn tcp_headers() {
+fn h3_h16_tcp_headers() {
     let segment = [tcp_header(5, tcp::SYN), vec![0; 3]].concat();
     let datagram = transport(&v4(TCP, 0, &segment)).unwrap();
     assert_eq!(
@@ -436,7 +436,7 @@ fn tcp_headers() {
 }
 
 #[test]
-fn a_header_that_only_padding_completes_is_not_there() {
+fn a6_a_header_that_only_padding_completes_is_not_there() {
     for (protocol, least) in [(TCP, 20), (UDP, 8), (1, 8)] {
         let mut header = tcp_header(5, tcp::SYN);
         header.truncate(least - 1);
@@ -446,7 +446,7 @@ fn a_header_that_only_padding_completes_is_not_there() {
 }
 
 #[test]
-fn quotes_need_eight_bytes() {
+fn g4_quotes_need_eight_bytes() {
     let frame = v4(UDP, 0, &[0, 1, 0, 2, 0, 0, 0, 0]);
     let quote = |frame: &[u8]| {
         let mut datagram = read_at::<V4>(&frame, true).unwrap();
@@ -488,7 +488,7 @@ proptest! {
 
     /// Neither a panic nor, but for the always-passed, a pass.
     #[test]
-    fn bytes_of_any_kind_are_judged(
+    fn a1_bytes_of_any_kind_are_judged(
         kind in prop_oneof![Just(0x0800_u16), Just(0x86dd), Just(0x0806), any::<u16>()],
         first in prop_oneof![Just(0x45_u8), Just(0x60), any::<u8>()],
         next in prop_oneof![Just(TCP), Just(UDP), Just(1_u8), Just(58), Just(HOP_BY_HOP), Just(FRAGMENT), any::<u8>()],
@@ -516,7 +516,7 @@ proptest! {
 
     /// What is read lies within the packet.
     #[test]
-    fn what_is_read_is_there(next in any::<u8>(), payload in proptest::collection::vec(any::<u8>(), 1..300)) {
+    fn a1_what_is_read_is_there(next in any::<u8>(), payload in proptest::collection::vec(any::<u8>(), 1..300)) {
         let frame = v6(next, &payload);
         if let Ok(datagram) = read::<V6>(&frame) {
             prop_assert_eq!((datagram.transport + datagram.length) as usize, frame.len());

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn orientation_is_asked_for_where_it_cannot_be_known() {
+    fn j6_orientation_is_asked_for_where_it_cannot_be_known() {
         for (kind, elsewhere) in [(Some("veth"), true), (Some("tun"), false)] {
             let found = orientation("a", None, &link(kind, elsewhere));
             assert!(matches!(found, Err(TargetError::OrientationMissing { .. })));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn host_needs_a_workload_behind_the_device() {
+    fn j6_host_needs_a_workload_behind_the_device() {
         for kind in [None, Some("bond"), Some("vlan")] {
             let found = orientation("a", Some(Orientation::Host), &link(kind, false));
             assert!(matches!(found, Err(TargetError::OrientationWrong { .. })));

@@ -1,6 +1,8 @@
 //! The data path: every verdict, by the loaded programs through BPF_PROG_TEST_RUN and by the same
 //! pipeline on the host, which must agree in verdict, reason, every counter and every flow.
 
+#[path = "dataplane/attacks.rs"]
+mod attacks;
 #[path = "dataplane/bench.rs"]
 mod bench;
 #[path = "dataplane/cases/mod.rs"]
@@ -45,7 +47,7 @@ const CONNTRACK: Conntrack = Conntrack {
 };
 
 /// Verdicts that do not occur in a direction.
-const IMPOSSIBLE: [(Direction, Verdict); 3] = [
+const IMPOSSIBLE: [(Direction, Verdict); 4] = [
     // Workloads are no routers.
     (
         Direction::Egress,
@@ -56,6 +58,11 @@ const IMPOSSIBLE: [(Direction, Verdict); 3] = [
     (
         Direction::Ingress,
         Verdict::Drop(DropReason::AddressSpoofed),
+    ),
+    // Where to is the workload's own affair.
+    (
+        Direction::Egress,
+        Verdict::Drop(DropReason::DestinationForeign),
     ),
 ];
 

@@ -43,11 +43,13 @@ pub(crate) enum Effort {
 }
 
 /// Programs that the demo and the tests call, and Debian's packages that hold them.
-const TOOLS: [(&str, &str); 4] = [
+const TOOLS: [(&str, &str); 6] = [
     ("ip", "iproute2"),
     ("bpftool", "bpftool"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("dhclient", "isc-dhcp-client"),
 ];
 
 /// Debian's packages that `rustc-web` cannot stand beside.

@@ -168,7 +168,7 @@ fn a_hook_of_our_choice_comes_with_its_reason() {
 }
 
 #[test]
-fn whoever_stands_before_us_is_a_warning() {
+fn j10_whoever_stands_before_us_is_a_warning() {
     require!(Root, Object);
     let (pair, ours, theirs) = (Pair::new(), Enforcer::new(), Enforcer::new());
     let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");

@@ -55,7 +55,7 @@ fn enforcement_starts_with_apply_outlives_the_process_and_ends_with_detach() {
 }
 
 #[test]
-fn equal_names_indexes_and_addresses_in_two_namespaces_are_two_interfaces() {
+fn j7_equal_names_indexes_and_addresses_in_two_namespaces_are_two_interfaces() {
     require!(Root, Object);
     let (one, two, enforcer) = (Pair::new(), Pair::new(), Enforcer::new());
     let _servers: Vec<_> = [&one, &two]
@@ -142,7 +142,7 @@ fn open_connections_live_on_through_the_first_attachment() {
 }
 
 #[test]
-fn without_adoption_open_connections_are_cut() {
+fn h2_without_adoption_open_connections_are_cut() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _near = pair.near.serve(NEAR, 22);
@@ -260,7 +260,7 @@ fn figures_are_there_as_json_and_for_the_host() {
 }
 
 #[test]
-fn the_host_end_of_a_workloads_link_judges_from_the_workloads_side() {
+fn j6_j8_the_host_end_of_a_workloads_link_judges_from_the_workloads_side() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     // `near` is the host here: what comes in on its eth0 leaves the workload in `far`.

@@ -29,7 +29,7 @@ fn tables_do_not_grow_and_say_so() {
 }
 
 #[test]
-fn devices_that_cannot_be_judged_are_refused() {
+fn a7_j6_j11_devices_that_cannot_be_judged_are_refused() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     pair.near.ip("link add br0 type bridge");
@@ -50,6 +50,23 @@ fn devices_that_cannot_be_judged_are_refused() {
     with("eth9", "").fails(&["no device eth9"]);
     with("br0", "orientation = \"host\"").fails(&["br0 is a bridge"]);
     assert!(!enforcer.context.bpffs.exists(), "nothing was made");
+}
+
+#[test]
+fn j11_a_device_on_top_of_another_comes_with_a_caution() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    pair.near.ip("link add link eth0 name mac0 type macvlan");
+    let name = &pair.near.name;
+    let interface =
+        format!("[interfaces.a]\ndevice = \"mac0\"\nnetns = \"{name}\"\ngroups = [\"g\"]\n");
+    let said = enforcer.apply(&(web("g", 8080) + &interface), &[]).ok();
+    let words =
+        "mac0 is a macvlan: traffic of the device below that does not pass it is not judged";
+    assert!(
+        said.err.contains(words) || said.out.contains(words),
+        "{said:?}"
+    );
 }
 
 #[test]

@@ -188,7 +188,7 @@ impl Variant {
 impl Findings {
     /// Runs the cases of a world.
     pub(crate) fn run(&mut self, bench: &mut Bench, world: &World) {
-        bench.apply(&world.definition);
+        settle(bench, world);
         for case in &world.cases {
             for variant in Variant::of(case.only) {
                 self.variants += 1;
@@ -202,7 +202,7 @@ impl Findings {
                 }
                 bench.flush();
                 if changes {
-                    bench.apply(&world.definition);
+                    settle(bench, world);
                 }
             }
         }
@@ -292,6 +292,12 @@ impl Findings {
         }
         same_verdict(verdict, expected)
     }
+}
+
+/// Puts a world in force, and once more, so that the generation before is no other world's.
+fn settle(bench: &mut Bench, world: &World) {
+    bench.apply(&world.definition);
+    bench.apply(&world.definition);
 }
 
 fn same_verdict(found: Verdict, expected: Verdict) -> Result<(), Disagreement> {

@@ -1,19 +1,23 @@
 //! Idle flows end by the kernel's own doing, with no process of ours alive.
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    io::{Read as _, Write as _},
+    net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     num::NonZeroU32,
     thread,
     time::Duration,
 };
 
-use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, sendto, socket};
+use rustix::net::{
+    AddressFamily, Protocol, SendFlags, SocketType, sendto, socket,
+    sockopt::{set_socket_keepalive, set_tcp_keepidle, set_tcp_keepintvl},
+};
 use sg_common::{abi::map, layout::CtHost};
 use sg_userspace::{pin::Pins, table::Table};
 
 use crate::{
     common::{
-        netns::{SOON, SWEPT, eventually_within},
+        netns::{NEVER, SOON, SWEPT, answers, eventually_within},
         require::require,
     },
     echo::{Kind, Pinger},
@@ -84,6 +88,62 @@ fn idle_flows_are_over_at_once_and_swept_without_any_process() {
         end.get("conntrack_allowance_available"),
         end.get("conntrack_allowance")
     );
+}
+
+/// What the timeout is set to, the least that AWS lets one set (fact 3.21), in seconds.
+const ESTABLISHED: Duration = Duration::from_secs(60);
+
+/// Keepalives keep a connection, and half of one; idle ones are gone after the time that was set.
+#[test]
+fn h12_h13_keepalives_keep_what_idles_otherwise() {
+    require!(Root, Object);
+    let link = Link::new(Orientation::Own, "tc");
+    let _server = link.workload.serve(Ipv6Addr::UNSPECIFIED, 8080);
+    let limits = format!(
+        "timeouts = {{ tcp_established = {} }}",
+        ESTABLISHED.as_secs()
+    );
+    link.enforce(&anyone("tcp", "\"8080-8081\""), "", &limits);
+    let connect = |family: Family| link.peer.connect(family.workload(), 8080).unwrap();
+    let keep_alive = |stream: &TcpStream| {
+        set_tcp_keepidle(stream, ESTABLISHED / 3).unwrap();
+        set_tcp_keepintvl(stream, ESTABLISHED / 3).unwrap();
+        set_socket_keepalive(stream, true).unwrap();
+    };
+    let mut kept = Family::ALL.map(connect);
+    let mut idle = Family::ALL.map(connect);
+    for stream in kept.iter_mut().chain(&mut idle) {
+        assert!(answers(stream));
+    }
+    kept.iter().for_each(keep_alive);
+    // The peer has nothing more to say, and waits for what the workload says at last.
+    let listener = link
+        .workload
+        .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, 8081)))
+        .unwrap();
+    let mut halves = Family::ALL.map(|family| {
+        let stream = link.peer.connect(family.workload(), 8081).unwrap();
+        let (other, _) = listener.accept().unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        keep_alive(&other);
+        (stream, other)
+    });
+
+    thread::sleep(ESTABLISHED + ESTABLISHED / 10);
+    for stream in &mut kept {
+        assert!(answers(stream), "{stream:?}");
+    }
+    for (stream, other) in &mut halves {
+        other.write_all(b"at last").unwrap();
+        stream.read_exact(&mut [0; 7]).unwrap();
+    }
+    let before = link.counters();
+    for stream in &mut idle {
+        stream.set_read_timeout(Some(NEVER)).unwrap();
+        assert!(!answers(stream), "{stream:?}");
+    }
+    let dropped = link.counters().dropped(&before, "ingress", "mid_stream");
+    assert!(dropped >= 2, "{dropped}");
 }
 
 /// One SYN to where nobody is.

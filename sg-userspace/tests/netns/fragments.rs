@@ -1,12 +1,22 @@
 //! Datagrams that come in pieces.
 
-use std::{fs, net::SocketAddr, os::fd::OwnedFd};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+};
 
+use etherparse::UdpHeader;
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
+use sg_common::abi::MAX_FRAGMENTS;
 
 use crate::{
-    common::netns::{Namespace, eventually},
-    link::{Family, Link, Orientation},
+    common::{
+        netns::{NEVER, Namespace, SOON, eventually},
+        require::require,
+    },
+    frame,
+    link::{Family, Link, Orientation, anyone},
     silence,
     traffic::{datagrams, question_and_answer, question_is_dropped},
 };
@@ -133,5 +143,98 @@ fn to_reassemble(namespace: &Namespace, family: Family) -> u64 {
             let value = line.unwrap().split_whitespace().nth(1);
             value.unwrap().parse().unwrap()
         }
+    }
+}
+
+/// A UDP datagram of 64 bytes from the peer to port 5353 of the workload, with its checksum.
+fn datagram(family: Family) -> Vec<u8> {
+    let payload = [b'.'; 56];
+    let header = match (family.peer(), family.workload()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => UdpHeader::with_ipv4_checksum(
+            40_000,
+            5353,
+            &etherparse::Ipv4Header::new(64, 64, 17.into(), source.octets(), destination.octets())
+                .unwrap(),
+            &payload,
+        ),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let ip = etherparse::Ipv6Header {
+                source: source.octets(),
+                destination: destination.octets(),
+                ..etherparse::Ipv6Header::default()
+            };
+            UdpHeader::with_ipv6_checksum(40_000, 5353, &ip, &payload)
+        }
+        _ => unreachable!("one family"),
+    };
+    [&header.unwrap().to_bytes()[..], &payload].concat()
+}
+
+/// Who puts fragments together sees that they overlap; the enforcer does not put them together.
+#[test]
+fn d5_overlapping_fragments_pass_and_the_receiver_drops_them() {
+    require!(Root, Object);
+    let link = Link::new(Orientation::Own, "tc");
+    link.enforce(&anyone("udp", "5353"), "", "");
+    for (number, family) in (1..).zip(Family::ALL) {
+        let socket = datagrams(&link.workload, family.workload(), 5353);
+        let raw = raw(&link.peer, family);
+        let ends = (family.peer(), family.workload());
+        let whole = datagram(family);
+        let send = |id, parts: &[(u16, usize)]| {
+            for (offset, end) in parts {
+                let more = *end < whole.len();
+                let part = &whole[usize::from(*offset)..*end];
+                let frame = frame::fragment(ends, 17, id, *offset, more, part);
+                let to = SocketAddr::new(ends.1, 0);
+                sendto(&raw, &frame[frame::IP..], SendFlags::empty(), &to).unwrap();
+            }
+        };
+        let before = link.counters();
+        send(number, &[(0, 32), (32, 64)]);
+        assert_eq!(socket.recv(&mut [0; 64]).unwrap(), 56, "without overlap");
+        socket.set_read_timeout(Some(NEVER)).unwrap();
+        // By eight bytes that are the same.
+        send(number + 100, &[(0, 32), (24, 64)]);
+        socket.recv(&mut [0; 64]).unwrap_err();
+        let after = link.counters();
+        assert_eq!(after.passed(&before, "ingress", "fragment"), 2);
+        socket.set_read_timeout(Some(SOON)).unwrap();
+    }
+}
+
+/// First fragments of which nothing more comes take each other's places; who has all of his is
+/// served all the same.
+#[test]
+fn d6_a_flood_of_first_fragments_keeps_nobody_from_sending_some() {
+    require!(Root, Object);
+    let link = Link::new(Orientation::Own, "tc");
+    link.enforce(&anyone("udp", "5353"), "", "");
+    // The workload's own stack must bear what is allowed.
+    link.workload
+        .sysctl("net/ipv4/ipfrag_high_thresh", "268435456");
+    link.workload
+        .sysctl("net/ipv6/ip6frag_high_thresh", "268435456");
+    for family in Family::ALL {
+        let raw = raw(&link.peer, family);
+        let ends = (family.peer(), family.workload());
+        let whole = datagram(family);
+        let before = link.counters();
+        let flood = 2 * MAX_FRAGMENTS;
+        for id in 1..=flood {
+            let frame = frame::fragment(ends, 17, id, 0, true, &whole[..32]);
+            let to = SocketAddr::new(ends.1, 0);
+            sendto(&raw, &frame[frame::IP..], SendFlags::empty(), &to).unwrap();
+        }
+        let after = link.counters();
+        let passed = after.passed(&before, "ingress", "established");
+        assert!(passed >= u64::from(flood) - 1, "{passed}");
+        let server = datagrams(&link.workload, family.workload(), 5353);
+        let client = datagrams(&link.peer, family.peer(), 0);
+        for _ in 0..8 {
+            question_and_answer(&client, &server, LARGE);
+        }
+        let end = link.counters();
+        assert_eq!(end.dropped(&after, "ingress", "fragment_orphan"), 0);
     }
 }

@@ -84,13 +84,13 @@ impl Path {
 }
 
 #[test]
-fn packets_that_are_too_big_are_told_so_at_their_own_device() {
+fn g6_packets_that_are_too_big_are_told_so_at_their_own_device() {
     require!(Root, Object);
     judge(Orientation::Own);
 }
 
 #[test]
-fn packets_that_are_too_big_are_told_so_behind_the_hosts_end() {
+fn g6_packets_that_are_too_big_are_told_so_behind_the_hosts_end() {
     require!(Root, Object);
     judge(Orientation::Host);
 }

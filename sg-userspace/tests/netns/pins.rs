@@ -55,7 +55,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn who_stands_before_us_is_named_and_who_stands_behind_still_judges() {
+fn j10_who_stands_before_us_is_named_and_who_stands_behind_still_judges() {
     require!(Root, Object);
     let link = Link::new(Orientation::Own, "tc");
     let _servers = [7070, 8080, 9090].map(|port| link.workload.serve(Ipv6Addr::UNSPECIFIED, port));

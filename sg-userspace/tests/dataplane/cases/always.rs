@@ -34,23 +34,28 @@ pub(crate) fn world() -> World {
         name: "always",
         definition,
         cases: vec![
-            Case::new("ARP", "plain", address_resolution).only(Only::V4),
-            Case::new("ARP that is none", "plain", arp_malformed).only(Only::V4),
-            Case::new("ARP of the workload's own", "listed", arp_own).only(Only::V4),
-            Case::new("ARP in another's name", "listed", arp_spoofed).only(Only::Host),
-            Case::new("ARP is not judged at the workload", "listed", arp_unjudged).only(Only::Own),
-            Case::new("neighbours", "plain", neighbors).only(Only::V6),
-            Case::new("neighbours that are none", "plain", neighbors_invalid).only(Only::V6),
-            Case::new("an address in another's name", "listed", advertised).only(Only::Host),
-            Case::new("routers", "plain", routers).only(Only::V6),
-            Case::new("redirects", "redirected", redirects).only(Only::V6),
-            Case::new("listeners", "plain", listeners).only(Only::V6),
-            Case::new("listeners that are none", "plain", listeners_invalid).only(Only::V6),
-            Case::new("listeners switched off", "off", listeners_off).only(Only::V6),
-            Case::new("DHCP", "plain", dhcp),
-            Case::new("DHCP that is none", "plain", dhcp_invalid),
-            Case::new("DHCP switched off", "off", dhcp_off),
-            Case::new("services", "plain", services),
+            Case::new("B1 ARP", "plain", address_resolution).only(Only::V4),
+            Case::new("B1 ARP that is none", "plain", arp_malformed).only(Only::V4),
+            Case::new("B2 ARP of the workload's own", "listed", arp_own).only(Only::V4),
+            Case::new("B2 ARP in another's name", "listed", arp_spoofed).only(Only::Host),
+            Case::new(
+                "B2 ARP is not judged at the workload",
+                "listed",
+                arp_unjudged,
+            )
+            .only(Only::Own),
+            Case::new("B1 neighbours", "plain", neighbors).only(Only::V6),
+            Case::new("B3 neighbours that are none", "plain", neighbors_invalid).only(Only::V6),
+            Case::new("B2 an address in another's name", "listed", advertised).only(Only::Host),
+            Case::new("B4 routers", "plain", routers).only(Only::V6),
+            Case::new("B4 G8 redirects", "redirected", redirects).only(Only::V6),
+            Case::new("B5 listeners", "plain", listeners).only(Only::V6),
+            Case::new("B5 listeners that are none", "plain", listeners_invalid).only(Only::V6),
+            Case::new("B5 listeners switched off", "off", listeners_off).only(Only::V6),
+            Case::new("B6 DHCP", "plain", dhcp),
+            Case::new("B6 DHCP that is none", "plain", dhcp_invalid),
+            Case::new("B6 DHCP switched off", "off", dhcp_off),
+            Case::new("B8 services", "plain", services),
         ],
     }
 }
@@ -173,6 +178,12 @@ fn neighbors_invalid(_: Ip) -> Vec<Step> {
             let hidden = [(extension::DESTINATION, NOTHING)];
             let hidden = extended(ends, 255, &hidden, 58, &body);
             steps.push(drops(direction, hidden, NeighborInvalid));
+            for more in [0, 1] {
+                // Whole, and the first of several (RFC 6980).
+                let chain: [(u8, &[u8]); 1] = [(extension::FRAGMENT, &[0, 0, more, 0, 0, 0, 9])];
+                let frame = extended(ends, 255, &chain, 58, &body);
+                steps.push(drops(direction, frame, NeighborInvalid));
+            }
             let everybody = neighbor((at("ff02::1"), ends.1), 255, kind, target());
             steps.push(drops(direction, everybody, NeighborInvalid));
         }

@@ -8,7 +8,7 @@ use sg_common::{
     verdict::{
         Direction::{Egress, Ingress},
         DropReason::{FragmentOrphan, InterfaceUnknown, MidStream, NoRule},
-        PassKind::{Established, New, Untracked},
+        PassKind::{Established, Fragment, New, Untracked},
     },
 };
 
@@ -57,7 +57,7 @@ pub(crate) fn world() -> World {
                 untracked_stops,
             ),
             Case::new("an entry goes when it is not needed", "web", needless).only(Only::Brief),
-            Case::new("fragments of before", "web", fragments).only(Only::Brief),
+            Case::new("D9 fragments of before", "web", fragments).only(Only::Brief),
             Case::new("an interface that is gone", "web", gone).only(Only::Brief),
         ],
     }
@@ -165,6 +165,12 @@ fn fragments(ip: Ip) -> Vec<Step> {
         ),
         passes(Ingress, fragment(ends, 17, id, 0, true, &first), New),
         now("nothing"),
+        // The rest of what was allowed.
+        passes(
+            Ingress,
+            fragment(ends, 17, id, 24, false, &[0; 8]),
+            Fragment,
+        ),
         // The first one of a tracked flow again, and one of no flow.
         passes(
             Ingress,

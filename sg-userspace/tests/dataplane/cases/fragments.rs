@@ -1,7 +1,10 @@
 //! Fragments: the later ones follow the first.
 
 use sg_common::{
-    conntrack::{State, tcp::SYN},
+    conntrack::{
+        State,
+        tcp::{ACK, FIN, RST, SYN},
+    },
     verdict::{
         Direction::{Egress, Ingress},
         DropReason::{FragmentOrphan, FragmentOverlap, FragmentTiny, NoRule, TcpHeader},
@@ -9,6 +12,7 @@ use sg_common::{
     },
 };
 
+use super::tcp::handshake;
 use crate::{
     flow::Flow,
     frame::{self, Ip, NOTHING, extension, fragment, fresh_id, segment},
@@ -18,7 +22,7 @@ use crate::{
 const GROUPS: &str = r#"
 [groups.server]
 ingress = [
-  { protocol = "udp", ports = 53, cidr = ["0.0.0.0/0", "::/0"] },
+  { protocol = "udp", ports = "53-54", cidr = ["0.0.0.0/0", "::/0"] },
   { protocol = "tcp", ports = 80, cidr = ["0.0.0.0/0", "::/0"] },
   { protocol = 47, cidr = ["0.0.0.0/0", "::/0"] },
 ]
@@ -30,15 +34,21 @@ pub(crate) fn world() -> World {
         name: "fragments",
         definition: GROUPS.to_owned() + &interface("server", r#"["server"]"#, ""),
         cases: vec![
-            Case::new("later ones follow an allowed first", "server", follow),
-            Case::new("none follows a refused first", "server", refused),
-            Case::new("the first of an answer", "server", answered),
-            Case::new("TCP in fragments", "server", tcp),
-            Case::new("a first too small for its header", "server", tiny),
-            Case::new("one that would overwrite the header", "server", overlap),
+            Case::new("D3 D7 later ones follow an allowed first", "server", follow),
+            Case::new("D4 none follows a refused first", "server", refused),
+            Case::new("D4 the first of an answer", "server", answered),
+            Case::new("D3 TCP in fragments", "server", tcp),
+            Case::new("D1 a first too small for its header", "server", tiny),
+            Case::new("D2 one that would overwrite the header", "server", overlap),
+            Case::new(
+                "D8 flags in a later one's payload",
+                "server",
+                flags_in_payload,
+            ),
+            Case::new("D10 a first one again, to another port", "server", again),
             Case::new("another protocol in fragments", "server", other),
-            Case::new("a fragment that is whole", "server", atomic).only(Only::V6),
-            Case::new("extension headers before and behind", "server", wrapped).only(Only::V6),
+            Case::new("E9 a fragment that is whole", "server", atomic).only(Only::V6),
+            Case::new("E8 extension headers before and behind", "server", wrapped).only(Only::V6),
         ],
     }
 }
@@ -89,7 +99,7 @@ fn follow(ip: Ip) -> Vec<Step> {
 }
 
 fn refused(ip: Ip) -> Vec<Step> {
-    let (flow, id) = (Flow::new(ip, 54, 40_001), fresh_id());
+    let (flow, id) = (Flow::new(ip, 55, 40_001), fresh_id());
     let ends = flow.ends(Ingress);
     vec![
         drops(
@@ -210,6 +220,48 @@ fn overlap(ip: Ip) -> Vec<Step> {
         }
     }
     steps
+}
+
+fn flags_in_payload(ip: Ip) -> Vec<Step> {
+    let (flow, id) = (Flow::new(ip, 80, 40_008), fresh_id());
+    let ends = flow.ends(Ingress);
+    let mut steps = handshake(flow);
+    let first = segment(flow.ports(Ingress), ACK, 101, 501, 44);
+    steps.push(passes(
+        Ingress,
+        fragment(ends, 6, id, 0, true, &first),
+        Established,
+    ));
+    for (offset, flags) in [(64, RST), (88, FIN | ACK), (112, SYN), (136, RST | ACK)] {
+        // Exactly what would end the flow, if it were a header.
+        let imitation = segment(flow.ports(Ingress), flags, 145, 501, 4);
+        let later = fragment(ends, 6, id, offset, true, &imitation);
+        steps.push(passes(Ingress, later, Fragment));
+        steps.push(state(State::TcpEstablished));
+    }
+    steps.push(passes(
+        Egress,
+        flow.tcp(Egress, ACK, 501, 145, 9),
+        Established,
+    ));
+    steps
+}
+
+fn again(ip: Ip) -> Vec<Step> {
+    let id = fresh_id();
+    let [one, two, refused] = [53, 54, 55].map(|port| Flow::new(ip, port, 40_009));
+    let ends = one.ends(Ingress);
+    let first = |flow: &Flow| fragment(ends, 17, id, 0, true, &datagram(flow));
+    let later = || fragment(ends, 17, id, 24, false, &[0; 16]);
+    vec![
+        passes(Ingress, first(&one), New),
+        passes(Ingress, first(&two), New),
+        passes(Ingress, later(), Fragment),
+        // What was refused takes nothing back: the receiver has an allowed first to put it behind.
+        drops(Ingress, first(&refused), NoRule),
+        passes(Ingress, later(), Fragment),
+        Step::Tracked(2),
+    ]
 }
 
 fn other(ip: Ip) -> Vec<Step> {

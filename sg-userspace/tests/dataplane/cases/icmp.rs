@@ -4,7 +4,7 @@ use sg_common::{
     conntrack::{State, tcp::SYN},
     verdict::{
         Direction::{Egress, Ingress},
-        DropReason::{IcmpQuote, IcmpUnrelated, Truncated},
+        DropReason::{IcmpQuote, IcmpUnrelated, NoRule, Truncated},
         PassKind::{Established, New, Related, Stateless},
     },
 };
@@ -48,20 +48,28 @@ pub(crate) fn world() -> World {
         definition: GROUPS.to_owned() + &interfaces,
         cases: vec![
             Case::new(
-                "errors about a flow of each protocol",
+                "G2 errors about a flow of each protocol",
                 "client",
                 about_flows,
             ),
-            Case::new("every error there is", "client", every_kind),
-            Case::new("errors that the workload sends", "server", sent),
-            Case::new("errors about nothing", "client", about_nothing),
-            Case::new("errors for somebody else", "client", misdirected),
-            Case::new("errors change nothing", "client", read_only),
-            Case::new("quotes that say nothing", "client", unreadable),
-            Case::new("an IPv6 quote behind extension headers", "client", extended).only(Only::V6),
-            Case::new("errors by rule", "ruled", by_rule),
-            Case::new("errors by rule only", "strict", strict),
-            Case::new("errors about untracked flows", "open", untracked),
+            Case::new("G2 every error there is", "client", every_kind),
+            Case::new("G10 errors that the workload sends", "server", sent),
+            Case::new("G2 errors about nothing", "client", about_nothing),
+            Case::new("G3 errors for somebody else", "client", misdirected),
+            Case::new("G5 errors change nothing", "client", read_only),
+            Case::new("G4 quotes that say nothing", "client", unreadable),
+            Case::new(
+                "G4 an IPv6 quote behind extension headers",
+                "client",
+                extended,
+            )
+            .only(Only::V6),
+            Case::new("G2 errors by rule", "ruled", by_rule),
+            Case::new("G7 an MTU that cannot be", "client", absurd_mtu),
+            Case::new("G8 a redirect about a flow", "client", redirect).only(Only::V4),
+            Case::new("G9 no replies but of echo", "client", unanswered),
+            Case::new("G2 errors by rule only", "strict", strict),
+            Case::new("G2 errors about untracked flows", "open", untracked),
         ],
     }
 }
@@ -267,4 +275,55 @@ fn untracked(ip: Ip) -> Vec<Step> {
         passes(Ingress, error(ip, &flow.ask(Egress)), Stateless),
         Step::State(None),
     ]
+}
+
+/// What a host makes of it is the host's affair; it has a least one (RFC 8201 §4).
+fn absurd_mtu(ip: Ip) -> Vec<Step> {
+    let (flow, other) = (Flow::new(ip, 50_011, 443), Flow::new(ip, 50_012, 443));
+    let (kind, code) = ip.pick((3, 4), (2, 0));
+    let too_big = |mtu: u16, flow: &Flow| {
+        let [high, low] = mtu.to_be_bytes();
+        let quoted = flow.tcp(Egress, SYN, 100, 0, 0);
+        let rest = [&[0, 0, high, low], &quoted[IP..]].concat();
+        icmp((ip.router(), ip.workload()), kind, code, &rest)
+    };
+    let mut steps = vec![passes(Egress, flow.tcp(Egress, SYN, 100, 0, 0), New)];
+    for mtu in [0, 1, 67, 68, 575, 1279, 1280, 65_535] {
+        steps.push(passes(Ingress, too_big(mtu, &flow), Related));
+        steps.push(drops(Ingress, too_big(mtu, &other), IcmpUnrelated));
+    }
+    steps.push(state(State::TcpSynSent));
+    steps
+}
+
+fn redirect(ip: Ip) -> Vec<Step> {
+    let flow = Flow::new(ip, 50_013, 443);
+    let frame = flow.udp(Egress);
+    let mut steps = vec![passes(Egress, frame.clone(), New)];
+    for code in 0..4 {
+        let rest = [&[192, 0, 2, 9], &frame[IP..]].concat();
+        let redirect = icmp((ip.router(), ip.workload()), 5, code, &rest);
+        steps.push(drops(Ingress, redirect, NoRule));
+    }
+    steps
+}
+
+fn unanswered(ip: Ip) -> Vec<Step> {
+    let mut steps = Vec::new();
+    // Time stamp, information, address mask; node information.
+    for (question, answer) in ip.pick(&[(13, 14), (15, 16), (17, 18)][..], &[(139, 140)]) {
+        let ask = icmp(ip.ends(Egress), *question, 0, &[0; 16]);
+        let reply = icmp(ip.ends(Ingress), *answer, 0, &[0; 16]);
+        steps.push(passes(Egress, ask, Stateless));
+        steps.push(drops(Ingress, reply, NoRule));
+    }
+    // Router discovery, which is neighbour discovery in IPv6.
+    if ip == Ip::V4 {
+        for kind in [9, 10] {
+            let frame = icmp(ip.ends(Ingress), kind, 0, &[0; 16]);
+            steps.push(drops(Ingress, frame, NoRule));
+        }
+    }
+    steps.push(Step::State(None));
+    steps
 }

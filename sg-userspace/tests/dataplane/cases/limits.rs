@@ -51,7 +51,7 @@ pub(crate) fn crowded() -> World {
         definition: "[conntrack]\nallowance = 1024\n".to_owned()
             + GROUPS
             + &interface("crowded", r#"["server"]"#, ""),
-        cases: vec![Case::new("a flood presses on itself", "crowded", flood).only(Only::Brief)],
+        cases: vec![Case::new("H6 a flood presses on itself", "crowded", flood).only(Only::Brief)],
     }
 }
 

@@ -23,13 +23,13 @@ pub(crate) fn world() -> World {
         name: "resets",
         definition: GROUPS.to_owned() + &interface("server", r#"["server"]"#, ""),
         cases: vec![
-            Case::new("a reset that is exact closes", "server", exact_reset),
+            Case::new("H5 a reset that is exact closes", "server", exact_reset),
             Case::new(
-                "a reset that is not changes nothing",
+                "H5 a reset that is not changes nothing",
                 "server",
                 inexact_reset,
             ),
-            Case::new("a reset refuses a SYN", "server", refusal),
+            Case::new("H5 a reset refuses a SYN", "server", refusal),
         ],
     }
 }
