@@ -43,10 +43,11 @@ pub(crate) enum Effort {
 }
 
 /// Programs that the demo and the tests call, and Debian's packages that hold them.
-const TOOLS: [(&str, &str); 4] = [
+const TOOLS: [(&str, &str); 5] = [
     ("ip", "iproute2"),
     ("bpftool", "bpftool"),
     ("ethtool", "ethtool"),
+    ("nft", "nftables"),
     ("ping", "iputils-ping"),
 ];
 
