@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::twin::{CLIENT, WORKLOAD};
+
 /// A definition but for its interfaces.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -42,15 +44,16 @@ impl Case {
         self
     }
 
-    /// The whole text, for interfaces in two namespaces.
-    pub(crate) fn definition(&self, own: &str, host: &str) -> String {
+    /// The whole text, for an `own` interface in one namespace and a `host` interface in another.
+    pub(crate) fn definition(&self, [own, host]: [&str; 2], hook: &str) -> String {
         let mut text = self.text.clone();
         let (groups, settings) = (&self.groups, self.settings);
-        for (orientation, netns, device) in [("own", own, "client"), ("host", host, "workload")] {
+        let interfaces = [("own", own, CLIENT, hook), ("host", host, WORKLOAD, "auto")];
+        for (orientation, netns, device, hook) in interfaces {
             let _ = write!(
                 text,
                 "[interfaces.{orientation}]\ndevice = \"{device}\"\nnetns = \"{netns}\"\n\
-                 orientation = \"{orientation}\"\ngroups = {groups}\naddresses = {OWN:?}\n\
+                 orientation = \"{orientation}\"\ngroups = {groups}\naddresses = {OWN:?}\nhook = \"{hook}\"\n\
                  source_dest_check = false\n{settings}\n"
             );
         }
@@ -73,6 +76,11 @@ pub(crate) fn web_in() -> Case {
     let web = r#"{ protocol = "tcp", ports = 80, cidr = ["0.0.0.0/0", "::/0"] },
         { protocol = "udp", ports = 80, cidr = ["0.0.0.0/0", "::/0"] }"#;
     Case::one("port 80 comes in", web, "")
+}
+
+/// Nothing may pass but replies.
+pub(crate) fn nothing() -> Case {
+    Case::one("no rules", "", "")
 }
 
 /// What AWS makes of a new group, and a rule for all of TCP: nothing of it is tracked.
@@ -106,7 +114,7 @@ fn evaluation() -> Vec<Case> {
         .collect();
     let names: Vec<String> = (0..16).map(|n| format!("g{n}")).collect();
     vec![
-        Case::one("no rules", "", ""),
+        nothing(),
         Case::one("no groups", "", "").carrying("[]"),
         Case::one(
             "one way each",
@@ -269,6 +277,15 @@ entries = ["0.0.0.0/0"]
     ]
 }
 
+/// Addresses that always pass, but for connections that they open, one of which a rule allows.
+fn services() -> Case {
+    let ssh = r#"{ protocol = "tcp", ports = 22, cidr = "169.254.0.0/16" }"#;
+    let mut case = Case::one("services", ssh, "");
+    let services = "services = [\"169.254.169.254\", \"fd00:ec2::254\"]\n";
+    case.text.insert_str(0, services);
+    case
+}
+
 fn settings() -> Vec<Case> {
     let all = r#"{ protocol = "all", cidr = ["0.0.0.0/0", "::/0"] }"#;
     let web = r#"{ protocol = "tcp", ports = 443, cidr = ["0.0.0.0/0", "::/0"] }"#;
@@ -278,6 +295,7 @@ fn settings() -> Vec<Case> {
         web_in(),
         Case::one("as AWS begins", web, all),
         Case::one("as AWS begins, tracked", web, all).with("track = \"always\""),
+        services(),
         Case::one("strict errors", web, all).with("icmp_errors = \"strict\""),
         Case::one("mid-stream allowed", web, "").with("tcp_loose = true"),
     ]

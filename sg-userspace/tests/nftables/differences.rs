@@ -38,7 +38,7 @@ const fn drops(name: &'static str, what: &'static str, why: &'static str) -> Dif
 }
 
 /// All of them.
-pub(crate) const ALL: [Difference; 24] = [
+pub(crate) const ALL: [Difference; 26] = [
     passes(
         UNTRACKED,
         "TCP without a handshake, and ICMP errors about what nobody sent, where both directions are open to everywhere",
@@ -88,6 +88,16 @@ pub(crate) const ALL: [Difference; 24] = [
         "simultaneous-open",
         "a SYN against another SYN, where no rule allows it",
         "a SYN always asks the rules of its own direction; to conntrack it is a reply",
+    ),
+    drops(
+        "revoked-syn",
+        "a SYN on an open connection whose rule was taken away",
+        "the connection lives on, as at AWS, but nobody may begin it again",
+    ),
+    drops(
+        "dhcp-unicast",
+        "a DHCP client's unicast to the server that answered it before",
+        "DHCP passes without being tracked, out only to everybody; a renewal by unicast needs a rule, and is repeated by broadcast without (RFC 2131 §4.4.5)",
     ),
     drops(
         "icmp-query",

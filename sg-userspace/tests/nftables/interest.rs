@@ -14,7 +14,10 @@ use sg_userspace::{
 };
 
 use crate::{
-    packet::flag::{ACK, FIN, RST, SYN},
+    packet::{
+        self,
+        flag::{ACK, FIN, RST, SYN},
+    },
     probe::{self, Probe},
     random::Random,
     translate::Family,
@@ -41,6 +44,21 @@ enum Kind {
     Other(u8),
 }
 
+impl Kind {
+    /// Protocol number, and port or type and code.
+    fn numbers(self, remote: IpAddr) -> (u8, u16) {
+        match self {
+            Self::Tcp(port) => (packet::TCP, port),
+            Self::Udp(port) => (packet::UDP, port),
+            Self::Icmp(kind, code) => (packet::icmp_of(remote), u16::from_be_bytes([kind, code])),
+            Self::Other(number) => (number, 0),
+        }
+    }
+}
+
+/// A packet that begins something: where to, with whom, and what.
+type Beginning = (Direction, IpAddr, Kind);
+
 /// Conversations about one interface of a definition, at most `most` of them.
 pub(crate) fn probes(
     resolved: &Resolved,
@@ -48,18 +66,58 @@ pub(crate) fn probes(
     random: &mut Random,
     most: usize,
 ) -> Vec<Probe> {
-    let remotes = remotes(resolved);
-    let kinds = kinds(resolved, interface);
+    // Far more is forbidden than allowed; both shall be tried alike often.
+    let (allowed, forbidden) = beginnings(resolved, interface)
+        .into_iter()
+        .partition(|what| allows(resolved, interface, what));
+    let mut probes = conversations(resolved, interface, allowed, random, most / 2);
+    let rest = most - probes.len();
+    probes.extend(conversations(resolved, interface, forbidden, random, rest));
+    probes
+}
+
+/// Conversations that `whole` allows to begin and `less` does not.
+pub(crate) fn lost(
+    whole: &Resolved,
+    less: &Resolved,
+    interface: &str,
+    random: &mut Random,
+    most: usize,
+) -> Vec<Probe> {
+    let mut lost = beginnings(whole, interface);
+    lost.retain(|what| allows(whole, interface, what) && !allows(less, interface, what));
+    conversations(whole, interface, lost, random, most)
+}
+
+fn beginnings(resolved: &Resolved, interface: &str) -> Vec<Beginning> {
+    let (remotes, kinds) = (remotes(resolved), kinds(resolved, interface));
     let mut all = Vec::new();
     for direction in Direction::ALL {
         for &remote in &remotes {
             all.extend(kinds.iter().map(|&kind| (direction, remote, kind)));
         }
     }
+    all
+}
+
+fn allows(resolved: &Resolved, interface: &str, &(direction, remote, kind): &Beginning) -> bool {
+    let (protocol, port) = kind.numbers(remote);
+    let rule = resolved.evaluate(interface, direction, protocol, remote, port);
+    rule.is_some()
+}
+
+fn conversations(
+    resolved: &Resolved,
+    interface: &str,
+    mut all: Vec<Beginning>,
+    random: &mut Random,
+    most: usize,
+) -> Vec<Probe> {
+    let kinds = kinds(resolved, interface);
     let mut probes = Vec::new();
     while !all.is_empty() && probes.len() < most {
-        let (direction, remote, kind) = all.swap_remove(random.below(all.len()));
-        probes.extend(conversation(random, &kinds, direction, remote, kind));
+        let what = all.swap_remove(random.below(all.len()));
+        probes.extend(conversation(random, &kinds, &resolved.services, what));
     }
     probes
 }
@@ -188,9 +246,8 @@ fn messages(what: Icmp) -> Vec<Kind> {
 fn conversation(
     random: &mut Random,
     kinds: &BTreeSet<Kind>,
-    to: Direction,
-    remote: IpAddr,
-    kind: Kind,
+    services: &[IpAddr],
+    (to, remote, kind): Beginning,
 ) -> Option<Probe> {
     let family = Family::of(remote);
     Some(match kind {
@@ -211,7 +268,8 @@ fn conversation(
             let ports = (source_port(random, kinds, port), port);
             match random.below(6) {
                 0 => probe::fragmented(remote, to, ports),
-                1 => probe::orphan(remote, to),
+                // Fragments of services pass whether or not they can be put together.
+                1 if !services.contains(&remote) => probe::orphan(remote, to),
                 2 => probe::unreachable(remote, to, ports, ROUTERS[family as usize]),
                 _ => probe::exchange(remote, to, ports),
             }

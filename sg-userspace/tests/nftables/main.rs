@@ -9,6 +9,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod conntrack;
 mod definitions;
 mod differences;
 mod interest;
@@ -28,7 +29,7 @@ use random::Random;
 use trial::Trial;
 
 /// Conversations about one definition.
-const PROBES: usize = 600;
+const PROBES: usize = 1200;
 
 /// Definitions made of one seed.
 const DEFINITIONS: usize = 12;
@@ -36,19 +37,33 @@ const DEFINITIONS: usize = 12;
 #[test]
 fn definitions_mean_the_same_to_nftables() {
     require!(Root, Object);
-    let Some(mut trial) = trial() else { return };
+    let Some(mut trial) = trial("tc") else { return };
     for (number, case) in definitions::all().iter().enumerate() {
         let mut random = Random(number as u64);
         trial.enforce(case);
         trial.probe_rules(&mut random, PROBES);
+        trial.misses_every_rule();
     }
+    for (case, probes) in special::all() {
+        trial.enforce(&case);
+        trial.probe(&probes());
+    }
+    for (before, after) in special::revocation() {
+        trial.enforce(&definitions::web_in());
+        trial.probe(&before);
+        trial.enforce(&definitions::nothing());
+        trial.probe(&after);
+    }
+    trial.every_difference_was_seen();
     trial.finish();
 }
 
 #[test]
 fn random_definitions_mean_the_same_to_nftables() {
     require!(Root, Object);
-    let Some(mut trial) = trial() else { return };
+    let Some(mut trial) = trial("xdp") else {
+        return;
+    };
     // One seed for all times, and one for this time, unless somebody wants another.
     let now = UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let given = env::var("SG_NFTABLES_SEED").map(|seed| seed.parse().expect("a number"));
@@ -64,24 +79,11 @@ fn random_definitions_mean_the_same_to_nftables() {
     trial.finish();
 }
 
-#[test]
-fn every_difference_is_seen() {
-    require!(Root, Object);
-    let Some(mut trial) = trial() else { return };
-    for (case, probes) in special::all() {
-        trial.enforce(&case);
-        trial.probe(&probes());
-    }
-    trial.every_difference_was_seen();
-    trial.finish();
-}
-
 /// What the trial needs and few machines have.
-fn trial() -> Option<Trial> {
-    let lack = Trial::lack();
-    if let Some(lack) = lack {
+fn trial(hook: &'static str) -> Option<Trial> {
+    if let Some(lack) = Trial::lack() {
         skip(lack);
         return None;
     }
-    Some(Trial::new())
+    Some(Trial::new(hook))
 }

@@ -171,6 +171,11 @@ fn malformed() -> Vec<Probe> {
         let frame = packet::udp(probe.ends(Ingress), (700, 80), b"datagram");
         probes.push(probe.differs("addresses", Ingress, frame));
     }
+    let igmp = v4("IGMP with a router alert");
+    let ends = (igmp.remote, "224.0.0.1".parse().unwrap());
+    let query = [0x11, 0, 0xee, 0xff, 0, 0, 0, 0];
+    let frame = packet::with_options(ends, 2, &[0x94, 4, 0, 0], &query);
+    probes.push(igmp.then(Ingress, frame));
     let lldp = v4("what is not IP");
     probes.push(lldp.differs("ethertype", Ingress, packet::ethernet(0x88cc, &[0; 60])));
     let options = v4("IPv4 with options");
@@ -225,11 +230,39 @@ fn web() -> Vec<Probe> {
     let mobile = extended(ends, &[(135, MOBILITY)], UDP, &payload);
     let mut probes = vec![hidden.differs("mobility", Ingress, mobile)];
     probes.extend(listeners());
+    probes.extend(leases());
     for remote in remotes() {
         for (port, from) in [(80, 40_000), (81, 80), (79, 80)] {
             probes.push(probe::handshake(remote, Ingress, (from, port)));
             probes.push(probe::fragmented(remote, Ingress, (from, port)));
             probes.push(probe::handshake(remote, Egress, (from, port)));
+        }
+    }
+    probes
+}
+
+/// DHCP as a client has it, and next to it.
+fn leases() -> Vec<Probe> {
+    let mut probes = Vec::new();
+    for (there, client, server, group) in [
+        ("198.18.7.7", 68, 67, "255.255.255.255"),
+        ("fe80::7", 546, 547, "ff02::1:2"),
+    ] {
+        let there: IpAddr = there.parse().unwrap();
+        for (from, to) in [(server, client), (server, client + 100), (80, client)] {
+            let offer = Probe::new(format!("DHCP {from} {to}"), there);
+            let me = match there {
+                IpAddr::V4(_) => offer.local,
+                IpAddr::V6(_) => "fe80::77".parse().unwrap(),
+            };
+            let frame = packet::udp((there, me), (from, to), b"offer");
+            probes.push(offer.then(Ingress, frame));
+            let request = Probe::new(format!("DHCP {to} {from}"), there);
+            let ends = (me, group.parse().unwrap());
+            let frame = packet::udp(ends, (to, from), b"request");
+            let probe = request.then(Egress, frame);
+            let known = packet::udp((me, there), (to, from), b"request");
+            probes.push(probe.differs("dhcp-unicast", Egress, known));
         }
     }
     probes
@@ -293,4 +326,29 @@ fn advertisements() -> Vec<Probe> {
         v4("own ARP").then(Egress, packet::arp_reply(own4)),
         v4("foreign ARP").differs(name, Egress, packet::arp_reply(foreign4)),
     ]
+}
+
+/// Conversations before and after every rule is taken away.
+pub(crate) fn revocation() -> Vec<(Vec<Probe>, Vec<Probe>)> {
+    let ports = (40_000, 80);
+    let pairs = remotes().map(|remote| {
+        let open = probe::handshake(remote, Ingress, ports);
+        let mut more = Probe::new("tcp after revocation", remote);
+        more.local = open.local;
+        let more = more
+            .says(Ingress, ports, ACK, (1, 1))
+            .hears(Ingress, ports, ACK, (1, 1));
+        let again = packet::tcp(more.ends(Ingress), ports, SYN, (1000, 0), &[]);
+        let more = more.differs("revoked-syn", Ingress, again);
+
+        let asked = probe::exchange(remote, Ingress, ports);
+        let mut reply = Probe::new("udp after revocation", remote);
+        reply.local = asked.local;
+        let reply = reply
+            .datagram(Ingress, ports)
+            .datagram(Egress, (80, 40_000));
+        let late = probe::exchange(remote, Ingress, ports);
+        (vec![open, asked], vec![more, reply, late])
+    });
+    pairs.into_iter().collect()
 }

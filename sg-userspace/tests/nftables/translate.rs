@@ -54,7 +54,7 @@ pub(crate) fn ruleset(resolved: &Resolved, interface: &str) -> String {
     );
     for direction in Direction::ALL {
         let _ = writeln!(text, "chain {} {{", direction.name());
-        always(&mut text, resolved, settings, direction);
+        always(&mut text, settings, direction);
         for rule in resolved.rules_of(interface, direction) {
             for family in Family::ALL {
                 if let Some(rule) = sets.rule(rule, direction, family) {
@@ -68,10 +68,11 @@ pub(crate) fn ruleset(resolved: &Resolved, interface: &str) -> String {
         IcmpErrors::Related => "established, related",
         IcmpErrors::Strict => "established",
     };
+    text.push_str("chain judge {\ntype filter hook forward priority 0; policy drop\n");
+    services(&mut text, resolved);
     let _ = write!(
         text,
-        "chain judge {{\ntype filter hook forward priority 0; policy drop\n\
-         meta l4proto tcp ct state invalid drop\n\
+        "meta l4proto tcp ct state invalid drop\n\
          ct state {{ {known} }} accept\n\
          meta mark 1 goto egress\n\
          goto ingress\n}}\n}}\n"
@@ -80,7 +81,7 @@ pub(crate) fn ruleset(resolved: &Resolved, interface: &str) -> String {
 }
 
 /// What passes whatever the rules say.
-fn always(text: &mut String, resolved: &Resolved, on: &InterfaceSettings, direction: Direction) {
+fn always(text: &mut String, on: &InterfaceSettings, direction: Direction) {
     let mut rules = vec!["icmpv6 type { 133, 135, 136 } icmpv6 code 0 ip6 hoplimit 255"];
     let local = "ip6 hoplimit 1 ip6 saddr { ::, fe80::/10 } exthdr hbh exists";
     let (asked, told) = (
@@ -114,15 +115,19 @@ fn always(text: &mut String, resolved: &Resolved, on: &InterfaceSettings, direct
     for rule in rules {
         let _ = writeln!(text, "{rule} accept");
     }
+}
+
+/// What passes to and from listed services, connections that they open aside.
+fn services(text: &mut String, resolved: &Resolved) {
     for service in &resolved.services {
-        let remote = remote(direction, Family::of(*service));
-        if direction == Ingress {
-            let _ = writeln!(
-                text,
-                "{remote} {service} tcp flags syn / syn,ack,rst,fin drop"
-            );
-        }
-        let _ = writeln!(text, "{remote} {service} accept");
+        let family = Family::of(*service);
+        let (from, to) = (remote(Ingress, family), remote(Egress, family));
+        let _ = writeln!(
+            text,
+            "{to} {service} meta mark 1 accept\n\
+             {from} {service} meta mark 0 meta l4proto != tcp accept\n\
+             {from} {service} meta mark 0 tcp flags & (fin | syn | rst | ack) != syn accept"
+        );
     }
 }
 

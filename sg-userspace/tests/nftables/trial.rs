@@ -10,12 +10,13 @@ use std::{
 use sg_common::verdict::Direction;
 use sg_userspace::{
     definition,
-    model::{Peer, Ports, Traffic},
+    model::{Model, Peer, Ports, Track, Traffic},
     resolve::{Resolved, resolve},
 };
 
 use crate::{
     common::netns::{Enforcer, eventually},
+    conntrack,
     definitions::{self, Case},
     differences::{self, UNTRACKED},
     interest, packet,
@@ -28,10 +29,14 @@ use crate::{
 /// Differences that are shown when a trial fails.
 const SHOWN: usize = 40;
 
+/// Conversations about a rule that is missing.
+const MISSING: usize = 40;
+
 /// The judges, what they enforce, and what came of it.
 pub(crate) struct Trial {
     /// What led to the definition in force.
     pub(crate) origin: String,
+    hook: &'static str,
     enforcer: Enforcer,
     open: Twin,
     nftables: Twin,
@@ -55,17 +60,17 @@ impl Trial {
         if !nft.is_ok_and(|said| said.status.success()) {
             return Some("needs nft: `cargo xtask setup` installs it");
         }
-        let bridge = Path::new("/proc/sys/net/bridge");
-        if !bridge.exists() {
-            let _ = Command::new("modprobe").arg("br_netfilter").status();
-        }
-        (!bridge.exists()).then_some("needs br_netfilter in the kernel")
+        // It is not loaded from here: it would change what bridges of this machine do.
+        let bridges = Path::new("/proc/sys/net/bridge").exists();
+        (!bridges).then_some("needs netfilter on bridges: `modprobe br_netfilter` loads it")
     }
 
-    pub(crate) fn new() -> Self {
+    /// Judges that let everything in; `hook` is that of the `own` interface.
+    pub(crate) fn new(hook: &'static str) -> Self {
         let stand = Stand::new();
         let mut trial = Self {
             origin: String::new(),
+            hook,
             enforcer: Enforcer::new(),
             open: stand.twin("open"),
             nftables: stand.twin("nftables"),
@@ -74,7 +79,7 @@ impl Trial {
             _stand: stand,
             definition: String::new(),
             culprit: None,
-            resolved: resolve(&sg_userspace::model::Model::default(), &BTreeMap::new()),
+            resolved: resolve(&Model::default(), &BTreeMap::new()),
             seen: BTreeMap::new(),
             failures: Vec::new(),
             packets: 0,
@@ -106,33 +111,82 @@ impl Trial {
         }
     }
 
-    /// Puts a definition in force, in everybody's words.
+    /// Puts a definition in force, in everybody's words. Flows stay, but none of them has an address
+    /// in common with what is yet to come.
     pub(crate) fn enforce(&mut self, case: &Case) {
-        self.definition = case.definition(&self.own.middle.name, &self.host.middle.name);
+        let places = [&self.own, &self.host].map(|twin| twin.middle.name.as_str());
+        self.definition = case.definition(places, self.hook);
         if case.name != "random" {
             case.name.clone_into(&mut self.origin);
         }
-        let t0=std::time::Instant::now(); let said = self.enforcer.apply(&self.definition, &[]); eprintln!("apply {:?}", t0.elapsed());
+        let said = self.enforcer.apply(&self.definition, &[]);
         assert_eq!(said.code, 0, "{said:?}\n{}", self.definition);
         let checked = definition::load(std::slice::from_ref(&self.enforcer.file)).unwrap();
         self.resolved = resolve(&checked.model.unwrap(), &BTreeMap::new());
-        let settings = &self.resolved.interfaces["own"].settings;
+        self.translate(&self.resolved);
+    }
+
+    /// Puts a definition in force in the words of nftables.
+    fn translate(&self, resolved: &Resolved) {
+        let settings = &resolved.interfaces["own"].settings;
         let loose = if settings.tcp_loose { "1" } else { "0" };
         let nftables = &self.nftables.middle;
         nftables.sysctl("net/netfilter/nf_conntrack_tcp_loose", loose);
-        let ruleset = ruleset(&self.resolved, "own");
-        let t0=std::time::Instant::now(); nftables.run(|| nft(&ruleset)); eprintln!("nft {:?}", t0.elapsed());
+        let ruleset = ruleset(resolved, "own");
+        nftables.run(|| nft(&ruleset));
     }
 
     /// Tries what the definition in force is about.
     pub(crate) fn probe_rules(&mut self, random: &mut Random, most: usize) {
+        self.nftables.middle.run(conntrack::flush);
         let probes = interest::probes(&self.resolved, "own", random, most);
         self.probe(&probes);
     }
 
+    /// Takes each rule of the definition in force out of nftables, one after the other: each must be
+    /// missed.
+    pub(crate) fn misses_every_rule(&mut self) {
+        let whole = self.resolved.clone();
+        let whole = &whole;
+        let rules = whole.interfaces["own"].groups.iter().flat_map(|group| {
+            Direction::ALL.into_iter().flat_map(move |direction| {
+                let count = whole.groups[group].rules(direction).len();
+                (0..count).map(move |rule| (group, direction, rule))
+            })
+        });
+        for (group, direction, rule) in rules {
+            let mut less = whole.clone();
+            let group = less.groups.get_mut(group).unwrap();
+            let lost = match direction {
+                Direction::Ingress => group.ingress.remove(rule),
+                Direction::Egress => group.egress.remove(rule),
+            };
+            // Nobody misses a rule that covers nobody.
+            let idle = match &lost.peer {
+                Peer::Cidr(_) => false,
+                Peer::PrefixList(list) => whole.prefix_lists[list].is_empty(),
+                Peer::Group(group) => whole.groups[group].members.is_empty(),
+            };
+            if idle {
+                continue;
+            }
+            self.translate(&less);
+            let probes = interest::lost(whole, &less, "own", &mut Random(0), MISSING);
+            self.nftables.middle.run(conntrack::flush);
+            let (ours, theirs) = (self.own.run(&probes), self.nftables.run(&probes));
+            let mut verdicts = ours.iter().flatten().zip(theirs.iter().flatten());
+            assert!(
+                verdicts.any(|(ours, theirs)| *ours && !theirs),
+                "{}: nobody misses {lost:?}",
+                self.origin
+            );
+        }
+        self.translate(whole);
+    }
+
     /// Sends the same packets to everybody and compares what arrives.
     pub(crate) fn probe(&mut self, probes: &[Probe]) {
-        let t0=std::time::Instant::now(); let open = self.open.run(probes); eprintln!("open {} {:?}", probes.len(), t0.elapsed());
+        let open = self.open.run(probes);
         let theirs = self.nftables.run(probes);
         for twin in [&mut self.own, &mut self.host] {
             let ours = twin.run(probes);
@@ -220,7 +274,7 @@ fn is_untracked(resolved: &Resolved, probe: &Probe) -> bool {
     let Some((protocol, local, remote)) = probe.flow else {
         return false;
     };
-    if resolved.interfaces["own"].settings.track == sg_userspace::model::Track::Always {
+    if resolved.interfaces["own"].settings.track == Track::Always {
         return false;
     }
     let family = Family::of(probe.remote);
