@@ -48,13 +48,18 @@ impl Case {
     pub(crate) fn definition(&self, [own, host]: [&str; 2], hook: &str) -> String {
         let mut text = self.text.clone();
         let (groups, settings) = (&self.groups, self.settings);
+        let check = if settings.contains("source_dest_check") {
+            ""
+        } else {
+            "source_dest_check = false"
+        };
         let interfaces = [("own", own, CLIENT, hook), ("host", host, WORKLOAD, "auto")];
         for (orientation, netns, device, hook) in interfaces {
             let _ = write!(
                 text,
                 "[interfaces.{orientation}]\ndevice = \"{device}\"\nnetns = \"{netns}\"\n\
                  orientation = \"{orientation}\"\ngroups = {groups}\naddresses = {OWN:?}\nhook = \"{hook}\"\n\
-                 source_dest_check = false\n{settings}\n"
+                 {check}\n{settings}\n"
             );
         }
         text

@@ -38,11 +38,16 @@ const fn drops(name: &'static str, what: &'static str, why: &'static str) -> Dif
 }
 
 /// All of them.
-pub(crate) const ALL: [Difference; 26] = [
+pub(crate) const ALL: [Difference; 28] = [
     passes(
         UNTRACKED,
         "TCP without a handshake, and ICMP errors about what nobody sent, where both directions are open to everywhere",
         "such flows are not tracked, as at AWS: every packet is judged by the rules alone",
+    ),
+    passes(
+        "hand-over",
+        "TCP in the middle of a connection that the definition before did not track, if a rule allows it now",
+        "a change of the definition must not cut what it still allows",
     ),
     passes(
         "window",
@@ -163,6 +168,11 @@ pub(crate) const ALL: [Difference; 26] = [
         "ethertype",
         "what is neither IP nor ARP",
         "what no rule can mean does not pass; nftables' inet tables never see it",
+    ),
+    drops(
+        "source-check",
+        "packets to and from other addresses than the workload's, under `source_dest_check = true`",
+        "as at AWS; nftables' rules would have to name the addresses",
     ),
     Difference {
         name: "neighbour-spoofed",

@@ -54,6 +54,9 @@ fn definitions_mean_the_same_to_nftables() {
         trial.enforce(&definitions::nothing());
         trial.probe(&after);
     }
+    trial.enforce(&definitions::untracked());
+    trial.succeed(&definitions::all_in());
+    trial.probe(&special::taken_over());
     trial.every_difference_was_seen();
     trial.finish();
 }

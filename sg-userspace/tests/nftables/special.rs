@@ -18,13 +18,15 @@ use crate::{
 type Conversations = fn() -> Vec<Probe>;
 
 /// Definitions and conversations about them.
-pub(crate) fn all() -> [(Case, Conversations); 5] {
+pub(crate) fn all() -> [(Case, Conversations); 6] {
+    let checked = definitions::all_in().with("track = \"always\"\nsource_dest_check = true");
     [
         (definitions::all_in(), allowed),
         (definitions::all_in(), malformed),
         (definitions::web_in(), web),
         (definitions::untracked(), untracked),
         (definitions::web_in(), advertisements),
+        (checked, checked_addresses),
     ]
 }
 
@@ -326,6 +328,36 @@ fn advertisements() -> Vec<Probe> {
         v4("own ARP").then(Egress, packet::arp_reply(own4)),
         v4("foreign ARP").differs(name, Egress, packet::arp_reply(foreign4)),
     ]
+}
+
+/// The interfaces know their addresses and insist on them.
+fn checked_addresses() -> Vec<Probe> {
+    let mut probes = Vec::new();
+    for (remote, own) in remotes().into_iter().zip(OWN) {
+        let mut ours = Probe::new("to the workload's address", remote);
+        ours.local = own.parse().unwrap();
+        probes.push(
+            ours.datagram(Ingress, (700, 80))
+                .datagram(Egress, (80, 700)),
+        );
+        let foreign = Probe::new("to somebody else's address", remote);
+        let frame = packet::udp(foreign.ends(Ingress), (700, 80), b"datagram");
+        let back = packet::udp(foreign.ends(Egress), (80, 700), b"datagram");
+        let foreign = foreign.differs("source-check", Ingress, frame);
+        probes.push(foreign.differs("source-check", Egress, back));
+    }
+    probes
+}
+
+/// Segments of connections that were not tracked until now.
+pub(crate) fn taken_over() -> Vec<Probe> {
+    let probes = remotes().map(|remote| {
+        let probe = Probe::new("tcp taken over", remote);
+        let ends = probe.ends(Ingress);
+        let frame = packet::tcp(ends, (40_000, 80), ACK, (1001, 5001), b"data");
+        probe.differs("hand-over", Ingress, frame)
+    });
+    probes.into()
 }
 
 /// Conversations before and after every rule is taken away.

@@ -112,8 +112,16 @@ impl Trial {
     }
 
     /// Puts a definition in force, in everybody's words. Flows stay, but none of them has an address
-    /// in common with what is yet to come.
+    /// in common with what is yet to come. Nothing is left to take over from the definition before.
     pub(crate) fn enforce(&mut self, case: &Case) {
+        if leaves_untracked(&self.resolved) {
+            self.succeed(&definitions::nothing());
+        }
+        self.succeed(case);
+    }
+
+    /// Puts a definition in force directly after the one before.
+    pub(crate) fn succeed(&mut self, case: &Case) {
         let places = [&self.own, &self.host].map(|twin| twin.middle.name.as_str());
         self.definition = case.definition(places, self.hook);
         if case.name != "random" {
@@ -267,6 +275,16 @@ fn explain(
         .filter(|listed| listed.passes == ours && (twin == "host" || !listed.host_only));
     let untracked = || (ours && is_untracked(resolved, probe)).then_some(UNTRACKED);
     listed.map(|listed| listed.name).or_else(untracked)
+}
+
+/// Whether there may be flows that are open both ways.
+fn leaves_untracked(resolved: &Resolved) -> bool {
+    Family::ALL.into_iter().any(|family| {
+        [packet::TCP, packet::UDP].into_iter().any(|protocol| {
+            let open = |direction| !everywhere(resolved, direction, family, protocol).is_empty();
+            Direction::ALL.into_iter().all(open)
+        })
+    })
 }
 
 /// Whether the flow is open both ways (docs/semantics.md, section 12).
