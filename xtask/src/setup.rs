@@ -43,10 +43,11 @@ pub(crate) enum Effort {
 }
 
 /// Programs that the demo and the tests call, and Debian's packages that hold them.
-const TOOLS: [(&str, &str); 6] = [
+const TOOLS: [(&str, &str); 7] = [
     ("ip", "iproute2"),
     ("bpftool", "bpftool"),
     ("ethtool", "ethtool"),
+    ("nft", "nftables"),
     ("ping", "iputils-ping"),
     ("dnsmasq", "dnsmasq-base"),
     ("dhclient", "isc-dhcp-client"),
