@@ -12,6 +12,7 @@ mod counters;
 mod echo;
 mod expiry;
 mod fragments;
+mod jumbo;
 mod link;
 mod matrix;
 mod path_mtu;
