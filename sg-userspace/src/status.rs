@@ -214,7 +214,7 @@ fn chains(view: &View, one: &Attached) -> Result<Vec<String>, StatusError> {
         )]);
     }
     let directory = view.pins.programs(one.namespace);
-    let mut warnings: Vec<String> = link.caution().into_iter().collect();
+    let mut warnings = link.cautions(one.hook);
     for (name, hook) in attach::tc_programs(one.hook) {
         let ours = programs::id(&directory, name)?;
         let found = attach::ahead_of(ours, &link, hook)?;

@@ -7,3 +7,4 @@ mod hooks;
 mod life;
 mod refusals;
 mod scale;
+mod tags;
