@@ -17,5 +17,6 @@ mod link;
 mod matrix;
 mod path_mtu;
 mod pins;
+mod settings;
 mod silence;
 mod traffic;
