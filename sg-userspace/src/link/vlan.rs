@@ -4,7 +4,7 @@
 //! frame as `vlan_tag`, XDP sees a frame without a tag and would judge it by the rules of the untagged
 //! network.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, path::Path};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -68,6 +68,9 @@ impl StrippedTags {
     /// # Errors
     /// [`LinkError::Netlink`], [`LinkError::Offloads`].
     pub(super) fn read(device: &str, ifindex: u32) -> Result<Option<Self>, LinkError> {
+        if !may_exist() {
+            return Ok(None);
+        }
         let above = above(ifindex, "vlan").map_err(|source| LinkError::Netlink {
             device: device.to_owned(),
             source,
@@ -137,6 +140,15 @@ impl fmt::Display for StrippedTags {
     }
 }
 
+/// Whether the calling thread's network namespace can have VLAN sub-interfaces: false as long as the
+/// kernel's VLAN module is not there. Asked in that case the kernel would list all devices instead of
+/// none, for each of them.
+fn may_exist() -> bool {
+    // `vlan_proc_init` makes the directory in every namespace; a restricted /proc shows neither.
+    let net = Path::new("/proc/thread-self/net");
+    net.join("vlan").exists() || !net.join("dev").exists()
+}
+
 /// Devices of a kind that stand on the device with this index, both in the calling thread's network
 /// namespace.
 ///
@@ -144,7 +156,7 @@ impl fmt::Display for StrippedTags {
 /// See [`NetlinkError`].
 pub fn above(ifindex: u32, kind: &str) -> Result<Vec<LinkMessage>, NetlinkError> {
     let mut query = LinkMessage::default();
-    // The kernel then lists devices of that kind only; where it knows no such kind, it may list all.
+    // The kernel then lists devices of that kind only; where it knows no such kind, all.
     query
         .attributes
         .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(
