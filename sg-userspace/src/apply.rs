@@ -87,11 +87,13 @@ pub fn apply_locked(
         Some(mut session) => {
             session.check_conntrack(model.conntrack)?;
             reap(&mut session, lock, &mut report)?;
+            check_tags(&targets, Some(&session))?;
             let missing = missing(&session, &targets);
             keep_orphans(&mut session, &mut resolved, &missing, options, &mut report);
             session
         }
         None => {
+            check_tags(&targets, None)?;
             // Compiled before anything is made, so that what does not fit leaves nothing behind.
             compile(&resolved)?;
             Session::create(context, lock, model.conntrack)?
@@ -165,6 +167,18 @@ fn attached_as<'a>(session: &'a Session, target: &Target) -> Option<&'a Attached
         one.ifindex == target.link.ifindex
             && namespace.is_some_and(|found| found.identity.is(target.netns.identity()))
     })
+}
+
+/// Refuses hooks that would not see tags, before anything is changed.
+fn check_tags(targets: &[Target], session: Option<&Session>) -> Result<(), ApplyError> {
+    for target in targets {
+        let attached = session.and_then(|session| attached_as(session, target));
+        interface::check_tags(target, attached).map_err(|source| ApplyError::Interface {
+            interface: target.name.clone(),
+            source: Box::new(source),
+        })?;
+    }
+    Ok(())
 }
 
 /// Attached interfaces that no target is.

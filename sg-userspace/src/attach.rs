@@ -23,10 +23,12 @@ use crate::{
     state::HookInForce,
 };
 
+mod auto;
 mod error;
 
+pub use auto::reconsider;
 pub use error::AttachError;
-use error::{advice, attach_failed, link_failed};
+use error::{attach_failed, link_failed, refused};
 
 /// Ingress, as pins spell it.
 pub const INGRESS: &str = "ingress";
@@ -270,12 +272,8 @@ pub fn tc_programs(hook: HookInForce) -> Vec<(&'static str, TcxHook)> {
 /// # Errors
 /// [`AttachError::Refused`]; [`AttachError::Elsewhere`] if ours is not there.
 pub fn ahead_of(ours: u32, link: &Link, hook: TcxHook) -> Result<Vec<u32>, AttachError> {
-    let chain = bpf::tcx_programs(link.ifindex, hook).map_err(|answer| AttachError::Refused {
-        direction: direction(hook),
-        device: link.name.clone(),
-        hook: "tc",
-        answer,
-    })?;
+    let chain = bpf::tcx_programs(link.ifindex, hook)
+        .map_err(|answer| refused(direction(hook), link, "tc", answer))?;
     let place = chain.iter().position(|program| *program == ours);
     let place = place.ok_or_else(|| AttachError::Elsewhere {
         direction: direction(hook),
@@ -291,7 +289,7 @@ fn load(set: &ProgramSet<'_>, link: &Link, wanted: Hook) -> Result<(), AttachErr
     if wanted == Hook::Tc || auto {
         set.tc_ingress()?;
     }
-    if matches!(wanted, Hook::Xdp | Hook::XdpGeneric) || (auto && !link.prefers_tc()) {
+    if matches!(wanted, Hook::Xdp | Hook::XdpGeneric) || (auto && link.reason_for_tc().is_none()) {
         set.xdp_ingress()?;
     }
     Ok(())
@@ -320,21 +318,7 @@ fn attach_ingress(
             attach_xdp(&mut set.xdp_ingress()?, link, XdpMode::Skb, pin)?;
             Ok(done(HookInForce::XdpGeneric, "as asked"))
         }
-        Hook::Auto if link.prefers_tc() => {
-            attach_tc(&mut set.tc_ingress()?, link, TcxHook::Ingress, pin)?;
-            let kind = link.kind.as_deref().unwrap_or_default();
-            let why = format!("native XDP on a {kind} would switch its peer's segmentation off");
-            Ok(done(HookInForce::Tc, &why))
-        }
-        Hook::Auto => match attach_xdp(&mut set.xdp_ingress()?, link, XdpMode::Driver, pin) {
-            Ok(()) => Ok(done(HookInForce::Xdp, "the driver supports it")),
-            Err(AttachError::Refused { answer, .. }) => {
-                attach_tc(&mut set.tc_ingress()?, link, TcxHook::Ingress, pin)?;
-                let why = format!("native XDP is not to be had: {}", advice(&answer));
-                Ok(done(HookInForce::Tc, &why))
-            }
-            Err(error) => Err(error),
-        },
+        Hook::Auto => auto::attach_auto(set, link, pin),
     }
 }
 
@@ -355,11 +339,9 @@ fn attach_xdp(
         .take_link(id)
         .map_err(|error| attach_failed(INGRESS, link, hook, error))?;
     // On EINVAL aya attaches by netlink instead, which no pin would keep: dropping it detaches.
-    let made = FdLink::try_from(taken).map_err(|_| AttachError::Refused {
-        direction: INGRESS,
-        device: link.name.clone(),
-        hook,
-        answer: io::Error::from_raw_os_error(libc::EINVAL),
+    let made = FdLink::try_from(taken).map_err(|_| {
+        let answer = io::Error::from_raw_os_error(libc::EINVAL);
+        refused(INGRESS, link, hook, answer)
     })?;
     keep(made, link, pin)
 }

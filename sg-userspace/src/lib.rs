@@ -11,6 +11,7 @@ pub mod control;
 pub mod definition;
 pub mod detach;
 pub mod directory;
+pub mod ethtool;
 pub mod flows;
 pub mod index;
 pub mod link;

@@ -1,6 +1,6 @@
 //! A network device as rtnetlink describes it, and whether a group can be attached to it.
 
-use std::net::IpAddr;
+use std::{io, net::IpAddr};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -9,7 +9,17 @@ use netlink_packet_route::{
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::netlink::{self, NetlinkError, Scope};
+use crate::{
+    netlink::{self, NetlinkError, Scope},
+    state::HookInForce,
+};
+
+pub mod vlan;
+
+use vlan::StrippedTags;
+
+/// How the reason for TC begins where it is tags.
+pub(crate) const UNSEEN_TAGS: &str = "XDP would not see the VLAN tags of the device";
 
 /// A network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +40,8 @@ pub struct Link {
     pub mtu: u32,
     /// Addresses, both families, link-local ones included.
     pub addresses: Vec<IpAddr>,
+    /// Tags in use that XDP would not see.
+    pub stripped_tags: Option<StrippedTags>,
 }
 
 /// Why a device is not used.
@@ -49,6 +61,14 @@ pub enum LinkError {
         device: String,
         /// Why.
         source: NetlinkError,
+    },
+    /// The driver did not say what it does to packets.
+    #[error("cannot read which offloads of {device} are on")]
+    Offloads {
+        /// The device.
+        device: String,
+        /// The kernel's answer.
+        source: io::Error,
     },
     /// Frames without an Ethernet header cannot be judged.
     #[error(
@@ -78,7 +98,7 @@ impl Link {
     /// Reads a device of the calling thread's network namespace, by name.
     ///
     /// # Errors
-    /// [`LinkError::Missing`] and [`LinkError::Netlink`].
+    /// [`LinkError::Missing`], [`LinkError::Netlink`] and [`LinkError::Offloads`].
     pub fn read(device: &str) -> Result<Self, LinkError> {
         let failed = |source| LinkError::Netlink {
             device: device.to_owned(),
@@ -117,6 +137,7 @@ impl Link {
             })?;
         let mut link = Self::from_message(&message, device);
         link.addresses = addresses(link.ifindex).map_err(failed)?;
+        link.stripped_tags = StrippedTags::read(&link.name, link.ifindex)?;
         Ok(link)
     }
 
@@ -130,6 +151,7 @@ impl Link {
             peer_elsewhere: false,
             mtu: 0,
             addresses: Vec::new(),
+            stripped_tags: None,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -183,21 +205,42 @@ impl Link {
             .any(|kind| self.is_kind(kind))
     }
 
-    /// Whether the peer is software on this machine, for which native XDP switches segmentation
-    /// off.
-    pub fn prefers_tc(&self) -> bool {
-        self.is_kind("veth") || self.is_kind("tun")
+    /// Why ingress is better by TC than by native XDP, if it is.
+    pub fn reason_for_tc(&self) -> Option<String> {
+        if let Some(stripped) = &self.stripped_tags {
+            return Some(format!("{UNSEEN_TAGS}: {stripped}"));
+        }
+        // Their peer is software on this machine.
+        let kind = self
+            .kind
+            .as_deref()
+            .filter(|kind| ["veth", "tun"].contains(kind))?;
+        Some(format!(
+            "native XDP on a {kind} would switch its peer's segmentation off"
+        ))
     }
 
-    /// What a reader should know about attaching here, if anything.
-    pub fn caution(&self) -> Option<String> {
-        let kind = self.kind.as_deref()?;
-        matches!(kind, "bond" | "team" | "vlan" | "macvlan" | "ipvlan").then(|| {
-            format!(
+    /// What a reader should know about enforcement here, with ingress by this hook.
+    pub fn cautions(&self, hook: HookInForce) -> Vec<String> {
+        let mut cautions = Vec::new();
+        let kind = self.kind.as_deref().unwrap_or_default();
+        if matches!(kind, "bond" | "team" | "vlan" | "macvlan" | "ipvlan") {
+            cautions.push(format!(
                 "{} is a {kind}: traffic of the device below that does not pass it is not judged",
                 self.name
-            )
-        })
+            ));
+        }
+        if let Some(stripped) = &self.stripped_tags
+            && hook != HookInForce::Tc
+        {
+            cautions.push(format!(
+                "ingress by {} does not see the VLAN tags of {} and judges frames of the VLANs as untagged ones: {stripped}. Run `{}`, or say `hook = \"tc\"` and apply again",
+                hook.name(),
+                self.name,
+                stripped.remedy(&self.name)
+            ));
+        }
+        cautions
     }
 
     fn is_kind(&self, kind: &str) -> bool {

@@ -1,18 +1,22 @@
 //! What is enforced where, and what stands in the way.
 
 use serde::{Deserialize, Serialize};
-use sg_common::abi::{PROGRAM_TC_EGRESS, PROGRAM_TC_INGRESS, PROGRAM_XDP_INGRESS};
+use sg_common::{
+    abi::{PROGRAM_TC_EGRESS, PROGRAM_TC_INGRESS, PROGRAM_XDP_INGRESS},
+    layout::interface_flags,
+};
 
 use crate::{
     apply::ahead,
     attach::{self, AttachError, EGRESS, INGRESS},
     link::{Link, LinkError},
-    model::Orientation,
+    model::{InterfaceSettings, OnRevoke, Orientation},
     netns::Netns,
     programs::{self, ProgramsError},
     session::Context,
     shape::Object,
     state::{Attached, HookInForce},
+    table::TableError,
     view::{View, ViewError},
 };
 
@@ -54,12 +58,30 @@ pub struct InterfaceStatus {
     pub why: String,
     /// Its groups.
     pub groups: Vec<String>,
+    /// Whether the workload's end of every packet must be one of its addresses.
+    pub source_dest_check: SourceDestCheck,
+    /// What becomes of tracked flows whose rule goes.
+    pub on_revoke: OnRevoke,
+    /// Ethertypes that pass beside ARP, IPv4 and IPv6, ascending.
+    pub ethertypes: Vec<u16>,
     /// The definition in force names it no longer; it keeps its last policy.
     pub orphan: bool,
     /// Both links sit on the device and run our programs.
     pub enforced: bool,
     /// What is wrong or worth knowing.
     pub warnings: Vec<String>,
+}
+
+/// Whether source and destination are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceDestCheck {
+    /// They are.
+    On,
+    /// They are not.
+    Off,
+    /// They would be, but the workload's addresses are not known.
+    AddressesUnknown,
 }
 
 impl Status {
@@ -109,7 +131,7 @@ pub fn read(context: &Context) -> Result<Status, ViewError> {
             .interfaces
             .iter()
             .map(|one| interface(&view, one))
-            .collect(),
+            .collect::<Result<_, _>>()?,
         warnings,
     })
 }
@@ -125,7 +147,7 @@ fn nothing(context: &Context) -> Status {
     }
 }
 
-fn interface(view: &View, one: &Attached) -> InterfaceStatus {
+fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, TableError> {
     let namespace = view.state.namespace(one.namespace);
     let resolved = view.state.resolved.interfaces.get(&one.name);
     let mut warnings = Vec::new();
@@ -157,7 +179,9 @@ fn interface(view: &View, one: &Attached) -> InterfaceStatus {
             )),
         }
     }
-    InterfaceStatus {
+    let settings = resolved.map(|interface| &interface.settings);
+    let flags = view.record(one.id)?.flags;
+    Ok(InterfaceStatus {
         name: one.name.clone(),
         device: one.device.clone(),
         netns: namespace
@@ -175,10 +199,25 @@ fn interface(view: &View, one: &Attached) -> InterfaceStatus {
                 .map(|group| group.name.clone())
                 .collect()
         }),
+        source_dest_check: if flags & interface_flags::SOURCE_DEST_CHECK != 0 {
+            SourceDestCheck::On
+        } else if flags & interface_flags::ADDRESSES_KNOWN == 0
+            && settings.is_some_and(InterfaceSettings::checks_addresses)
+        {
+            SourceDestCheck::AddressesUnknown
+        } else {
+            SourceDestCheck::Off
+        },
+        on_revoke: if flags & interface_flags::REEVALUATE != 0 {
+            OnRevoke::Reevaluate
+        } else {
+            OnRevoke::Keep
+        },
+        ethertypes: settings.map_or_else(Vec::new, |settings| settings.ethertypes.clone()),
         orphan: resolved.is_some_and(|interface| interface.orphan),
         enforced,
         warnings,
-    }
+    })
 }
 
 /// What is wrong with an interface's links, if anything.
@@ -214,7 +253,7 @@ fn chains(view: &View, one: &Attached) -> Result<Vec<String>, StatusError> {
         )]);
     }
     let directory = view.pins.programs(one.namespace);
-    let mut warnings: Vec<String> = link.caution().into_iter().collect();
+    let mut warnings = link.cautions(one.hook);
     for (name, hook) in attach::tc_programs(one.hook) {
         let ours = programs::id(&directory, name)?;
         let found = attach::ahead_of(ours, &link, hook)?;

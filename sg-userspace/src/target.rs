@@ -183,6 +183,7 @@ mod tests {
             peer_elsewhere,
             mtu: 1500,
             addresses: Vec::new(),
+            stripped_tags: None,
         }
     }
 

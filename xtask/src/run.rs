@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let sgctl = match &arguments.sgctl {
         Some(sgctl) => sgctl.clone(),
         None => {
-            setup::tools()?;
+            setup::tools(setup::DEMO)?;
             build::sgctl(arguments.release)?
         }
     };

@@ -42,13 +42,19 @@ pub(crate) enum Effort {
     Install,
 }
 
-/// Programs that the demo and the tests call, and Debian's packages that hold them.
-const TOOLS: [(&str, &str); 7] = [
+/// A program, and Debian's package that holds it.
+type Tool = (&'static str, &'static str);
+
+/// Programs that the demo calls, and the tests too.
+pub(crate) const DEMO: &[Tool] = &[
     ("ip", "iproute2"),
     ("bpftool", "bpftool"),
     ("ethtool", "ethtool"),
-    ("nft", "nftables"),
     ("ping", "iputils-ping"),
+];
+/// Programs that only the tests call.
+pub(crate) const TESTS: &[Tool] = &[
+    ("nft", "nftables"),
     ("dnsmasq", "dnsmasq-base"),
     ("dhclient", "isc-dhcp-client"),
 ];
@@ -68,17 +74,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     };
     let toolchain = toolchain(&[], effort)?;
     if effort == Effort::Install {
-        tools()?;
+        tools(&[DEMO, TESTS].concat())?;
     }
     Ok(report(toolchain.as_ref()))
 }
 
-/// Installs those programs that the demo and the tests call and that are missing.
+/// Installs those of `tools` that are missing.
 ///
 /// # Errors
 /// If they cannot be installed.
-pub(crate) fn tools() -> Result<()> {
-    let missing = missing_tools();
+pub(crate) fn tools(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<Tool> = missing(tools).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -209,11 +215,9 @@ fn is_debian(compiler: &Compiler) -> bool {
     compiler.rustc.as_os_str() == compiler::DEBIAN_RUSTC
 }
 
-fn missing_tools() -> Vec<(&'static str, &'static str)> {
-    TOOLS
-        .into_iter()
-        .filter(|(program, _)| process::find(program).is_none())
-        .collect()
+fn missing(tools: &[Tool]) -> impl Iterator<Item = Tool> {
+    let tools = tools.iter().copied();
+    tools.filter(|(program, _)| process::find(program).is_none())
 }
 
 fn reason(rejected: &Rejected) -> String {
@@ -226,8 +230,9 @@ fn report(toolchain: Option<&Toolchain>) -> Answer {
     section("compilers", compilers.iter().map(Compiler::to_string));
     section("not usable", rejected.iter().map(reason));
     section("linkers", linkers.iter().map(Linker::to_string));
-    let found = TOOLS
-        .into_iter()
+    let tools = [DEMO, TESTS].concat();
+    let found = tools
+        .iter()
         .filter_map(|(program, _)| process::find(program));
     section("tools", found.map(|path| path.display().to_string()));
 
@@ -243,7 +248,7 @@ fn report(toolchain: Option<&Toolchain>) -> Answer {
     if compilers.is_empty() && linkers.is_empty() {
         missing.push("bpf-linker (built here with Debian's llvm-N-dev)".to_owned());
     }
-    for (program, package) in missing_tools() {
+    for (program, package) in self::missing(&tools) {
         missing.push(format!("{program} (Debian package {package})"));
     }
     section("missing", missing.iter().cloned());

@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         }
         println!("the tests need root: their programs are run by sudo, building is not");
     }
-    setup::tools()?;
+    setup::tools(&[setup::DEMO, setup::TESTS].concat())?;
     ebpf::build(Flavour::of(arguments.release))?;
     if arguments.mutants {
         return mutants::run(&arguments.filters);

@@ -306,10 +306,13 @@ fn extensions<P: Frame>(frame: &P, headers: &mut Datagram<V6>) -> Option<DropRea
             return Some(DropReason::Ipv6Extension);
         }
         match protocol {
-            // Router alert, value 0, alone with its padding: type 5, length 2 (RFC 2711 §2.1).
+            // Router alert, value 0, alone with its padding: type 5, length 2 (RFC 2711 §2.1); Pad1 twice or
+            // an empty PadN (RFC 8200 §4.2).
             next::HOP_BY_HOP => {
+                let padding = |at: usize| matches!(extension.u16(at), 0 | 0x0100);
                 headers.router_alert = bytes == 8
-                    && (extension.u32(2) == 0x0502_0000 || extension.u32(4) == 0x0502_0000);
+                    && ((extension.u32(2) == 0x0502_0000 && padding(6))
+                        || (padding(2) && extension.u32(4) == 0x0502_0000));
             }
             next::ROUTING if extension.u8(3) != 0 => return Some(DropReason::Ipv6Routing),
             next::FRAGMENT => {

@@ -15,7 +15,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::netns::{Netns, NetnsError, NetnsIdentity};
+use crate::{
+    link::vlan,
+    netns::{Netns, NetnsError, NetnsIdentity},
+};
 
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` of
 /// `include/uapi/linux/rtnetlink.h`.
@@ -155,6 +158,8 @@ fn concerns(datagram: &[u8], wanted: &Wanted) -> bool {
                 RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link),
             ) => {
                 wanted.indexes.contains(&link.header.index)
+                    || vlan::below(link, "vlan")
+                        .is_some_and(|index| wanted.indexes.contains(&index))
                     || link.attributes.iter().any(|attribute| match attribute {
                         LinkAttribute::IfName(name) => wanted.names.contains(name),
                         _ => false,
@@ -182,7 +187,10 @@ fn lock(wanted: &Mutex<Wanted>) -> std::sync::MutexGuard<'_, Wanted> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netlink_packet_route::{address::AddressMessage, link::LinkMessage};
+    use netlink_packet_route::{
+        address::AddressMessage,
+        link::{InfoKind, LinkInfo, LinkMessage},
+    };
 
     fn datagram(messages: Vec<RouteNetlinkMessage>) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -203,6 +211,20 @@ mod tests {
         RouteNetlinkMessage::NewLink(link)
     }
 
+    /// A device of a kind that stands on the one with index `below`.
+    fn above(kind: InfoKind, below: u32, elsewhere: bool) -> RouteNetlinkMessage {
+        let mut link = LinkMessage::default();
+        link.header.index = 30;
+        link.attributes = vec![
+            LinkAttribute::Link(below),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]),
+        ];
+        if elsewhere {
+            link.attributes.push(LinkAttribute::LinkNetNsId(1));
+        }
+        RouteNetlinkMessage::DelLink(link)
+    }
+
     fn address(index: u32) -> RouteNetlinkMessage {
         let mut address = AddressMessage::default();
         address.header.index = index;
@@ -219,6 +241,11 @@ mod tests {
             (vec![link(9, "eth0")], true),
             (vec![link(7, "renamed")], true),
             (vec![link(9, "other")], false),
+            (vec![above(InfoKind::Vlan, 7, false)], true),
+            (vec![above(InfoKind::Vlan, 9, false)], false),
+            (vec![above(InfoKind::Vlan, 7, true)], false),
+            // As the other end of a veth, wherever it is.
+            (vec![above(InfoKind::Veth, 7, false)], false),
             (vec![address(7)], true),
             (vec![address(9)], false),
             (vec![link(9, "other"), address(7)], true),

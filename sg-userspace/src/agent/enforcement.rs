@@ -317,6 +317,9 @@ impl Enforcement {
                     info!("{name}: addresses changed");
                     debug!("{name}: addresses {:?}", now.addresses);
                 }
+                (Some(before), Some(now)) if before.stripped_tags != now.stripped_tags => {
+                    info!("{name}: VLAN sub-interfaces or the offload of their tags changed");
+                }
                 (Some(_), None) => warn!("{name}: link lost: there is no such device any more"),
                 (None, Some(_)) => info!("{name}: its device has appeared"),
                 _ => {}

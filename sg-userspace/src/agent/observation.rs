@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::ErrorKind, net::IpAddr};
 
 use crate::{
-    link::{Link, LinkError},
+    link::{Link, LinkError, vlan::StrippedTags},
     model::{Interface, Model},
     netns::{Netns, NetnsError, NetnsIdentity},
     session::Context,
@@ -16,6 +16,7 @@ pub(super) struct Seen {
     pub(super) netns: (u64, u64),
     pub(super) ifindex: u32,
     pub(super) addresses: Vec<IpAddr>,
+    pub(super) stripped_tags: Option<StrippedTags>,
 }
 
 /// The devices of a definition: `None` where there is none. What cannot be examined is left out:
@@ -43,6 +44,7 @@ pub(super) fn observe(context: &Context, interface: &Interface) -> Option<Option
             netns: key(netns.identity()),
             ifindex: link.ifindex,
             addresses: link.addresses,
+            stripped_tags: link.stripped_tags,
         })),
         Ok(Err(LinkError::Missing { .. })) => Some(None),
         Ok(Err(_)) | Err(_) => None,

@@ -21,6 +21,31 @@ use super::{
     report::{self, Change, InterfaceReport},
 };
 
+/// Refuses XDP where it would not see tags that are in use. Where that very hook is in force already,
+/// it stays, with a warning: a VLAN that somebody adds must not keep a changed policy from coming into
+/// force.
+pub(super) fn check_tags(
+    target: &Target,
+    attached: Option<&Attached>,
+) -> Result<(), InterfaceError> {
+    let asked = match target.hook {
+        Hook::Xdp => HookInForce::Xdp,
+        Hook::XdpGeneric => HookInForce::XdpGeneric,
+        Hook::Auto | Hook::Tc => return Ok(()),
+    };
+    match &target.link.stripped_tags {
+        Some(stripped) if attached.is_none_or(|one| one.hook != asked) => {
+            Err(AttachError::UnseenTags {
+                device: target.link.name.clone(),
+                hook: asked.name(),
+                stripped: stripped.clone(),
+            }
+            .into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Attaches a new interface.
 pub(super) fn start(
     session: &mut Session,
@@ -68,7 +93,7 @@ pub(super) fn start(
     }
     let mut report = InterfaceReport::new(target, id, attached, Change::Attached);
     report.adopted = adopted;
-    report.warnings = cautions(target);
+    report.warnings = cautions(target, report.hook);
     if options.adopt && !adopting {
         report.warnings.push(format!(
             "flows that exist on {} are the workload's and cannot be seen from here: those that no rule lets begin again are cut",
@@ -101,7 +126,16 @@ pub(super) fn adjust(
         hook: found.hook,
         why: found.why.clone(),
     };
-    if target.hook != Hook::Auto && target.hook != found.hook.asked() {
+    if target.hook == Hook::Auto {
+        attached = attach::reconsider(
+            &session.pins,
+            &set,
+            &target.netns,
+            &target.link,
+            found.id,
+            attached,
+        )?;
+    } else if target.hook != found.hook.asked() {
         attached = attach::move_ingress(
             &session.pins,
             &set,
@@ -121,7 +155,7 @@ pub(super) fn adjust(
     }
     let hook = attached.hook;
     let mut report = InterfaceReport::new(target, found.id, attached, Change::Updated);
-    report.warnings = cautions(target);
+    report.warnings = cautions(target, hook);
     let directory = session.pins.programs(found.namespace);
     for (name, hook) in attach::tc_programs(hook) {
         let ours = programs::id(&directory, name)?;
@@ -183,8 +217,8 @@ fn place(session: &Session, one: &Attached) -> Result<(Netns, Link), InterfaceEr
     Ok((netns, link))
 }
 
-fn cautions(target: &Target) -> Vec<String> {
-    target.link.caution().into_iter().collect()
+fn cautions(target: &Target, hook: HookInForce) -> Vec<String> {
+    target.link.cautions(hook)
 }
 
 /// Addresses whose flows are the interface's: what the device has and what the definition says.

@@ -5,9 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::programs::ProgramError;
+use aya::programs::{ProgramError, xdp::XdpError};
 
-use crate::{link::Link, netns::NetnsError, pin::PinError, programs::ProgramsError};
+use crate::{
+    link::{Link, vlan::StrippedTags},
+    netns::NetnsError,
+    pin::PinError,
+    programs::ProgramsError,
+};
 
 /// Why an interface is not attached.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +25,7 @@ pub enum AttachError {
         release: String,
     },
     /// The kernel refused a hook.
-    #[error("cannot attach {direction} of {device} by {hook}: {}", advice(answer))]
+    #[error("cannot attach {direction} of {device} by {hook}: {}{}", advice(answer), mtu_advice(hook, answer, *mtu))]
     Refused {
         /// `ingress` or `egress`.
         direction: &'static str,
@@ -28,8 +33,23 @@ pub enum AttachError {
         device: String,
         /// What was tried.
         hook: &'static str,
+        /// Largest packet of the device, in bytes.
+        mtu: u32,
         /// The kernel's answer.
         answer: io::Error,
+    },
+    /// XDP would judge tagged frames as if they had no tag.
+    #[error(
+        "cannot attach ingress of {device} by {hook}, which would not see the VLAN tags of the device: {stripped}. Run `{}`, or say `hook = \"tc\"`",
+        stripped.remedy(device)
+    )]
+    UnseenTags {
+        /// The device.
+        device: String,
+        /// What was asked for.
+        hook: &'static str,
+        /// What is known of the tags.
+        stripped: StrippedTags,
     },
     /// aya failed before or after the kernel's answer.
     #[error("cannot attach {direction} of {device}")]
@@ -98,23 +118,42 @@ pub(super) fn link_failed(
     }
 }
 
+pub(super) fn refused(
+    direction: &'static str,
+    link: &Link,
+    hook: &'static str,
+    answer: io::Error,
+) -> AttachError {
+    AttachError::Refused {
+        direction,
+        device: link.name.clone(),
+        hook,
+        mtu: link.mtu,
+        answer,
+    }
+}
+
 pub(super) fn attach_failed(
     direction: &'static str,
     link: &Link,
     hook: &'static str,
     error: ProgramError,
 ) -> AttachError {
-    let device = link.name.clone();
     match error {
-        ProgramError::SyscallError(error) => AttachError::Refused {
-            direction,
-            device,
-            hook,
-            answer: error.io_error,
-        },
+        ProgramError::SyscallError(error) => refused(direction, link, hook, error.io_error),
+        // After EINVAL, which many drivers answer to an MTU, aya asks by netlink.
+        ProgramError::XdpError(XdpError::NetlinkError(error)) if error.raw_os_error().is_some() => {
+            let answer = error.raw_os_error().map(io::Error::from_raw_os_error);
+            refused(
+                direction,
+                link,
+                hook,
+                answer.unwrap_or_else(|| io::ErrorKind::Other.into()),
+            )
+        }
         error => AttachError::Program {
             direction,
-            device,
+            device: link.name.clone(),
             source: Box::new(error),
         },
     }
@@ -133,4 +172,36 @@ pub(super) fn advice(error: &io::Error) -> String {
         _ => return error.to_string(),
     };
     format!("{meaning} (os error {})", error.raw_os_error().unwrap_or(0))
+}
+
+/// What else to know where a refusal may be for the MTU, in bytes. The program takes frames of several
+/// buffers; not every driver does, and some say so with an error that means anything.
+pub(super) fn mtu_advice(hook: &str, error: &io::Error, mtu: u32) -> String {
+    let of_mtu = matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::EFAULT | libc::ERANGE)
+    );
+    if hook == "tc" || !of_mtu || mtu <= ETHERNET_MTU {
+        return String::new();
+    }
+    format!("; the MTU is {mtu}, and some drivers run XDP on frames that fit one page only")
+}
+
+/// An MTU that every driver takes, in bytes.
+const ETHERNET_MTU: u32 = 1500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_mtu_is_named_where_it_may_be_the_reason() {
+        let advice = |hook, errno, mtu| mtu_advice(hook, &io::Error::from_raw_os_error(errno), mtu);
+        for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::ERANGE, libc::EFAULT] {
+            assert!(advice("xdp", errno, 9000).contains("the MTU is 9000"));
+            assert_eq!(advice("xdp", errno, 1500), "");
+            assert_eq!(advice("tc", errno, 9000), "");
+        }
+        assert_eq!(advice("xdp", libc::EBUSY, 9000), "");
+    }
 }

@@ -6,9 +6,9 @@ use std::{
 };
 
 use sg_userspace::{
-    model::Orientation,
+    model::{OnRevoke, Orientation},
     session::Context,
-    status::{self, InterfaceStatus},
+    status::{self, InterfaceStatus, SourceDestCheck},
 };
 
 use super::text::print_json;
@@ -94,6 +94,27 @@ fn print_interface(out: &mut impl io::Write, one: &InterfaceStatus) -> io::Resul
         one.groups.join(", ")
     };
     writeln!(out, "    groups {groups}")?;
+    let check = match one.source_dest_check {
+        SourceDestCheck::On => "on",
+        SourceDestCheck::Off => "off",
+        SourceDestCheck::AddressesUnknown => {
+            "off: the workload's addresses are not known (`addresses` lists them)"
+        }
+    };
+    writeln!(out, "    source and destination check {check}")?;
+    let revoked = match one.on_revoke {
+        OnRevoke::Keep => "keep: tracked flows outlive their rule",
+        OnRevoke::Reevaluate => "reevaluate: tracked flows end with their rule",
+    };
+    writeln!(out, "    on_revoke {revoked}")?;
+    if !one.ethertypes.is_empty() {
+        let listed: Vec<String> = one
+            .ethertypes
+            .iter()
+            .map(|kind| format!("{kind:#06x}"))
+            .collect();
+        writeln!(out, "    ethertypes {} pass", listed.join(", "))?;
+    }
     for warning in &one.warnings {
         writeln!(out, "    warning: {warning}")?;
     }

@@ -216,9 +216,9 @@ fn flags_and_figures_follow_the_definition() {
         dhcp: false,
         mld: false,
         nd_redirect: true,
-        ethertypes: vec![0x88cc],
         allowance: Some(77),
         reserve: 7,
+        ethertypes: vec![0x88cc],
         ..InterfaceSettings::new("eth0")
     };
     model.services = vec!["169.254.169.254".parse().unwrap()];
@@ -241,6 +241,60 @@ fn flags_and_figures_follow_the_definition() {
     assert_eq!((record.allowance, record.reserve), (77, 7));
     assert_eq!(record.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
     assert_eq!(compiled.services, model.services);
+}
+
+#[test]
+fn addresses_are_checked_on_host_interfaces_unless_the_definition_says_otherwise() {
+    let checks = |orientation, said, known: bool| {
+        let mut own = interface(&[]);
+        own.settings.orientation = orientation;
+        own.settings.source_dest_check = said;
+        own.addresses = known.then(|| vec!["10.0.0.1".parse().unwrap()]);
+        let model = Model {
+            interfaces: [("a".into(), own)].into(),
+            ..Model::default()
+        };
+        let flags = compiled(&model).interfaces[0].flags;
+        flags & interface_flags::SOURCE_DEST_CHECK != 0
+    };
+    // What is not given is the workload's own: the loader asks where it may be otherwise.
+    for (orientation, by_default) in [
+        (None, false),
+        (Some(Orientation::Own), false),
+        (Some(Orientation::Host), true),
+    ] {
+        for (said, expected) in [(None, by_default), (Some(true), true), (Some(false), false)] {
+            assert_eq!(
+                checks(orientation, said, true),
+                expected,
+                "{orientation:?} {said:?}"
+            );
+            assert!(
+                !checks(orientation, said, false),
+                "{orientation:?} {said:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn one_group_that_reevaluates_is_enough() {
+    let reevaluates = |names: &[&str]| {
+        let cuts = Group {
+            on_revoke: OnRevoke::Reevaluate,
+            ..Group::default()
+        };
+        let model = Model {
+            groups: [("cuts".into(), cuts), ("keeps".into(), Group::default())].into(),
+            interfaces: [("a".into(), interface(names))].into(),
+            ..Model::default()
+        };
+        compiled(&model).interfaces[0].flags & interface_flags::REEVALUATE != 0
+    };
+    assert!(reevaluates(&["cuts"]));
+    assert!(reevaluates(&["keeps", "cuts"]));
+    assert!(!reevaluates(&["keeps"]));
+    assert!(!reevaluates(&[]));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use sg_common::layout::Timeout;
 
 use super::*;
 use crate::model::{
-    Hook, Icmp, IcmpErrors, Interface, Orientation, Peer, Ports, Rule, Track, Traffic,
+    Hook, Icmp, IcmpErrors, Interface, OnRevoke, Orientation, Peer, Ports, Rule, Track, Traffic,
 };
 
 mod files;

@@ -130,6 +130,8 @@ pub struct Interface {
     pub allowance_at: Option<At>,
     /// Where `reserve` stands.
     pub reserve_at: Option<At>,
+    /// Where `source_dest_check` is, if it is given.
+    pub source_dest_check_at: Option<At>,
     /// Everything else.
     pub settings: InterfaceSettings,
 }

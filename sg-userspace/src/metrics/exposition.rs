@@ -331,10 +331,10 @@ mod tests {
     use crate::{
         agent::Record,
         metrics::Figures,
-        model::Orientation,
+        model::{OnRevoke, Orientation},
         state::HookInForce,
         stats::{Conntrack, HostStats, InterfaceStats, Packets, StateCount, Stats, VerdictCount},
-        status::{InterfaceStatus, Status},
+        status::{InterfaceStatus, SourceDestCheck, Status},
     };
 
     fn interface(name: &str, netns: Option<&str>) -> (InterfaceStats, InterfaceStatus) {
@@ -373,6 +373,9 @@ mod tests {
             hook: HookInForce::Tc,
             why: String::new(),
             groups: Vec::new(),
+            source_dest_check: SourceDestCheck::Off,
+            on_revoke: OnRevoke::Keep,
+            ethertypes: Vec::new(),
             orphan: false,
             enforced: true,
             warnings: Vec::new(),

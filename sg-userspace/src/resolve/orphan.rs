@@ -58,6 +58,7 @@ impl Resolved {
             rules.iter().map(freeze).collect()
         };
         let frozen = self.groups.entry(name.frozen(interface)).or_default();
+        frozen.on_revoke = group.on_revoke;
         frozen.ingress = freeze(&group.ingress);
         frozen.egress = freeze(&group.egress);
     }

@@ -163,10 +163,40 @@ fn what_is_stored_reads_back_equal() {
 }
 
 #[test]
-fn an_orphan_keeps_its_policy_apart_from_equal_names() {
-    let stored = resolve(&model(), &BTreeMap::new());
+fn what_was_stored_without_newer_keys_reads_as_their_defaults() {
+    let mut resolved = resolve(&model(), &BTreeMap::new());
+    let mut value = serde_json::to_value(&resolved).unwrap();
+    for group in value["groups"].as_object_mut().unwrap().values_mut() {
+        assert!(group.as_object_mut().unwrap().remove("on_revoke").is_some());
+    }
+    for interface in value["interfaces"].as_object_mut().unwrap().values_mut() {
+        let settings = interface["settings"].as_object_mut().unwrap();
+        for key in ["source_dest_check", "ethertypes"] {
+            assert!(settings.remove(key).is_some(), "{key}");
+        }
+    }
+    assert_eq!(serde_json::from_value::<Resolved>(value).unwrap(), resolved);
+    // And what they say comes back.
+    for group in resolved.groups.values_mut() {
+        group.on_revoke = OnRevoke::Reevaluate;
+    }
+    for interface in resolved.interfaces.values_mut() {
+        interface.settings.source_dest_check = Some(false);
+        interface.settings.ethertypes = vec![0x88cc];
+    }
+    let text = serde_json::to_string(&resolved).unwrap();
+    assert_eq!(serde_json::from_str::<Resolved>(&text).unwrap(), resolved);
+}
 
-    let mut next = model();
+#[test]
+fn an_orphan_keeps_its_policy_apart_from_equal_names() {
+    let mut model = model();
+    if let Some(app) = model.groups.get_mut("app") {
+        app.on_revoke = OnRevoke::Reevaluate;
+    }
+    let stored = resolve(&model, &BTreeMap::new());
+
+    let mut next = model;
     next.interfaces.remove("app1");
     next.members = [("web".into(), vec![address("10.0.0.77")])].into();
     next.prefix_lists = [("offices".into(), vec![])].into();
@@ -186,6 +216,11 @@ fn an_orphan_keeps_its_policy_apart_from_equal_names() {
     assert!(allowed(&merged, "app1", "192.0.2.7", 22));
     let web = &merged.groups[&Name::of_definition("web")];
     assert_eq!(web.members, [address("10.0.0.77")].into());
+    let on_revoke = |name: &Name| merged.groups[name].on_revoke;
+    let app = &merged.interfaces["app1"].groups[0];
+    assert_eq!(on_revoke(app), OnRevoke::Reevaluate);
+    let new = Name::of_definition("app");
+    assert_eq!(on_revoke(&new), OnRevoke::Keep, "the new group of the name");
 
     // Another change later: the orphan is taken from what was stored with it, unchanged.
     let mut again = resolve(&next, &BTreeMap::new());

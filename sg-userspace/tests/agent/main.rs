@@ -20,14 +20,17 @@ use std::{
 
 use common::{
     agent::{Agent, LATER, replace, request, sample},
+    ethtool::strip_tags,
     netns::{Enforcer, Namespace, answers, eventually, eventually_within, veth},
     pair::{FAR, NEAR, Pair, web},
-    require::require,
+    require::{require, skip},
 };
 use rustix::process::Signal;
 use sg_userspace::{
+    attach::{EGRESS, INGRESS},
     bpf,
     link::{Link, LinkError},
+    pin::Pins,
 };
 
 #[test]
@@ -86,6 +89,27 @@ fn a_file_replaced_by_rename_comes_into_force_and_a_broken_one_does_not() {
         sample(&metrics(), successful) == Some(1)
     });
     assert_eq!(sample(&metrics(), "sgctl_definition_errors"), Some(0));
+}
+
+#[test]
+fn tags_that_come_to_be_stripped_are_told_of() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _server = pair.near.serve(NEAR, 8080);
+    let interface = pair.interface("web", "[\"g\"]", "hook = \"xdp\"");
+    let agent = Agent::start(&enforcer, &(web("g", 8080) + &interface), &[]);
+    if !pair.near.vlan("eth0", 5) {
+        return skip("the kernel has no VLAN sub-interfaces");
+    }
+    let blind = "does not see the VLAN tags of eth0";
+    agent.says(blind);
+    let seen = agent.lines().len();
+    strip_tags(&pair.near, false);
+    agent.says_after(seen, "applied generation");
+    let seen = agent.lines().len();
+    strip_tags(&pair.near, true);
+    agent.says_after(seen, blind);
+    assert!(answers(&mut pair.far.connect(NEAR, 8080).unwrap()));
 }
 
 #[test]
@@ -243,7 +267,7 @@ fn a_link_that_somebody_removes_is_attached_again_and_flows_stay() {
     let agent = Agent::start(&enforcer, &definition, &["--metrics", "127.0.0.1:0"]);
     let mut stream = pair.far.connect(NEAR, 8080).unwrap();
     assert!(answers(&mut stream));
-    let ingress = enforcer.context.bpffs.join("v1/links/1-ingress");
+    let ingress = Pins::new(&enforcer.context.bpffs).link(1, INGRESS);
     let link = bpf::open_pinned(&ingress).unwrap().unwrap();
     bpf::detach_link(link.as_fd()).unwrap();
     drop(link);
@@ -256,7 +280,7 @@ fn a_link_that_somebody_removes_is_attached_again_and_flows_stay() {
     let shown = request(agent.metrics(), "GET", "/metrics").body;
     assert_eq!(sample(&shown, "sgctl_links_repaired_total"), Some(1));
     // A pin is as good as a link: without it nothing holds the link.
-    fs::remove_file(enforcer.context.bpffs.join("v1/links/1-egress")).unwrap();
+    fs::remove_file(Pins::new(&enforcer.context.bpffs).link(1, EGRESS)).unwrap();
     agent.says("web: link lost: egress is not attached any more");
     eventually_within(LATER, "both links", || {
         enforcer.sgctl(&["status"]).code == 0

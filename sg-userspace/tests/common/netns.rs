@@ -61,6 +61,17 @@ impl Namespace {
         self.run(|| ip(arguments));
     }
 
+    /// Makes a VLAN sub-interface of a device, if the kernel has such (CONFIG_VLAN_8021Q).
+    pub(crate) fn vlan(&self, device: &str, id: u16) -> bool {
+        let arguments = format!("link add link {device} name {device}.{id} type vlan id {id}");
+        let made = self.run(|| {
+            Command::new("ip")
+                .args(arguments.split_whitespace())
+                .output()
+        });
+        made.unwrap().status.success()
+    }
+
     /// Runs `task` inside.
     pub(crate) fn run<T: Send>(&self, task: impl FnOnce() -> T + Send) -> T {
         let netns = Netns::open(Some(&self.name)).unwrap();

@@ -4,7 +4,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::netns::{Namespace, veth};
+use super::{
+    ethtool::set_send_queues,
+    netns::{Namespace, veth},
+};
 
 pub(crate) const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -28,6 +31,13 @@ impl Pair {
         pair.far.ip(&format!("addr add {FAR}/24 dev eth0"));
         pair.near.ip(&format!("addr add {NEAR6}/64 dev eth0 nodad"));
         pair.far.ip(&format!("addr add {FAR6}/64 dev eth0 nodad"));
+        pair
+    }
+
+    /// One whose workload's NIC refuses native XDP: its peer sends by more queues than it receives by.
+    pub(crate) fn without_native_xdp() -> Self {
+        let pair = Self::new();
+        set_send_queues(&pair.far, 2);
         pair
     }
 

@@ -7,21 +7,28 @@ use crate::common::{
     pair::{FAR, NEAR, Pair, web},
     require::require,
 };
-use sg_userspace::attach;
+use sg_userspace::{
+    attach::{self, AttachError},
+    link::Link,
+    model::{Conntrack, Hook},
+    netns::Netns,
+    pin::Pins,
+    session::Session,
+    state::{HookInForce, Lock},
+};
 
 #[test]
 fn a_failed_attachment_leaves_nothing_half_attached() {
     require!(Root, Object);
-    let (good, bad, enforcer) = (Pair::new(), Pair::new(), Enforcer::new());
-    // Native XDP of a veth does not take frames as long as its peer may send.
-    bad.far.ip("link set eth0 mtu 9000");
+    let (good, bad) = (Pair::new(), Pair::without_native_xdp());
+    let enforcer = Enforcer::new();
     let _servers: Vec<_> = [&good, &bad]
         .iter()
         .flat_map(|pair| [8080, 9090].map(|port| pair.near.serve(NEAR, port)))
         .collect();
     let refused = bad.interface("bad", "[\"g\"]", "hook = \"xdp\"");
     let said = enforcer.apply(&(web("g", 8080) + &refused), &[]);
-    said.fails(&["bad", "ingress of eth0 by xdp", "MTU"]);
+    said.fails(&["bad", "ingress of eth0 by xdp", "no queues left"]);
     assert!(!enforcer.context.bpffs.exists(), "every pin is gone");
     assert_eq!(enforcer.sgctl(&["status"]).code, 1);
     assert!(answers(&mut bad.far.connect(NEAR, 9090).unwrap()));
@@ -42,8 +49,8 @@ fn a_failed_attachment_leaves_nothing_half_attached() {
 #[test]
 fn a_failed_change_takes_back_the_hooks_it_has_moved() {
     require!(Root, Object);
-    let (good, bad, enforcer) = (Pair::new(), Pair::new(), Enforcer::new());
-    bad.far.ip("link set eth0 mtu 9000");
+    let (good, bad) = (Pair::new(), Pair::without_native_xdp());
+    let enforcer = Enforcer::new();
     let with = |one: &str, two: &str| {
         web("g", 8080)
             + &good.interface("a", "[\"g\"]", &format!("hook = \"{one}\""))
@@ -167,6 +174,31 @@ fn a_hook_of_our_choice_comes_with_its_reason() {
     }
 }
 
+/// Where the kernel answers EINVAL to a link, as many drivers do to an MTU, aya asks again by netlink.
+/// That answer must count as the kernel's too, or `auto` would fail instead of taking TC. A device that
+/// there is not is met the same way.
+#[test]
+fn a_refusal_by_netlink_is_one_too() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let lock = Lock::take(&enforcer.context.state_dir).unwrap();
+    let session = Session::create(&enforcer.context, &lock, Conntrack::default()).unwrap();
+    let netns = Netns::open(Some(&pair.near.name)).unwrap();
+    let link = Link {
+        ifindex: 1 << 20,
+        ..pair.near.run(|| Link::read("eth0")).unwrap()
+    };
+    let set = session.programs(1);
+    for hook in [Hook::Xdp, Hook::XdpGeneric] {
+        let from = HookInForce::Tc;
+        let refused = attach::move_ingress(&session.pins, &set, &netns, &link, 1, from, hook);
+        let Err(AttachError::Refused { answer, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(answer.raw_os_error(), Some(libc::ENODEV));
+    }
+}
+
 #[test]
 fn j10_whoever_stands_before_us_is_a_warning() {
     require!(Root, Object);
@@ -200,7 +232,7 @@ fn programs_of_another_build_are_replaced_behind_the_links_in_use() {
     let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
     enforcer.apply(&definition, &[]).ok();
     let mut stream = pair.far.connect(NEAR, 8080).unwrap();
-    let ingress = enforcer.context.bpffs.join("v1/links/1-ingress");
+    let ingress = Pins::new(&enforcer.context.bpffs).link(1, attach::INGRESS);
     let before = attach::details(&ingress).unwrap().unwrap();
 
     // As if another build had loaded them.

@@ -7,3 +7,5 @@ mod hooks;
 mod life;
 mod refusals;
 mod scale;
+mod settings;
+mod tags;

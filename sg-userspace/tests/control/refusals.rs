@@ -7,7 +7,7 @@ use crate::common::{
     pair::{NEAR, Pair, web},
     require::require,
 };
-use sg_userspace::state::Lock;
+use sg_userspace::{pin::Pins, state::Lock};
 
 #[test]
 fn tables_do_not_grow_and_say_so() {
@@ -114,7 +114,7 @@ fn a_pinned_map_of_another_shape_is_refused() {
     let _server = pair.near.serve(NEAR, 9090);
     let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
     enforcer.apply(&definition, &[]).ok();
-    let maps = enforcer.context.bpffs.join("v1/maps");
+    let maps = Pins::new(&enforcer.context.bpffs).root().join("maps");
     fs::remove_file(maps.join("CLASSES")).unwrap();
     fs::hard_link(maps.join("GENERATION"), maps.join("CLASSES")).unwrap_or_else(|_| {
         let map = aya::maps::MapData::from_pin(maps.join("GENERATION")).unwrap();

@@ -81,7 +81,7 @@ pub(crate) fn are_nothing_without_it(link: &Link, family: Family) {
 }
 
 /// A socket whose packets are sent as they are, IP header and all.
-fn raw(namespace: &Namespace, family: Family) -> OwnedFd {
+pub(crate) fn raw(namespace: &Namespace, family: Family) -> OwnedFd {
     let domain = match family {
         Family::V4 => AddressFamily::INET,
         Family::V6 => AddressFamily::INET6,

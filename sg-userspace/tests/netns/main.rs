@@ -13,10 +13,11 @@ mod dhcp;
 mod echo;
 mod expiry;
 mod fragments;
-#[path = "../dataplane/frame.rs"]
 #[allow(dead_code, reason = "the table needs all of it, these tests a part")]
+#[path = "../dataplane/frame.rs"]
 mod frame;
 mod injector;
+mod jumbo;
 mod link;
 mod matrix;
 mod merged;
@@ -25,6 +26,7 @@ mod path_mtu;
 mod pins;
 mod race;
 mod raw_sender;
+mod settings;
 mod silence;
 mod traffic;
 mod vlan;

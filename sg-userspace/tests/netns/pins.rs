@@ -4,6 +4,7 @@ use std::{fs, net::Ipv6Addr, path::Path};
 
 use aya::{maps::MapInfo, programs::ProgramInfo};
 use sg_common::abi::{PROGRAM_CT_CONTROL, PROGRAM_TC_EGRESS, PROGRAM_XDP_INGRESS, map};
+use sg_userspace::pin::Pins;
 
 use crate::{
     common::{
@@ -22,7 +23,7 @@ fn everything_is_pinned_under_its_name() {
     require!(Root, Object);
     let link = Link::new(Orientation::Own, "xdp");
     link.enforce(&anyone("tcp", "8080"), "", "");
-    let root = link.enforcer.context.bpffs.join("v1");
+    let root = Pins::new(&link.enforcer.context.bpffs).root().to_owned();
     assert_eq!(names(&root.join("links")), ["1-egress", "1-ingress"]);
     let mut maps = map::ALL.to_vec();
     maps.sort_unstable();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::super::escape::quote;
 use super::super::tree::{self, At, Located};
 use super::Linker;
-use crate::model::{Conntrack, Interface, MAX_GROUPS_PER_INTERFACE};
+use crate::model::{Conntrack, Interface, MAX_GROUPS_PER_INTERFACE, Orientation};
 
 impl<'d> Linker<'d, '_> {
     /// Interfaces with their groups.
@@ -32,6 +32,7 @@ impl<'d> Linker<'d, '_> {
                     .help("one device in one network namespace is one interface");
             }
             self.check_figures(interface, conntrack, &mut reserved);
+            self.check_addresses(interface);
             interfaces.insert(name.value.clone(), self.interface(interface));
         }
         interfaces
@@ -75,6 +76,24 @@ impl<'d> Linker<'d, '_> {
                 .help(format!("at most {MAX_GROUPS_PER_INTERFACE}; merge groups"));
         }
         names
+    }
+
+    /// Warns of a check that was asked for and has nothing to compare with.
+    fn check_addresses(&mut self, interface: &tree::Interface) {
+        let settings = &interface.settings;
+        let unknown =
+            settings.orientation == Some(Orientation::Host) && interface.addresses.is_none();
+        if let (Some(true), Some(at)) = (settings.source_dest_check, interface.source_dest_check_at)
+            && unknown
+        {
+            self.findings
+                .warning(
+                    "no-effect",
+                    at,
+                    "there is nothing to check: the workload's addresses are not known",
+                )
+                .help("list them in `addresses`; behind the host's end they cannot be asked for");
+        }
     }
 
     fn check_figures(

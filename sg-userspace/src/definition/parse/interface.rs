@@ -59,6 +59,7 @@ impl Parser<'_> {
             device: name.clone(),
             allowance_at: None,
             reserve_at: None,
+            source_dest_check_at: None,
             settings: InterfaceSettings::new(name.value.as_str()),
             name,
         };
@@ -92,7 +93,12 @@ impl Parser<'_> {
                         interface.settings.reserve = reserve.value as u32;
                     }
                 }
-                _ => self.setting(key, value, &mut interface.settings),
+                _ => {
+                    if key == "source_dest_check" {
+                        interface.source_dest_check_at = Some(value.at);
+                    }
+                    self.setting(key, value, &mut interface.settings);
+                }
             }
         }
         self.require(

@@ -18,6 +18,8 @@ fn an_interface_with_everything() {
         dhcp = false
         mld = false
         nd_redirect = true
+        source_dest_check = false
+        ethertypes = [0x88cc, 34958, 0x88_cc, 0x0600, 0xffff]
         timeouts = { profile = "nitro-v6", udp = 60, udp_stream = 60, icmp = 1, other = 432000 }
     "#;
     let interface = interface(text);
@@ -37,6 +39,8 @@ fn an_interface_with_everything() {
     );
     assert_eq!((settings.tcp_loose, settings.nd_redirect), (true, true));
     assert_eq!((settings.dhcp, settings.mld), (false, false));
+    assert_eq!(settings.source_dest_check, Some(false));
+    assert_eq!(settings.ethertypes, [0x0600, 0x888e, 0x88cc, 0xffff]);
     let seconds = |timeout: Timeout| settings.timeouts[timeout as usize];
     assert_eq!(seconds(Timeout::TcpEstablished), 350);
     assert_eq!(seconds(Timeout::Udp), 60);
@@ -80,6 +84,16 @@ fn bad_values_of_an_interface() {
         "timeouts.icmp = 0",
         "timeouts.other = 432001",
         "timeouts.profile = \"nitro\"",
+        "ethertypes = [0x05ff]",
+        "ethertypes = [0x10000]",
+        "ethertypes = [-1]",
+        "ethertypes = [0x0800]",
+        "ethertypes = [0x0806]",
+        "ethertypes = [0x86dd]",
+        "ethertypes = [0x8100]",
+        "ethertypes = [0x88a8]",
+        "ethertypes = [0x9100]",
+        "ethertypes = [0x9200]",
         "addresses = [\"127.0.0.1\"]",
         "addresses = [\"ff02::1\"]",
         "addresses = [\"0.0.0.0\"]",
@@ -93,6 +107,10 @@ fn bad_values_of_an_interface() {
         "device = 1",
         "dhcp = \"yes\"",
         "timeouts = 3",
+        "source_dest_check = \"on\"",
+        "ethertypes = 0x88cc",
+        "ethertypes = [\"0x88cc\"]",
+        "ethertypes = [\"lldp\"]",
         "groups = \"g\"",
         "addresses = \"10.0.0.1\"",
     ] {
@@ -115,6 +133,32 @@ fn bad_values_of_an_interface() {
     let twice =
         "[interfaces.a]\ndevice = \"e\"\ngroups = []\n[interfaces.b]\ndevice = \"e\"\ngroups = []";
     assert_eq!(codes(twice), ["duplicate-device"]);
+}
+
+#[test]
+fn a_check_without_addresses_is_told_of_where_it_was_asked_for() {
+    let text = |keys: &str| format!("[interfaces.i]\ngroups = []\n{keys}");
+    const CHECK: &str = "source_dest_check = true";
+    for (keys, expected) in [
+        (
+            format!("orientation = \"host\"\n{CHECK}"),
+            vec!["no-effect"],
+        ),
+        (
+            format!("orientation = \"host\"\naddresses = [\"10.0.0.1\"]\n{CHECK}"),
+            vec![],
+        ),
+        // Those of an own device are asked for.
+        (format!("orientation = \"own\"\n{CHECK}"), vec![]),
+        ("orientation = \"host\"".to_owned(), vec![]),
+        (
+            "orientation = \"host\"\nsource_dest_check = false".to_owned(),
+            vec![],
+        ),
+    ] {
+        assert_eq!(codes(&text(&keys)), expected, "{keys}");
+        assert!(checked(&[&text(&keys)]).model.is_some(), "{keys}");
+    }
 }
 
 #[test]

@@ -320,3 +320,22 @@ fn a_list_may_hold_both_families() {
         + &ingress(r#"{ protocol = "icmp", type = 8, prefix_list = "l" }"#);
     assert_eq!(model(&text).prefix_lists["l"].len(), 2);
 }
+
+#[test]
+fn a_group_says_what_becomes_of_flows_whose_rule_goes() {
+    let on_revoke = |keys: &str| model(&group(keys)).groups["g"].on_revoke;
+    assert_eq!(on_revoke(""), OnRevoke::Keep);
+    assert_eq!(on_revoke("on_revoke = \"keep\""), OnRevoke::Keep);
+    assert_eq!(
+        on_revoke("on_revoke = \"reevaluate\""),
+        OnRevoke::Reevaluate
+    );
+    for bad in ["\"cut\"", "\"Keep\"", "\"\""] {
+        let text = group(&format!("on_revoke = {bad}"));
+        assert_eq!(codes(&text), ["InvalidParameterValue"], "{bad}");
+    }
+    for bad in ["true", "1", "[\"keep\"]"] {
+        let text = group(&format!("on_revoke = {bad}"));
+        assert_eq!(codes(&text), ["wrong-type"], "{bad}");
+    }
+}
