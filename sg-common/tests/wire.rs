@@ -374,9 +374,12 @@ fn a_router_alert_stands_alone() {
     let alert = |payload: &[u8]| read::<V6>(&v6(HOP_BY_HOP, payload)).unwrap().router_alert;
     assert!(alert(&header([5, 2, 0, 0, 1, 0])));
     assert!(alert(&header([1, 0, 5, 2, 0, 0])));
+    assert!(alert(&header([0, 0, 5, 2, 0, 0])));
     // Not for MLD, not a router alert, not alone.
     assert!(!alert(&header([5, 2, 0, 1, 1, 0])));
     assert!(!alert(&header([1, 4, 0, 0, 0, 0])));
+    assert!(!alert(&header([5, 2, 0, 0, 17, 0])));
+    assert!(!alert(&header([17, 0, 5, 2, 0, 0])));
     let mut long = extension(58, 16);
     long[2..6].copy_from_slice(&[5, 2, 0, 0]);
     assert!(!alert(&long));
