@@ -8,6 +8,8 @@
 
 use std::collections::BTreeSet;
 
+use sg_common::abi::MAX_INTERFACES;
+use sg_common::layout::interface_flags::PRESENT;
 use sg_common::layout::{Counters, CtInterface};
 
 use crate::{
@@ -323,8 +325,13 @@ fn change(
 fn give_id(session: &mut Session) -> Result<u32, ApplyError> {
     let tables = &session.tables;
     let id = session.state.give_id(|id| {
-        let occupancy = tables.occupancy(id)?;
-        Ok::<_, ApplyError>(occupancy.tracked == 0)
+        // The other bank may still speak of it, and a new interface must not inherit what it says.
+        let remembered = |bank: u32| {
+            let record = tables.interfaces.get(&(bank * MAX_INTERFACES + id));
+            record.map(|record| record.is_some_and(|one| one.flags & PRESENT != 0))
+        };
+        let idle = tables.occupancy(id)?.tracked == 0;
+        Ok::<_, ApplyError>(idle && !remembered(0)? && !remembered(1)?)
     })?;
     tables.ct_interfaces.set(&id, &CtInterface::ZERO)?;
     tables.counters.set_per_cpu(&id, &Counters::ZERO)?;

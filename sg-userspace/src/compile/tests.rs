@@ -116,6 +116,18 @@ fn an_empty_policy_lets_nothing_pass() {
     assert_eq!(compiled.ranges, []);
 }
 
+/// Facts 1.41: a reference to a group that is gone is nobody, never everybody (attacks L4).
+#[test]
+fn a_group_that_does_not_exist_has_no_members() {
+    let compiled = single(vec![
+        rule(1, tcp(80, 80), Peer::Group("gone".into())),
+        rule(2, tcp(22, 22), cidr("10.0.0.0/8")),
+    ]);
+    assert_eq!(hit(&compiled, "10.1.2.3", 80), NONE);
+    assert_eq!(hit(&compiled, "10.1.2.3", 22), [2]);
+    assert_eq!((&compiled.members4, &compiled.members6), (&vec![], &vec![]));
+}
+
 #[test]
 fn equal_policies_are_compiled_once() {
     let rules = || vec![rule(1, tcp(80, 80), cidr("10.0.0.0/8"))];

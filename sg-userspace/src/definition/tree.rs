@@ -40,6 +40,8 @@ pub struct File {
     pub egress: Option<Located<DefaultEgress>>,
     /// `[defaults] quotas`.
     pub quotas: Option<Located<Quotas>>,
+    /// `[defaults] stale_references`.
+    pub stale_references: Option<Located<StaleReferences>>,
     /// `[conntrack] allowance`.
     pub allowance: Option<Located<u32>>,
     /// `[conntrack] accounting`.
@@ -74,6 +76,15 @@ pub enum Quotas {
     Warn,
     /// An error, with AWS's code.
     Aws,
+}
+
+/// What a rule is whose group does not exist (fact 1.41).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StaleReferences {
+    /// It matches nothing, and a warning says so.
+    Warn,
+    /// An error.
+    Error,
 }
 
 /// `[groups.NAME]`.

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::Severity;
 use super::escape::quote;
 use super::findings::Findings;
 use super::parse::nearest;
 use super::source::Source;
-use super::tree::{At, DefaultEgress, Definition, File, Located, Quotas};
+use super::tree::{At, DefaultEgress, Definition, File, Located, Quotas, StaleReferences};
 use crate::model::{Conntrack, DEFAULT_ALLOWANCE, Model};
 
 mod interface;
@@ -24,12 +25,18 @@ pub(super) fn link(definition: &Definition, sources: &[Source], findings: &mut F
         findings,
         places: Places::default(),
         quotas: Quotas::Warn,
+        stale: Severity::Warning,
         comparisons: COMPARISONS,
     };
     linker.places = linker.places();
     linker.quotas = linker
         .once("quotas", |file| file.quotas.as_ref())
         .unwrap_or(Quotas::Warn);
+    if linker.once("stale_references", |file| file.stale_references.as_ref())
+        == Some(StaleReferences::Error)
+    {
+        linker.stale = Severity::Error;
+    }
     let conntrack = linker.conntrack();
     let model = Model {
         groups: linker.groups(),
@@ -50,6 +57,8 @@ struct Linker<'d, 'f> {
     findings: &'f mut Findings,
     places: Places<'d>,
     quotas: Quotas,
+    /// What a rule that refers to an unknown group is.
+    stale: Severity,
     /// Names that may still be compared with one that is unknown.
     comparisons: usize,
 }
@@ -193,18 +202,48 @@ impl<'d> Linker<'d, '_> {
         distinct
     }
 
-    /// Whether the group exists.
+    /// Whether the group exists; where it must.
     fn check_group(&mut self, name: &Located<String>) -> bool {
         if self.places.groups.contains_key(name.value.as_str()) {
             return true;
         }
+        let help = self.near_group(name);
+        let message = format!("there is no group {}", quote(&name.value));
+        self.unknown(
+            Severity::Error,
+            "InvalidGroup.NotFound",
+            name.at,
+            message,
+            help,
+        );
+        false
+    }
+
+    /// A rule may refer to a group that is gone: it matches nothing (fact 1.41), and that is said.
+    fn check_reference(&mut self, name: &str, at: At) {
+        if self.places.groups.contains_key(name) {
+            return;
+        }
+        let name = Located {
+            value: name.to_owned(),
+            at,
+        };
+        let help = self.near_group(&name);
+        let (code, message) = match self.stale {
+            Severity::Error => ("InvalidGroup.NotFound", "there is no group"),
+            _ => ("stale-rule", "this matches nothing: there is no group"),
+        };
+        let message = format!("{message} {}", quote(&name.value));
+        self.unknown(self.stale, code, at, message, help);
+    }
+
+    fn near_group(&mut self, name: &Located<String>) -> String {
         let near = Self::nearest(&mut self.comparisons, &name.value, &self.places.groups);
         let help = match near {
             Some(near) => format!("did you mean {}?", quote(near)),
             None => "define it as [groups.NAME]; it may be empty".into(),
         };
-        self.unknown("InvalidGroup.NotFound", "group", name, help);
-        false
+        help
     }
 
     /// Whether the prefix list exists.
@@ -221,7 +260,9 @@ impl<'d> Linker<'d, '_> {
             Some(near) => format!("did you mean {}?", quote(near)),
             None => "define it as [prefix_lists.NAME]".into(),
         };
-        self.unknown("InvalidPrefixListID.NotFound", "prefix list", name, help);
+        let message = format!("there is no prefix list {}", quote(&name.value));
+        let code = "InvalidPrefixListID.NotFound";
+        self.unknown(Severity::Error, code, name.at, message, help);
         false
     }
 
@@ -235,13 +276,18 @@ impl<'d> Linker<'d, '_> {
         nearest(text, known.keys().copied())
     }
 
-    fn unknown(&mut self, code: &'static str, kind: &str, name: &Located<String>, help: String) {
+    fn unknown(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        at: At,
+        message: String,
+        help: String,
+    ) {
         // What is not TOML may hold the definition.
-        if self.findings.is_broken() {
-            return;
+        if !self.findings.is_broken() {
+            self.findings.add(severity, code, at, message).help(help);
         }
-        let message = format!("there is no {kind} {}", quote(&name.value));
-        self.findings.error(code, name.at, message).help(help);
     }
 
     fn default_egress(&self, file: &File) -> DefaultEgress {

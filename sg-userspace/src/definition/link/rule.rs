@@ -123,9 +123,7 @@ impl<'d> Linker<'d, '_> {
                 Peer::PrefixList(name) => {
                     self.check_prefix_list(&named(name));
                 }
-                Peer::Group(name) => {
-                    self.check_group(&named(name));
-                }
+                Peer::Group(name) => self.check_reference(name, peer.at),
             }
         }
     }

@@ -5,7 +5,9 @@ use toml::de::DeTable;
 use super::escape::quote;
 use super::findings::{Findings, SYNTAX};
 use super::source::Source;
-use super::tree::{At, DefaultEgress, Definition, File, Located, Members, PrefixList, Quotas};
+use super::tree::{
+    At, DefaultEgress, Definition, File, Located, Members, PrefixList, Quotas, StaleReferences,
+};
 
 mod address;
 mod group;
@@ -142,18 +144,27 @@ impl Parser<'_> {
         let Some(table) = self.table(value) else {
             return;
         };
-        for (key, value) in self.keys(&table, &["egress", "quotas"]) {
-            if key == "egress" {
-                file.egress = self.choice(
-                    value,
-                    &[
+        for (key, value) in self.keys(&table, &["egress", "quotas", "stale_references"]) {
+            match key {
+                "egress" => {
+                    let words = [
                         ("explicit", DefaultEgress::Explicit),
                         ("allow", DefaultEgress::Allow),
                         ("deny", DefaultEgress::Deny),
-                    ],
-                );
-            } else {
-                file.quotas = self.choice(value, &[("warn", Quotas::Warn), ("aws", Quotas::Aws)]);
+                    ];
+                    file.egress = self.choice(value, &words);
+                }
+                "quotas" => {
+                    let words = [("warn", Quotas::Warn), ("aws", Quotas::Aws)];
+                    file.quotas = self.choice(value, &words);
+                }
+                _ => {
+                    let words = [
+                        ("warn", StaleReferences::Warn),
+                        ("error", StaleReferences::Error),
+                    ];
+                    file.stale_references = self.choice(value, &words);
+                }
             }
         }
     }

@@ -227,10 +227,7 @@ fn exactly_one_kind_of_peer() {
     );
     assert_eq!(codes(&entry(", cidr = []")), ["empty"]);
     assert_eq!(codes(&entry(", cidr = 10")), ["wrong-type"]);
-    assert_eq!(
-        codes(&entry(r#", group = "other""#)),
-        ["InvalidGroup.NotFound"]
-    );
+    assert_eq!(codes(&entry(r#", group = "other""#)), ["stale-rule"]);
     assert_eq!(
         codes(&entry(r#", prefix_list = "other""#)),
         ["InvalidPrefixListID.NotFound"]
@@ -304,7 +301,10 @@ fn rules_of_a_group_are_counted_by_direction_and_family() {
 fn what_refers_to_nobody_is_reported() {
     // Fact 1.41: AWS keeps such rules, which match nothing, and lists them as stale.
     let text = ingress(r#"{ protocol = "all", group = "h" }"#);
-    assert_eq!(found(&[&text]), [("InvalidGroup.NotFound", 3, 40)]);
+    assert_eq!(found(&[&text]), [("stale-rule", 3, 40)]);
+    assert!(checked(&[&text]).model.is_some(), "it is enforced");
+    let strict = "[defaults]\nstale_references = \"error\"\n";
+    assert_eq!(found(&[strict, &text]), [("InvalidGroup.NotFound", 3, 40)]);
     let empty = format!("{text}[groups.h]\negress = []\n");
     assert_eq!(found(&[&empty]), [("no-members", 3, 40)]);
     assert!(checked(&[&empty]).model.is_some(), "it is enforced");
