@@ -2,7 +2,7 @@
 
 use crate::{
     Direction,
-    flows::Key,
+    entry::Key,
     ip::{self, Extent, Packet, Part},
     transport::{self, Header},
 };

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod always;
+mod entry;
 mod errors;
 mod flows;
 mod fragments;
@@ -15,6 +16,7 @@ mod judge;
 pub mod policy;
 mod rules;
 mod tcp;
+mod tracking;
 mod transport;
 
 use std::{collections::BTreeSet, net::IpAddr};

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
     Direction,
-    flows::Key,
+    entry::Key,
     ip::{ICMP, ICMPV6, TCP, UDP},
     policy::{Interface, Peer, Policy, Prefix, Rule, What},
 };

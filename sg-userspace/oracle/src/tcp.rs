@@ -1,7 +1,7 @@
 //! Section 14: the states of a TCP flow.
 
 use crate::{
-    flows::{Entry, State},
+    entry::{Entry, State},
     transport::{ACK, FIN, RST, SYN, Segment},
 };
 
