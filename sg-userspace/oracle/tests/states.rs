@@ -154,6 +154,23 @@ fn an_rst_is_never_proven_by_an_acknowledgement_that_was_not_sent() {
 }
 
 #[test]
+fn a_syn_on_a_live_entry_forgets_what_its_opener_acknowledged() {
+    let mut bench = connected(100, 500);
+    bench.second += 400_000;
+    bench.peer((SYN, 900, 0, 0), "established");
+    bench.here((RST, 501, 0, 0), "established");
+    // What the opener acknowledges from now on counts, however far behind.
+    bench.peer((ACK, 901, 400, 0), "established");
+    bench.here((RST, 400, 0, 0), "close");
+
+    let mut bench = connected(100, 500);
+    bench.second += 400_000;
+    bench.peer((SYN, 900, 0, 0), "established");
+    bench.second += 32_000;
+    assert!(bench.states().is_empty(), "a SYN does not refresh");
+}
+
+#[test]
 fn fins_far_away_do_not_count_and_data_takes_them_back() {
     let mut bench = connected(100, 500);
     bench.here((FIN | ACK, 501, 101, 0), "established");

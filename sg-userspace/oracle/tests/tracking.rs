@@ -3,7 +3,10 @@
 mod common;
 
 use common::*;
-use sg_oracle::policy::{Policy, Rule, What};
+use sg_oracle::{
+    Arrival, Direction, Verdict,
+    policy::{Policy, Rule, What},
+};
 
 const PEER: &str = "203.0.113.1";
 const HERE: &str = "10.0.0.5";
@@ -214,7 +217,7 @@ fn room() {
     let frame = |port| udp((PEER, port), (HERE, 53));
     // A quarter of eight.
     for (port, replaces) in [(1, false), (2, false), (3, true)] {
-        let judgement = bench.judge(sg_oracle::Direction::In, &frame(port));
+        let judgement = bench.judge(Direction::In, &frame(port));
         assert_eq!(
             (name(judgement.verdict), judgement.replaces),
             ("new", replaces)
@@ -222,6 +225,18 @@ fn room() {
     }
     // The neighbour's reserve is not for others.
     bench.enters(&frame(4), "conntrack_allowance_exceeded");
+    let at_neighbor = frame(4);
+    let arrival = Arrival {
+        ingress: true,
+        frame: &at_neighbor,
+        tagged: false,
+        merged: false,
+        packets: 1,
+    };
+    let now = bench.now();
+    let verdict = bench.oracle.judge(now, "n", &arrival).verdict;
+    assert_eq!(verdict, Verdict::Pass("new"));
+    bench.oracle.end("n");
     bench.enters(&frame(1), "established");
     let flow = bench.oracle.flows(bench.now()).remove(0);
     assert!(bench.oracle.forget(&flow));
