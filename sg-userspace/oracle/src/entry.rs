@@ -144,7 +144,10 @@ pub(crate) struct Entry {
     /// Number of the generation that judged it last.
     pub(crate) generation: usize,
     pub(crate) sides: Sides,
+    /// It stands in a place of its interface's reserve.
+    pub(crate) reserved: bool,
     /// In and out.
+    pub(crate) frames: [u64; 2],
     pub(crate) packets: [u64; 2],
     pub(crate) bytes: [u64; 2],
 }
@@ -176,6 +179,8 @@ impl Entry {
             opener_last: now,
             generation,
             sides,
+            reserved: false,
+            frames: [0; 2],
             packets: [0; 2],
             bytes: [0; 2],
         }
@@ -192,6 +197,7 @@ impl Entry {
 
     pub(crate) fn count(&mut self, direction: Direction, arrival: &Arrival<'_>) {
         let at = usize::from(direction == Direction::Out);
+        self.frames[at] = self.frames[at].saturating_add(1);
         self.packets[at] = self.packets[at].saturating_add(arrival.packets);
         self.bytes[at] = self.bytes[at].saturating_add(arrival.frame.len() as u64);
     }
@@ -222,7 +228,7 @@ impl Entry {
     }
 
     fn judge_stream(&mut self) {
-        if self.packets.iter().all(|count| *count >= 2) {
+        if self.frames.iter().all(|count| *count >= 2) {
             self.state = State::Stream;
             self.assured = true;
         }

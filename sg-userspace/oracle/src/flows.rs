@@ -1,14 +1,14 @@
 //! The list of flows, and the room in it (section 13).
 
 use crate::{
-    Flow,
+    Flow, Rivals,
     entry::{Entry, Key},
-    policy::{Interface, Policy},
+    policy::Policy,
     rules::View,
 };
 
 /// The list of entries.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Table(Vec<Entry>);
 
 impl Table {
@@ -34,43 +34,42 @@ impl Table {
         self.0.push(entry);
     }
 
-    /// Whether an interface may have one more entry.
-    pub(crate) fn has_room(&self, name: &str, view: &View<'_>) -> bool {
+    /// A place for one more entry of an interface: of its reserve (true) or of what all share. An entry keeps
+    /// the place that it was given.
+    pub(crate) fn place(&self, name: &str, view: &View<'_>) -> Option<bool> {
         let View { policy, interface } = view;
-        let held = |name: &str| {
-            self.0
-                .iter()
-                .filter(|entry| entry.key.interface == name)
-                .count() as u64
-        };
-        let own = held(name);
         let host = u64::from(policy.allowance);
-        if own
-            >= interface
-                .allowance
-                .map_or(host, |own| host.min(u64::from(own)))
-        {
-            return false;
+        let own = || self.0.iter().filter(|entry| entry.key.interface == name);
+        let allowance = interface.allowance.map_or(host, u64::from);
+        if own().count() as u64 >= allowance.min(host) {
+            return None;
         }
-        if own < u64::from(interface.reserve) {
-            return true;
+        let reserved = own().filter(|entry| entry.reserved).count() as u64;
+        if reserved < u64::from(interface.reserve) {
+            return Some(true);
         }
-        let reserves: u64 = policy
-            .interfaces
-            .values()
-            .map(|other| u64::from(other.reserve))
-            .sum();
-        let beyond = |(name, other): (&String, &Interface)| {
-            held(name).saturating_sub(u64::from(other.reserve))
-        };
-        let shared: u64 = policy.interfaces.iter().map(beyond).sum();
-        shared < host.saturating_sub(reserves)
+        let reserves = policy.interfaces.values().map(|one| u64::from(one.reserve));
+        let shared = self.0.iter().filter(|entry| !entry.reserved).count() as u64;
+        (shared < host.saturating_sub(reserves.sum())).then_some(false)
     }
 
-    /// Whether the unassured entries hold all that they may.
-    pub(crate) fn is_share_full(&self, policy: &Policy) -> bool {
-        let share = (u64::from(policy.allowance) * 25 / 100).max(1);
-        self.0.iter().filter(|entry| !entry.assured).count() as u64 >= share
+    /// Who must make room for one more unassured entry of an interface: it and the host have a share for
+    /// these.
+    pub(crate) fn rivals(&self, name: &str, view: &View<'_>) -> Option<Rivals> {
+        let share = |allowance: u64| (allowance * 25 / 100).max(1);
+        let host = u64::from(view.policy.allowance);
+        let allowance = view.interface.allowance.map_or(host, u64::from).min(host);
+        let unassured = |entry: &&Entry| !entry.assured;
+        let own = || self.0.iter().filter(|entry| entry.key.interface == name);
+        if own().filter(unassured).count() as u64 >= share(allowance)
+            || own().count() as u64 >= allowance
+        {
+            Some(Rivals::Own)
+        } else if self.0.iter().filter(unassured).count() as u64 >= share(host) {
+            Some(Rivals::Any)
+        } else {
+            None
+        }
     }
 
     /// The live flows, sorted.

@@ -12,7 +12,7 @@ use crate::{
 const LIFE: u64 = 15;
 
 /// First fragments that passed, each with the tick at which it did.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Firsts(Vec<(Datagram, u64)>);
 
 /// What the fragments of a datagram have in common.

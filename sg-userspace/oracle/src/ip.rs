@@ -27,7 +27,7 @@ pub(crate) enum Part {
 pub(crate) enum Extent {
     /// All of it.
     Whole,
-    /// All of it; the kernel merged segments, so the IPv4 length may be 0.
+    /// All of it; the kernel merged segments, so the stated length may be 0.
     Merged,
     /// It is quoted by an ICMP error and may be cut short.
     Quoted,
@@ -116,7 +116,7 @@ pub(crate) fn ipv4(data: &[u8], extent: Extent) -> Result<Packet<'_>, &'static s
             fixed[9],
         ),
         offset,
-        body: slice(data, header, total),
+        body: slice(data, header, body_end(data, total, extent)),
         in_frame: data.len().saturating_sub(header),
     })
 }
@@ -129,7 +129,10 @@ pub(crate) fn ipv6(data: &[u8], extent: Extent) -> Result<Packet<'_>, &'static s
     if fixed[0] >> 4 != 6 {
         return Err("ip_version");
     }
-    let payload = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
+    let mut payload = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
+    if payload == 0 && extent == Extent::Merged {
+        payload = data.len() - 40;
+    }
     let mut next = fixed[6];
     if payload == 0 && next != NO_NEXT_HEADER {
         return Err("ip_total_length");
@@ -201,7 +204,7 @@ pub(crate) fn ipv6(data: &[u8], extent: Extent) -> Result<Packet<'_>, &'static s
         part,
         datagram: (identification, named),
         offset,
-        body: slice(data, at, end),
+        body: slice(data, at, body_end(data, end, extent)),
         in_frame: data.len().saturating_sub(at),
     })
 }
@@ -220,6 +223,15 @@ fn part(offset: u32, more: bool) -> Part {
         (0, false) => Part::Whole,
         (0, true) => Part::First,
         _ => Part::Later,
+    }
+}
+
+/// Where the packet ends: senders of errors may write lengths of their own into what they quote.
+fn body_end(data: &[u8], stated: usize, extent: Extent) -> usize {
+    if extent == Extent::Quoted {
+        data.len()
+    } else {
+        stated
     }
 }
 

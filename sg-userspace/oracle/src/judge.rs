@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    Arrival, Direction, Judgement, Oracle,
+    Arrival, Direction, Judgement, Oracle, Rivals,
     Verdict::{self, Drop, Pass},
     addresses, always,
     entry::Key,
@@ -43,7 +43,7 @@ pub(crate) fn judge(
         return Judgement {
             direction,
             verdict: Drop("interface_unknown"),
-            replaces: false,
+            replaces: None,
         };
     };
     // What comes in by the host's side of a link comes out of the workload.
@@ -67,7 +67,7 @@ pub(crate) fn judge(
         table,
         direction,
         arrival,
-        replaces: false,
+        replaces: None,
     };
     let packet = match frame::read(arrival, direction, view.interface) {
         Ok(packet) => packet,
@@ -75,7 +75,7 @@ pub(crate) fn judge(
             return Judgement {
                 direction,
                 verdict,
-                replaces: false,
+                replaces: None,
             };
         }
     };
@@ -116,7 +116,7 @@ pub(crate) struct Judge<'a> {
     pub(crate) table: &'a mut Table,
     pub(crate) direction: Direction,
     pub(crate) arrival: &'a Arrival<'a>,
-    pub(crate) replaces: bool,
+    pub(crate) replaces: Option<Rivals>,
 }
 
 impl Judge<'_> {

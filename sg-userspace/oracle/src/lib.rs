@@ -6,6 +6,7 @@
 
 mod addresses;
 mod always;
+mod definition;
 mod entry;
 mod errors;
 mod flows;
@@ -14,12 +15,15 @@ mod frame;
 mod ip;
 mod judge;
 pub mod policy;
+pub mod random;
 mod rules;
 mod tcp;
 mod tracking;
 mod transport;
 
 use std::{collections::BTreeSet, net::IpAddr};
+
+pub use definition::definition;
 
 use flows::Table;
 use fragments::Firsts;
@@ -74,9 +78,19 @@ pub struct Judgement {
     pub direction: Direction,
     /// What becomes of it.
     pub verdict: Verdict,
-    /// It opened an unassured flow beyond the share of these, so another one must go. Which one is not
-    /// prescribed: see [`Oracle::forget`].
-    pub replaces: bool,
+    /// It asked for an entry while unassured ones hold all that they may, so one of these that it could
+    /// stand beside goes first, if there is any. Which one is not prescribed: who knows makes a copy
+    /// [`Oracle::forget`] it that has not judged the frame, and asks that one.
+    pub replaces: Option<Rivals>,
+}
+
+/// Unassured flows of which one makes room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rivals {
+    /// Those of the same interface.
+    Own,
+    /// Those of the host.
+    Any,
 }
 
 /// A tracked flow.
@@ -108,7 +122,7 @@ pub struct Flow {
 }
 
 /// All that judging needs to remember.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Oracle {
     hz: u64,
     current: Option<Generation>,
@@ -120,7 +134,7 @@ pub struct Oracle {
 }
 
 /// A policy in force.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Generation {
     policy: Policy,
     /// Since when, in ticks.

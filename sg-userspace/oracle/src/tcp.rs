@@ -102,9 +102,11 @@ pub(crate) fn advance(entry: &mut Entry, by_opener: bool, segment: &Segment, now
         sides.closed = [false; 2];
     }
     let known = sides.acknowledged[1 - sender];
-    if segment.has(FIN) && (known == 0 || segment.sequence.wrapping_sub(known) < WINDOW) {
-        sides.closed[sender] = true;
-        sides.answer[sender] = segment.end();
+    if segment.has(FIN) {
+        if known == 0 || segment.sequence.wrapping_sub(known) < WINDOW {
+            sides.closed[sender] = true;
+            sides.answer[sender] = segment.end();
+        }
     } else if sides.closed[sender] && is_ahead(segment.end(), sides.answer[sender]) {
         sides.closed[sender] = false;
     }

@@ -108,10 +108,10 @@ impl Judge<'_> {
         header: &Header,
         opening: Direction,
     ) -> Verdict {
-        if !self.table.has_room(self.name, &self.view) {
+        self.replaces = self.table.rivals(self.name, &self.view);
+        let Some(reserved) = self.table.place(self.name, &self.view) else {
             return Drop("conntrack_allowance_exceeded");
-        }
-        self.replaces = self.table.is_share_full(self.view.policy);
+        };
         let by_local = opening == Direction::Out;
         let mut entry = Entry::open(
             key,
@@ -121,6 +121,7 @@ impl Judge<'_> {
             self.generation(),
             self.now,
         );
+        entry.reserved = reserved;
         entry.count(self.direction, self.arrival);
         self.table.insert(entry);
         Pass(passed)
