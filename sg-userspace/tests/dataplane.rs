@@ -1,5 +1,6 @@
 //! The data path: every verdict, by the loaded programs through BPF_PROG_TEST_RUN and by the same
-//! pipeline on the host, which must agree in verdict, reason, every counter and every flow.
+//! pipeline on the host, which must agree in verdict, reason, every counter and every flow; and random
+//! cases by both and the oracle.
 
 #[path = "dataplane/attacks.rs"]
 mod attacks;
@@ -10,23 +11,23 @@ mod cases;
 mod common;
 #[path = "dataplane/context.rs"]
 mod context;
-#[path = "dataplane/entry.rs"]
-mod entry;
 #[path = "dataplane/flow.rs"]
 mod flow;
 #[path = "dataplane/frame.rs"]
 mod frame;
-#[path = "dataplane/mirror.rs"]
-mod mirror;
-#[path = "dataplane/random.rs"]
-mod random;
+#[path = "dataplane/loaded.rs"]
+mod loaded;
 #[path = "dataplane/table.rs"]
 mod table;
+mod voices;
+#[path = "dataplane/workers.rs"]
+mod workers;
 
 use std::{
     collections::{BTreeSet, HashSet},
     env,
-    time::UNIX_EPOCH,
+    sync::OnceLock,
+    time::{Duration, Instant},
 };
 
 use sg_common::{
@@ -35,10 +36,11 @@ use sg_common::{
 };
 use sg_userspace::model::Conntrack;
 
-use bench::{Bench, Disagreement, Hook};
+use bench::{Bench, Hook};
 use common::{netns::Namespace, require::require};
-use random::Random;
 use table::Findings;
+use voices::campaign;
+use workers::Work;
 
 /// Flows that the tables are made for; definitions may allow fewer.
 const CONNTRACK: Conntrack = Conntrack {
@@ -155,55 +157,52 @@ fn nothing_cut_short_passes(bench: &mut Bench, corpus: &BTreeSet<Vec<u8>>) {
     bench.compare_counters().unwrap();
 }
 
-/// Packets that are made of one seed.
-const PACKETS: usize = 12_000;
+/// Cases of about 770 packets: always the same, and of the moment.
+const SEEDS: (u64, u64) = (190, 90);
 
 #[test]
-fn random_packets_are_judged_alike() {
+fn all_voices_agree() {
     require!(Root, Object);
-    let namespace = Namespace::new("random");
-    // One seed for all times, and one for this time, unless somebody wants another.
-    let now = UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
-    let given = env::var("SG_DATAPLANE_SEED").map(|seed| seed.parse().expect("a number"));
-    let seeds = given.map_or_else(|_| vec![1, now], |seed| vec![seed]);
-    namespace.run(|| {
-        let mut bench = Bench::new(&namespace, CONNTRACK);
-        for seed in seeds {
-            bench.apply(&random::definition());
-            bench.flush();
-            if let Err((number, what)) = agree(&mut bench, seed) {
-                panic!("SG_DATAPLANE_SEED={seed}, packet {number}: {what}");
-            }
-        }
-    });
+    let seeds = campaign::seeds(SEEDS.0, SEEDS.1);
+    let work = Work {
+        seeds: seeds.iter().copied(),
+        goes_on: || true,
+        progress: None,
+    };
+    let (tally, _) = workers::work(&work).unwrap_or_else(|report| panic!("{report}"));
+    println!("{tally}");
+    if seeds.len() > 1 {
+        assert!(tally.packets >= 200_000, "{tally}");
+        let unmet = campaign::unmet(&tally);
+        assert!(unmet.is_empty(), "no packet met {unmet:?}");
+        assert!(tally.replaced > 100, "{tally}");
+    }
 }
 
-/// Judges the packets of a seed, comparing verdicts and counters after each and flows now and then.
-fn agree(bench: &mut Bench, seed: u64) -> Result<(), (usize, Disagreement)> {
-    let mut random = Random(seed);
-    let mut verdicts = HashSet::new();
-    for number in 0..PACKETS {
-        let (name, hook, frame) = random.packet();
-        if !hook.takes(&frame) {
-            continue;
-        }
-        let judged = bench.judge(hook, bench.id(name), &frame, 1);
-        let (_, verdict) = judged.map_err(|what| {
-            let what = format!("{what}\n{name} {hook:?} {frame:02x?}");
-            (number, Disagreement(what))
-        })?;
-        verdicts.insert(verdict);
-        if number % 500 == 0 {
-            bench.compare_flows().map_err(|what| (number, what))?;
-        }
+/// When the soak ends.
+static END: OnceLock<Instant> = OnceLock::new();
+
+#[test]
+#[ignore = "goes on as long as it is told to: cargo xtask test --soak MINUTES"]
+fn soak() {
+    require!(Root, Object);
+    let minutes: u64 = env::var("SG_VOICES_MINUTES")
+        .expect("SG_VOICES_MINUTES says how long")
+        .parse()
+        .expect("SG_VOICES_MINUTES is a number");
+    let first = campaign::moment();
+    let work = Work {
+        seeds: first..u64::MAX,
+        goes_on: || {
+            let end = END.get().expect("set below");
+            Instant::now() < *end
+        },
+        progress: Some(Duration::from_secs(60)),
+    };
+    END.set(Instant::now() + Duration::from_secs(60 * minutes))
+        .expect("there is one soak");
+    match workers::work(&work) {
+        Ok((tally, last)) => println!("seeds {first} to {last}: {tally}"),
+        Err(report) => panic!("{report}"),
     }
-    bench.compare_flows().map_err(|what| (PACKETS, what))?;
-    let never: Vec<Verdict> = Verdict::all()
-        .filter(|one| !verdicts.contains(one))
-        .collect();
-    assert!(
-        never.len() <= 5,
-        "seed {seed} is not as random as it should be: no packet met {never:?}"
-    );
-    Ok(())
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every test of the workspace, with object and root, and a summary.
+//! `cargo xtask test`: every test of the workspace, with object and root, and a summary; or random packets
+//! for as long as one likes.
 
 use std::process::Command;
 
@@ -17,6 +18,10 @@ pub(crate) struct Arguments {
     /// see that a test fails; arguments after `--` choose faults by name. Takes about an hour.
     #[arg(long, conflicts_with = "release")]
     mutants: bool,
+    /// Instead, let oracle, pipeline and loaded programs judge random packets, with new seeds until so many
+    /// minutes are over or they disagree.
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["mutants", "filters"])]
+    soak: Option<u32>,
     /// Passed to every test program: name filters and options such as `--test-threads=1`.
     #[arg(last = true)]
     filters: Vec<String>,
@@ -37,6 +42,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     }
 
     let mut cargo = tests(arguments)?;
+    if arguments.soak.is_some() {
+        let done = cargo.status().context("start cargo")?.success();
+        return Ok(if done { Answer::Yes } else { Answer::No });
+    }
     let (status, output) = process::run_observed(&mut cargo)?;
     let mut summary = Summary::of(&output);
     summary.close(status.success());
@@ -50,11 +59,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
 
 fn tests(arguments: &Arguments) -> Result<Command> {
     let mut cargo = process::cargo();
-    cargo.args(["test", "--color", "never", "--workspace", "--no-fail-fast"]);
+    cargo.args(["test", "--color", "never"]);
     if arguments.release {
         cargo.arg("--release");
     }
-    cargo.arg("--").args(&arguments.filters);
+    if let Some(minutes) = arguments.soak {
+        cargo.args(["-p", "sg-userspace", "--test", "dataplane", "--"]);
+        cargo.args(["soak", "--exact", "--ignored", "--nocapture"]);
+        cargo.env("SG_VOICES_MINUTES", minutes.to_string());
+    } else {
+        cargo.args(["--workspace", "--no-fail-fast", "--"]);
+        cargo.args(&arguments.filters);
+    }
     cargo.env("SG_EBPF_REQUIRED", "1");
     if !process::is_root() {
         let (name, value) = runner()?;
@@ -72,6 +88,6 @@ fn runner() -> Result<(String, &'static str)> {
         .find_map(|line| line.strip_prefix("host: "))
         .context("`rustc -vV` names no host")?;
     let host = host.to_uppercase().replace('-', "_");
-    let sudo = "sudo --preserve-env=SG_EBPF_REQUIRED,RUST_BACKTRACE,CARGO_MANIFEST_DIR";
+    let sudo = "sudo --preserve-env=SG_EBPF_REQUIRED,SG_VOICES_MINUTES,SG_VOICES_SEED,RUST_BACKTRACE,CARGO_MANIFEST_DIR";
     Ok((format!("CARGO_TARGET_{host}_RUNNER"), sudo))
 }

@@ -9,22 +9,18 @@ use sg_common::{
     verdict::{Direction, OUTCOMES, Verdict},
 };
 use sg_userspace::{
-    bank,
-    compile::compile,
-    control::Control,
-    definition::{self, Source},
-    index,
-    model::Conntrack,
-    resolve::resolve,
-    session::Session,
+    bank, compile::Compiled, control::Control, index, model::Conntrack, session::Session,
     state::Lock,
 };
 
 use crate::{
     common::netns::{Enforcer, Namespace},
     context::{Context, SkBuff, XdpMd},
-    entry::{self, Entry},
-    mirror,
+    voices::{
+        comparable, compiled,
+        entry::{self, Entry},
+        mirror,
+    },
 };
 
 /// Where a frame meets a program.
@@ -57,7 +53,8 @@ impl Hook {
 
 /// Both sides.
 pub(crate) struct Bench {
-    session: Session,
+    /// The kernel's maps.
+    pub(crate) session: Session,
     control: Control,
     xdp: Xdp,
     tc_ingress: SchedClassifier,
@@ -69,9 +66,11 @@ pub(crate) struct Bench {
     /// Ids of the definition's interfaces.
     ids: BTreeMap<String, u32>,
     /// What every counter should stand at, by interface id.
-    expected: Vec<Counters>,
+    pub(crate) expected: Vec<Counters>,
     /// What the kernel's clock told last, and what it comes to.
     clock: (u32, u32),
+    /// Jiffies by which the host's clock is ahead of the kernel's.
+    pub(crate) moved: u32,
     _enforcer: Enforcer,
 }
 
@@ -114,6 +113,7 @@ impl Bench {
             ids: BTreeMap::new(),
             expected: vec![Counters::ZERO; INTERFACES as usize],
             clock: (0, 1000),
+            moved: 0,
             _enforcer: enforcer,
         }
     }
@@ -121,18 +121,23 @@ impl Bench {
     /// Puts a definition in force on both sides, with ids in the order of the interfaces' names.
     #[track_caller]
     pub(crate) fn apply(&mut self, definition: &str) {
-        self.ids.clear();
+        self.forget_interfaces();
         self.change(definition);
+    }
+
+    /// Gives the interfaces of the next definition ids anew.
+    pub(crate) fn forget_interfaces(&mut self) {
+        self.ids.clear();
     }
 
     /// Puts another definition in force, in which interfaces keep their ids.
     #[track_caller]
     pub(crate) fn change(&mut self, definition: &str) {
-        let checked = definition::check(&[Source::new("test.toml", definition.into())]);
-        let Some(model) = checked.model else {
-            panic!("{:#?}\n{definition}", checked.diagnostics);
-        };
-        let compiled = compile(&resolve(&model, &BTreeMap::new())).unwrap();
+        self.put_in_force(&compiled(definition));
+    }
+
+    /// The same, compiled.
+    pub(crate) fn put_in_force(&mut self, compiled: &Compiled) {
         for one in &compiled.interfaces {
             let next = self.ids.len() as u32 + 1;
             let id = *self.ids.entry(one.name.clone()).or_insert(next);
@@ -140,21 +145,22 @@ impl Bench {
         }
         let hz = self.session.runtime.hz;
         let now = self.now();
-        self.session.set_limits(&compiled).unwrap();
+        self.session.set_limits(compiled).unwrap();
         let generation = bank::put_in_force(
             &self.session.tables,
             &self.session.object,
-            &compiled,
+            compiled,
             &mut self.session.runtime,
             now,
             |name| self.ids.get(name).copied(),
         )
         .unwrap();
         self.host.runtime = self.session.runtime;
+        self.host.runtime.changed = now.wrapping_add(self.moved);
         let ids = &self.ids;
         let before = &self.host.banks[(generation & 1 ^ 1) as usize].interfaces;
         self.host.banks[(generation & 1) as usize] =
-            mirror::bank(&compiled, hz, |name| ids[name], before, generation);
+            mirror::bank(compiled, hz, |name| ids[name], before, generation);
         self.host.set_generation(generation);
     }
 
@@ -204,7 +210,7 @@ impl Bench {
 
     /// The host's verdict, at the clock of the last [`Bench::now`].
     pub(crate) fn mirrored(&self, hook: Hook, id: u32, frame: &[u8], segments: u32) -> Verdict {
-        self.host.set_now(self.clock.1);
+        self.host.set_now(self.clock.1.wrapping_add(self.moved));
         mirror::judge(&self.host, frame, id, hook.is_ingress(), segments)
     }
 
@@ -312,15 +318,22 @@ impl Bench {
     pub(crate) fn compare_flows(&mut self) -> Result<(), Disagreement> {
         self.sweep();
         for id in 0..INTERFACES {
-            let kernel = comparable(self.occupancy(id));
+            let mut kernel = comparable(self.occupancy(id));
             let host = comparable(self.host.interface_state(id));
+            if self.moved != 0 {
+                // Expired flows count until they are swept, which the kernel does by itself too.
+                kernel.peak = host.peak;
+            }
             if kernel != host {
                 return Err(Disagreement(format!(
                     "interface {id}: the kernel has {kernel:?}, the host {host:?}"
                 )));
             }
         }
-        let (kernel, host) = (self.host_occupancy(), self.host.host_state());
+        let (mut kernel, host) = (self.host_occupancy(), self.host.host_state());
+        if self.moved != 0 {
+            kernel.peak = host.peak;
+        }
         if kernel != host {
             return Err(Disagreement(format!(
                 "the kernel has {kernel:?}, the host {host:?}"
@@ -356,36 +369,41 @@ impl Bench {
     }
 
     /// Reclaims what is expired, on both sides.
-    fn sweep(&mut self) {
+    pub(crate) fn sweep(&mut self) {
         self.control.sweep(self.session.runtime.buckets).unwrap();
         let now = self.now();
-        self.host.set_now(now);
+        self.host.set_now(now.wrapping_add(self.moved));
         self.host.sweep();
     }
 
     /// Ends all flows of all interfaces, on both sides.
     pub(crate) fn flush(&mut self) {
         for id in 1..INTERFACES {
-            if self.occupancy(id).tracked != 0 {
-                let buckets = self.session.runtime.buckets;
-                self.control.flush(id, buckets).unwrap();
-                mirror::flush(&self.host, id);
-            }
+            self.end(id);
+        }
+    }
+
+    /// Ends all flows of an interface, on both sides.
+    pub(crate) fn end(&self, id: u32) {
+        if self.occupancy(id).tracked != 0 {
+            let buckets = self.session.runtime.buckets;
+            self.control.flush(id, buckets).unwrap();
+            mirror::flush(&self.host, id);
         }
     }
 }
 
 /// One counter that moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Move {
-    id: u32,
-    direction: Direction,
-    verdict: Verdict,
-    packets: u64,
-    bytes: u64,
+pub(crate) struct Move {
+    pub(crate) id: u32,
+    pub(crate) direction: Direction,
+    pub(crate) verdict: Verdict,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
 }
 
-fn moves(id: u32, before: &Counters, after: &Counters) -> Vec<Move> {
+pub(crate) fn moves(id: u32, before: &Counters, after: &Counters) -> Vec<Move> {
     let mut found = Vec::new();
     if before == after {
         return found;
@@ -428,16 +446,6 @@ fn moves_of_host(host: &Host, kernel: &[Counters]) -> Option<String> {
         }
     }
     None
-}
-
-/// Occupancy without what follows from the moment a flow was made.
-pub(crate) fn comparable(state: CtInterface) -> CtInterface {
-    CtInterface {
-        window: 0,
-        window_created: 0,
-        per_second: 0,
-        ..state
-    }
 }
 
 fn run<'a, P>(program: &P, frame: &'a [u8], context: &'a impl Context) -> u32

@@ -12,8 +12,8 @@ use sg_common::{
 
 use crate::{
     bench::{Bench, Disagreement, Hook},
-    entry,
     frame::Ip,
+    voices::entry,
 };
 
 /// A policy and the cases under it.

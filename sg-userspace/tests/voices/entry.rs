@@ -1,12 +1,18 @@
 //! Tracked flows as they stand in the tables of either side.
 
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
 use sg_common::{
-    conntrack::{Meta, State},
+    conntrack::{Meta, State, flag},
     family::{Family, V4, V6},
     host::Host,
     layout::{Account, AccountBucket, Bucket4, Bucket6, Live, WAYS},
     tables::Tables as _,
 };
+use sg_oracle::Flow;
 use sg_userspace::tables::Tables;
 
 /// One tracked flow: all of it but when it was last seen, and when its opener was.
@@ -65,6 +71,45 @@ impl Entry {
     /// Its state.
     pub(crate) fn state(&self) -> State {
         State::from_raw(Meta(self.meta).state()).expect("a state")
+    }
+
+    /// As the oracle knows it; interfaces have names.
+    pub(crate) fn flow(&self, names: &BTreeMap<u32, String>) -> Flow {
+        let flags = Meta(self.meta).flags();
+        let (local_port, remote_port) = ((self.ports >> 16) as u16, self.ports as u16);
+        let [local, remote] = self.addresses.map(|words| self.address(words));
+        let [ingress, egress, bytes_in, bytes_out] = self.account;
+        Flow {
+            interface: names[&self.interface()].clone(),
+            protocol: self.owner as u8,
+            local,
+            remote,
+            local_port,
+            // Of an echo it says who asks.
+            remote_port: if self.state() == State::Icmp {
+                0
+            } else {
+                remote_port
+            },
+            opened_by_local: flags & flag::OPENER_LOCAL != 0,
+            state: self.state().name(),
+            assured: flags & flag::ASSURED != 0,
+            packets: [ingress, egress],
+            bytes: [bytes_in, bytes_out],
+        }
+    }
+
+    fn address(&self, words: [u32; 4]) -> IpAddr {
+        let mut bytes = [0; 16];
+        for (bytes, word) in bytes.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        let [a, b, c, d, ..] = bytes;
+        if self.place.0 == 4 {
+            Ipv4Addr::new(a, b, c, d).into()
+        } else {
+            Ipv6Addr::from(bytes).into()
+        }
     }
 }
 
