@@ -12,6 +12,7 @@ mod debian;
 mod demo;
 mod docs;
 mod ebpf;
+mod fuzz;
 mod linker;
 mod live;
 mod mutants;
@@ -51,6 +52,9 @@ enum Command {
     Serve(demo::service::Arguments),
     /// Runs every test, those of the kernel side included; needs root and asks sudo for it.
     Test(test::Arguments),
+    /// Feeds a fuzz target inputs that reach ever more of the code, until the time is over or one
+    /// fails. New inputs stay under target/.
+    Fuzz(fuzz::Arguments),
     /// Checks lock files, formatting, lints, generated pages and that no generated object is tracked.
     Check,
     /// Writes the pages under docs/ that list what the code defines.
@@ -86,6 +90,7 @@ fn run(command: Command) -> Result<Answer> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Serve(arguments) => demo::service::serve(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Check => check::run(),
         Command::Docs(arguments) => docs::run(&arguments),
         Command::Clean => clean::run(),

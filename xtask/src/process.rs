@@ -57,8 +57,13 @@ pub(crate) fn privileged(program: &str) -> Result<Command> {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(workspace::cargo());
     command.current_dir(workspace::root()).stdin(Stdio::null());
-    remove_environment(&mut command, is_package_variable);
+    without_package(&mut command);
     command
+}
+
+/// Takes from a command's environment what cargo tells this package about itself.
+pub(crate) fn without_package(command: &mut Command) {
+    remove_environment(command, is_package_variable);
 }
 
 /// A cargo of another toolchain, or for another purpose: nothing that was meant for the compiler

@@ -1,0 +1,18 @@
+//! What each fuzz target does with an input; a property that does not hold is a panic.
+//!
+//! `tests/corpora.rs` of `sg-userspace` takes these modules in by path and runs them on the
+//! committed inputs, so nothing here may need more than stable Rust.
+
+pub mod definition;
+pub mod frame;
+pub mod state;
+
+/// Runs a target on one input.
+pub type Run = fn(&[u8]);
+
+/// Every target by name.
+pub const TARGETS: [(&str, Run); 3] = [
+    ("definition", definition::run),
+    ("frame", frame::run),
+    ("state", state::run),
+];
