@@ -25,3 +25,28 @@ fn replay(name: &str) {
         }
     }
 }
+
+#[test]
+fn definitions() {
+    replay("definition");
+}
+
+#[test]
+fn frames() {
+    replay("frame");
+}
+
+#[test]
+fn packets() {
+    replay("packets");
+}
+
+#[test]
+fn pipelines() {
+    replay("pipeline");
+}
+
+#[test]
+fn states() {
+    replay("state");
+}

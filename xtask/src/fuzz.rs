@@ -196,10 +196,12 @@ fn minimize(tool: &Path, target: &str, places: &Places, arguments: &Arguments) -
     }
     make(&merged)?;
     let mut command = libfuzzer(tool, target, &arguments.sanitizer);
-    command
-        .arg(&merged)
-        .args(places.inputs())
-        .args(["--", "-set_cover_merge=1", "-use_counters=0", "-timeout=10"]);
+    command.arg(&merged).args(places.inputs()).args([
+        "--",
+        "-set_cover_merge=1",
+        "-use_counters=0",
+        "-timeout=10",
+    ]);
     println!("+ {}", process::shown(&command));
     process::run(&mut command)?;
 

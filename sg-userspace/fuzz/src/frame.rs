@@ -193,7 +193,8 @@ impl Arrives {
             (counted.packets, counted.bytes)
         };
         let before: Vec<(u64, u64)> = Verdict::all().map(sum).collect();
-        let verdict = pipeline::judge(&*CLOSED, seen, &arrival, &mut Scratch::ZERO.clone()).verdict();
+        let verdict =
+            pipeline::judge(&*CLOSED, seen, &arrival, &mut Scratch::ZERO.clone()).verdict();
         for (one, (packets, bytes)) in Verdict::all().zip(before) {
             let counted = u64::from(one == verdict);
             let expected = (packets + counted, bytes + counted * u64::from(seen.len()));
@@ -245,9 +246,7 @@ impl Arrives {
                 };
                 bytes[at..].starts_with(service) && self.has(interface_flags::SERVICES)
             }
-            PassKind::ListedEthertype => {
-                kind_of == LISTED && self.has(interface_flags::ETHERTYPES)
-            }
+            PassKind::ListedEthertype => kind_of == LISTED && self.has(interface_flags::ETHERTYPES),
             PassKind::Established
             | PassKind::New
             | PassKind::Untracked
@@ -256,7 +255,12 @@ impl Arrives {
             | PassKind::Fragment
             | PassKind::TakenOver => false,
         };
-        assert!(fits, "{kind:?} on interface {} ({:?})", self.id, self.direction());
+        assert!(
+            fits,
+            "{kind:?} on interface {} ({:?})",
+            self.id,
+            self.direction()
+        );
     }
 
     /// What a frame passes for stands within the length that its packet states: a frame cut short of
@@ -329,7 +333,8 @@ static CLOSED: LazyLock<Host> = LazyLock::new(|| {
             ..Interface::ZERO
         }));
     }
-    let padded = |address: [u8; 4]| std::array::from_fn(|at| address.get(at).map_or(0, |byte| *byte));
+    let padded =
+        |address: [u8; 4]| std::array::from_fn(|at| address.get(at).map_or(0, |byte| *byte));
     for id in 1..=2 * FLAGS.len() as u32 {
         bank.addresses.insert((id, 4, padded(OWN4)));
         bank.addresses.insert((id, 6, OWN6));
