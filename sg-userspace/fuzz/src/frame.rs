@@ -4,18 +4,17 @@
 use std::sync::LazyLock;
 
 use sg_common::{
-    conntrack::Segment,
-    family::{Family, Flow, V4, V6},
+    family::{V4, V6},
     host::{Bank, Host},
     layout::{ETHERTYPE, Interface, Runtime, interface_flags},
-    pipeline::{self, Arrival, Scratch},
+    pipeline::{self, Arrival, Room, Scratch},
     verdict::{
         Direction::{self, Egress, Ingress},
         PassKind, Verdict,
     },
     wire::{
         self, ETHERNET, Frame,
-        ip::{Datagram, Parse, Place},
+        ip::{Datagram, Place},
         transport,
     },
 };
@@ -102,9 +101,10 @@ impl<'a> Frame for Seen<'a> {
 }
 
 /// Reads the frame as one of a family, whatever its ethertype, as a packet and as a quoted one.
-fn read<F: Parse<Address: Default>>(seen: &Seen<'_>, header: u32) {
+fn read<F: Room>(seen: &Seen<'_>, header: u32) {
     for (quoted, direction) in [(false, Ingress), (true, Egress)] {
-        let mut datagram = unread::<F>();
+        let mut scratch = Scratch::ZERO;
+        let datagram = F::room(&mut scratch, 0);
         let available = wire::ip::available(seen);
         let place = Place {
             offset: ETHERNET,
@@ -112,47 +112,22 @@ fn read<F: Parse<Address: Default>>(seen: &Seen<'_>, header: u32) {
             quoted,
             direction,
         };
-        if F::parse(seen, place, &mut datagram).is_err() {
+        if F::parse(seen, place, datagram).is_err() {
             continue;
         }
         let Datagram {
             transport: at,
             length,
             ..
-        } = datagram;
+        } = *datagram;
         assert!(at >= ETHERNET as u32 + header);
         assert!(at <= ETHERNET as u32 + header + 256, "extension headers");
         assert!(quoted || at + length <= seen.len(), "read past the frame");
         assert!(!(datagram.later_fragment() && datagram.first_fragment));
         let _ = transport::parse_quoted(seen, &mut datagram.clone());
-        if !quoted && !datagram.later_fragment() && transport::parse(seen, &mut datagram).is_ok() {
+        if !quoted && !datagram.later_fragment() && transport::parse(seen, datagram).is_ok() {
             assert!(datagram.segment.payload <= length);
         }
-    }
-}
-
-fn unread<F: Family<Address: Default>>() -> Datagram<F> {
-    Datagram {
-        hash: 0,
-        flow: Flow {
-            owner: 0,
-            ports: 0,
-            local: Default::default(),
-            remote: Default::default(),
-        },
-        segment: Segment::default(),
-        transport: 0,
-        length: 0,
-        id: 0,
-        source_port: 0,
-        destination_port: 0,
-        identifier: 0,
-        fragment_offset: 0,
-        first_fragment: false,
-        protocol: 0,
-        hop_limit: 0,
-        extended: false,
-        router_alert: false,
     }
 }
 
