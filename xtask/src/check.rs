@@ -55,6 +55,14 @@ fn commands() -> Vec<(&'static str, Command)> {
         command.env("CARGO_TARGET_DIR", workspace::ebpf_target_directory());
         command
     };
+    // So is the fuzz crate, whose libFuzzer nothing else needs.
+    let fuzz = |arguments: &[&str]| {
+        let mut command = process::cargo();
+        command
+            .current_dir(workspace::root().join("sg-userspace/fuzz"))
+            .args(arguments);
+        command
+    };
     let locked = ["metadata", "--quiet", "--locked", "--format-version=1"];
     let silent = |mut command: Command| {
         command.stdout(std::process::Stdio::null());
@@ -63,8 +71,10 @@ fn commands() -> Vec<(&'static str, Command)> {
     vec![
         ("lock file", silent(here(&locked))),
         ("lock file of sg-ebpf", silent(ebpf(&locked))),
+        ("lock file of the fuzz crate", silent(fuzz(&locked))),
         ("formatting", here(&["fmt", "--all", "--check"])),
         ("formatting of sg-ebpf", ebpf(&["fmt", "--check"])),
+        ("formatting of the fuzz crate", fuzz(&["fmt", "--check"])),
         (
             "lints",
             here(&[

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 
@@ -23,8 +24,8 @@ pub(crate) struct Arguments {
     /// How long each target is fuzzed.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Afterwards, replace the committed corpus by the fewest inputs that cover as much as it and
-    /// all that was found.
+    /// Afterwards, replace the committed corpus by few inputs that reach as much as it and all that
+    /// was found.
     #[arg(long)]
     minimize: bool,
     /// `address` finds wrong memory accesses, too, at a fraction of the speed.
@@ -187,7 +188,8 @@ fn fuzz(tool: &Path, target: &str, places: &Places, arguments: &Arguments) -> Re
     Ok(status.success())
 }
 
-/// Replaces the committed corpus by the fewest inputs that reach as much as all that is known.
+/// Replaces the committed corpus by the fewest inputs that reach as much as all that is known, or by
+/// those of them that reach the most if they are too many.
 /// How often something is reached does not count, or there would be thousands.
 fn minimize(tool: &Path, target: &str, places: &Places, arguments: &Arguments) -> Result<()> {
     let merged = scratch().join("merged").join(target);
@@ -205,39 +207,52 @@ fn minimize(tool: &Path, target: &str, places: &Places, arguments: &Arguments) -
     println!("+ {}", process::shown(&command));
     process::run(&mut command)?;
 
-    let inputs = contents(&merged)?;
-    let bytes: u64 = inputs.iter().map(|(_, len)| len).sum();
-    if inputs.len() > MAX_INPUTS || bytes > MAX_BYTES {
-        bail!(
-            "{} inputs of {bytes} bytes together are more than the {MAX_INPUTS} of {MAX_BYTES} that \
-             are committed; they are in {}",
-            inputs.len(),
-            workspace::shown(&merged)
-        );
+    let mut inputs = contents(&merged)?;
+    // Written in this order: each adds the most that those before it leave.
+    inputs.sort_by_key(|input| input.written);
+    let (mut kept, mut bytes) = (Vec::new(), 0);
+    for input in &inputs {
+        if kept.len() < MAX_INPUTS && bytes + input.len <= MAX_BYTES {
+            bytes += input.len;
+            kept.push(input);
+        }
     }
-    for (path, _) in contents(&places.committed)? {
+    for Input { path, .. } in contents(&places.committed)? {
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
     }
-    for (path, _) in &inputs {
-        let name = path.file_name().expect("a file that was listed has a name");
+    for input in &kept {
+        let name = input.path.file_name().expect("a listed file has a name");
         let copy = places.committed.join(name);
-        fs::copy(path, &copy).with_context(|| format!("write {}", copy.display()))?;
+        fs::copy(&input.path, &copy).with_context(|| format!("write {}", copy.display()))?;
     }
     println!(
-        "{}: {} inputs, {bytes} bytes",
+        "{}: {} inputs of {}, {bytes} bytes",
         workspace::shown(&places.committed),
+        kept.len(),
         inputs.len()
     );
     Ok(())
 }
 
-/// Files of a directory and their lengths in bytes.
-fn contents(directory: &Path) -> Result<Vec<(PathBuf, u64)>> {
+/// A file of a corpus.
+struct Input {
+    path: PathBuf,
+    /// In bytes.
+    len: u64,
+    written: SystemTime,
+}
+
+fn contents(directory: &Path) -> Result<Vec<Input>> {
     let context = || format!("list {}", directory.display());
     let mut files = Vec::new();
     for entry in directory.read_dir().with_context(context)? {
         let entry = entry.with_context(context)?;
-        files.push((entry.path(), entry.metadata().with_context(context)?.len()));
+        let metadata = entry.metadata().with_context(context)?;
+        files.push(Input {
+            path: entry.path(),
+            len: metadata.len(),
+            written: metadata.modified().with_context(context)?,
+        });
     }
     Ok(files)
 }
