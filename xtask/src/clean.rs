@@ -24,6 +24,7 @@ pub(crate) fn run() -> Result<Answer> {
         workspace::object_directory(),
         workspace::ebpf_target_directory(),
         workspace::tools_directory(),
+        workspace::fuzz_directory(),
     ];
     let mut found = false;
     for directory in directories.iter().filter(|directory| directory.exists()) {

@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     println!(
         "failed: {}; the inputs are in {}. Keep one in {}, where the tests replay it.",
         failed.join(", "),
-        workspace::shown(&scratch().join("artifacts")),
+        workspace::shown(&workspace::fuzz_directory().join("artifacts")),
         workspace::shown(&crate_directory().join("regressions")),
     );
     Ok(Answer::No)
@@ -69,11 +69,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
 
 fn crate_directory() -> PathBuf {
     workspace::root().join("sg-userspace/fuzz")
-}
-
-/// Where everything is that is not committed.
-fn scratch() -> PathBuf {
-    workspace::root().join("target/fuzz")
 }
 
 /// The names of all targets.
@@ -144,8 +139,8 @@ impl Places {
         let places = Self {
             committed: crate_directory().join("corpus").join(target),
             regressions: crate_directory().join("regressions").join(target),
-            found: scratch().join("corpus").join(target),
-            artifacts: scratch().join("artifacts").join(target),
+            found: workspace::fuzz_directory().join("corpus").join(target),
+            artifacts: workspace::fuzz_directory().join("artifacts").join(target),
         };
         for directory in [&places.committed, &places.found, &places.artifacts] {
             make(directory)?;
@@ -192,7 +187,7 @@ fn fuzz(tool: &Path, target: &str, places: &Places, arguments: &Arguments) -> Re
 /// those of them that reach the most if they are too many.
 /// How often something is reached does not count, or there would be thousands.
 fn minimize(tool: &Path, target: &str, places: &Places, arguments: &Arguments) -> Result<()> {
-    let merged = scratch().join("merged").join(target);
+    let merged = workspace::fuzz_directory().join("merged").join(target);
     if merged.exists() {
         fs::remove_dir_all(&merged).with_context(|| format!("remove {}", merged.display()))?;
     }
@@ -267,7 +262,7 @@ fn libfuzzer(tool: &Path, target: &str, sanitizer: &str) -> Command {
         .env("RUSTC_BOOTSTRAP", "1")
         .args(["run", "--fuzz-dir", ".", "--sanitizer", sanitizer])
         .arg("--target-dir")
-        .arg(scratch())
+        .arg(workspace::fuzz_directory())
         .arg(target);
     command
 }

@@ -59,7 +59,7 @@ enum Command {
     Check,
     /// Writes the pages under docs/ that list what the code defines.
     Docs(docs::Arguments),
-    /// Removes the built object, installed tools and namespaces that demo or tests left behind.
+    /// Removes the built object, installed tools, what fuzzing found and namespaces that demo or tests left behind.
     Clean,
 }
 

@@ -41,6 +41,11 @@ pub(crate) fn tools_directory() -> PathBuf {
     root().join("target/tools")
 }
 
+/// What fuzzing builds and finds.
+pub(crate) fn fuzz_directory() -> PathBuf {
+    root().join("target/fuzz")
+}
+
 /// The cargo that runs this program.
 pub(crate) fn cargo() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
