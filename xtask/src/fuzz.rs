@@ -28,9 +28,6 @@ pub(crate) struct Arguments {
     /// was found.
     #[arg(long)]
     minimize: bool,
-    /// `address` finds wrong memory accesses, too, at a fraction of the speed.
-    #[arg(long, default_value = "none", value_parser = ["none", "address"])]
-    sanitizer: String,
 }
 
 /// Carries out `cargo xtask fuzz`.
@@ -52,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         if !fuzz(&tool, &target, &places, arguments)? {
             failed.push(target);
         } else if arguments.minimize {
-            minimize(&tool, &target, &places, arguments)?;
+            minimize(&tool, &target, &places)?;
         }
     }
     if failed.is_empty() {
@@ -165,7 +162,7 @@ fn make(directory: &Path) -> Result<()> {
 fn fuzz(tool: &Path, target: &str, places: &Places, arguments: &Arguments) -> Result<bool> {
     let mut artifacts = OsString::from("-artifact_prefix=");
     artifacts.push(places.artifacts.join(""));
-    let mut command = libfuzzer(tool, target, &arguments.sanitizer);
+    let mut command = libfuzzer(tool, target);
     command
         .args(places.inputs())
         .arg("--")
@@ -186,13 +183,13 @@ fn fuzz(tool: &Path, target: &str, places: &Places, arguments: &Arguments) -> Re
 /// Replaces the committed corpus by the fewest inputs that reach as much as all that is known, or by
 /// those of them that reach the most if they are too many.
 /// How often something is reached does not count, or there would be thousands.
-fn minimize(tool: &Path, target: &str, places: &Places, arguments: &Arguments) -> Result<()> {
+fn minimize(tool: &Path, target: &str, places: &Places) -> Result<()> {
     let merged = workspace::fuzz_directory().join("merged").join(target);
     if merged.exists() {
         fs::remove_dir_all(&merged).with_context(|| format!("remove {}", merged.display()))?;
     }
     make(&merged)?;
-    let mut command = libfuzzer(tool, target, &arguments.sanitizer);
+    let mut command = libfuzzer(tool, target);
     command.arg(&merged).args(places.inputs()).args([
         "--",
         "-set_cover_merge=1",
@@ -253,14 +250,14 @@ fn contents(directory: &Path) -> Result<Vec<Input>> {
 }
 
 /// `cargo fuzz run TARGET`, to which directories are yet to be added.
-fn libfuzzer(tool: &Path, target: &str, sanitizer: &str) -> Command {
+fn libfuzzer(tool: &Path, target: &str) -> Command {
     let mut command = Command::new(tool);
     process::without_package(&mut command);
     command
         .current_dir(crate_directory())
         // Coverage takes `-Z` options, which the stable compiler has but keeps from its users.
         .env("RUSTC_BOOTSTRAP", "1")
-        .args(["run", "--fuzz-dir", ".", "--sanitizer", sanitizer])
+        .args(["run", "--fuzz-dir", ".", "--sanitizer", "none"])
         .arg("--target-dir")
         .arg(workspace::fuzz_directory())
         .arg(target);
