@@ -84,6 +84,9 @@ impl fmt::Display for Disagreement {
     }
 }
 
+/// `XDP_PASS` of `include/uapi/linux/bpf.h`.
+const XDP_PASS: u32 = 2;
+
 /// Number of the namespace that the programs are loaded for; any will do.
 const NAMESPACE: u32 = 3;
 
@@ -151,7 +154,7 @@ impl Bench {
             &self.session.object,
             compiled,
             &mut self.session.runtime,
-            now,
+            self.control.now().unwrap(),
             |name| self.ids.get(name).copied(),
         )
         .unwrap();
@@ -200,7 +203,7 @@ impl Bench {
         let md = XdpMd::new(ifindex, frame.len() as u32);
         // TCX_NEXT, TCX_DROP; XDP_PASS, XDP_DROP.
         let (answer, pass, drop) = match hook {
-            Hook::Xdp => (run(&self.xdp, frame, &md), 2, 1),
+            Hook::Xdp => (run(&self.xdp, frame, &md), XDP_PASS, 1),
             Hook::TcIngress => (run(&self.tc_ingress, frame, &skb), u32::MAX, 2),
             Hook::TcEgress => (run(&self.tc_egress, frame, &skb), u32::MAX, 2),
         };
@@ -277,6 +280,31 @@ impl Bench {
                 "the kernel does not say {verdict:?} at {hook:?} to {frame:02x?}"
             )))
         }
+    }
+
+    /// The same at XDP, with only the first `linear` bytes in the frame's first buffer; `None` if the
+    /// kernel makes no such frames (before Linux 6.18).
+    pub(crate) fn judge_split(
+        &mut self,
+        id: u32,
+        frame: &[u8],
+        linear: u32,
+    ) -> Option<Result<Verdict, Disagreement>> {
+        let md = XdpMd::new(self.devices[id as usize], linear);
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(md.bytes()),
+            ..TestRunOptions::new()
+        };
+        let answer = self.xdp.test_run(options).ok()?.return_value;
+        let verdict = self.mirrored(Hook::Xdp, id, frame, 1);
+        Some(if (answer == XDP_PASS) == verdict.passes() {
+            Ok(verdict)
+        } else {
+            Err(Disagreement(format!(
+                "the kernel does not say {verdict:?} with {linear} bytes in front to {frame:02x?}"
+            )))
+        })
     }
 
     /// Whether every counter stands alike on both sides.
