@@ -181,6 +181,23 @@ mod tests {
         assert_eq!(Verdict::all().count(), OUTCOMES);
     }
 
+    /// Numbers are part of the public interface: this list only ever grows at its ends.
+    #[test]
+    fn numbers_are_never_reused() {
+        const PASSED: &str = "established new untracked stateless related fragment arp \
+            neighbor_discovery router_advertisement redirect multicast_listener dhcp service taken_over \
+            listed_ethertype";
+        const DROPPED: &str = "no_rule mid_stream conntrack_allowance_exceeded icmp_unrelated icmp_quote \
+            fragment_orphan fragment_tiny fragment_overlap truncated vlan_tag ethertype ip_version \
+            ip_header_length ip_total_length ip_options ip_source ip_destination land ipv6_extension \
+            ipv6_routing ipv6_no_next_header ipv6_fragment_repeated tcp_header tcp_flags neighbor_invalid \
+            arp_invalid address_spoofed interface_unknown revoked destination_foreign";
+        let passed: std::vec::Vec<_> = PassKind::ALL.iter().map(|kind| kind.name()).collect();
+        let dropped: std::vec::Vec<_> = DropReason::ALL.iter().map(|one| one.name()).collect();
+        assert!(passed.join(" ").starts_with(PASSED));
+        assert!(dropped.join(" ").starts_with(DROPPED));
+    }
+
     #[test]
     fn names_are_unique() {
         let mut names: std::vec::Vec<_> = PassKind::ALL

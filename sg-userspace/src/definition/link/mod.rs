@@ -239,11 +239,10 @@ impl<'d> Linker<'d, '_> {
 
     fn near_group(&mut self, name: &Located<String>) -> String {
         let near = Self::nearest(&mut self.comparisons, &name.value, &self.places.groups);
-        let help = match near {
+        match near {
             Some(near) => format!("did you mean {}?", quote(near)),
             None => "define it as [groups.NAME]; it may be empty".into(),
-        };
-        help
+        }
     }
 
     /// Whether the prefix list exists.
