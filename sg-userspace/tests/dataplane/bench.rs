@@ -67,7 +67,7 @@ pub(crate) struct Bench {
     ids: BTreeMap<String, u32>,
     /// What every counter should stand at, by interface id.
     pub(crate) expected: Vec<Counters>,
-    /// What the kernel's clock told last, and what it comes to.
+    /// What the kernel's clock told last, of which a part is told, and what it comes to.
     clock: (u32, u32),
     /// Jiffies by which the host's clock is ahead of the kernel's.
     pub(crate) moved: u32,
@@ -104,18 +104,19 @@ impl Bench {
             index::insert(table, NAMESPACE, *device, id as u32).unwrap();
         }
         let (xdp, tc_ingress) = (programs.xdp_ingress(), programs.tc_ingress());
-        let (tc_egress, control) = (programs.tc_egress(), session.control());
+        let (tc_egress, control) = (programs.tc_egress(), session.control().unwrap());
+        let now = control.now().unwrap();
         Self {
             xdp: xdp.unwrap(),
             tc_ingress: tc_ingress.unwrap(),
             tc_egress: tc_egress.unwrap(),
-            control: control.unwrap(),
+            control,
             host: Host::new(session.runtime),
             session,
             devices,
             ids: BTreeMap::new(),
             expected: vec![Counters::ZERO; INTERFACES as usize],
-            clock: (0, 1000),
+            clock: (now & (u32::MAX >> 1), now),
             moved: 0,
             _enforcer: enforcer,
         }
