@@ -134,9 +134,14 @@ pub fn allows<T: Tables, F: Family>(tables: &T, question: &Question, remote: &F:
     }
 }
 
+/// For [`untracked`]: the workload opens the flow.
+pub const BY_LOCAL: u32 = 1;
+/// For [`untracked`]: the peer opens it.
+pub const BY_REMOTE: u32 = 2;
+
 /// Whether a TCP or UDP flow is untracked (facts 3.3, 3.10): a rule from everywhere admits it in one
-/// direction, and the other direction is open to everywhere on every port. `ports` are those of
-/// [`crate::family::Flow::ports`].
+/// direction, and the other direction is open to everywhere on every port. Answers whose opening that lets
+/// pass, [`BY_LOCAL`] and [`BY_REMOTE`]; 0: tracked. `ports` are those of [`crate::family::Flow::ports`].
 #[inline(always)]
 pub fn untracked<T: Tables>(
     tables: &T,
@@ -145,23 +150,23 @@ pub fn untracked<T: Tables>(
     id: u32,
     protocol: u8,
     ports: u32,
-) -> bool {
+) -> u32 {
     let Some(interface) = tables.interface(bank, id) else {
-        return false;
+        return 0;
     };
     let (slice, open) = match protocol {
         6 => (slice::TCP, policy_flags::OPEN_TCP),
         17 => (slice::UDP, policy_flags::OPEN_UDP),
-        _ => return false,
+        _ => return 0,
     };
     let flags = interface.flags & (interface_flags::PRESENT | interface_flags::TRACK_ALWAYS);
     if flags != interface_flags::PRESENT {
-        return false;
+        return 0;
     }
     let ingress = &interface.policy[policy_index(Direction::Ingress, ipv6)];
     let egress = &interface.policy[policy_index(Direction::Egress, ipv6)];
     if (ingress.flags | egress.flags) & open == 0 {
-        return false;
+        return 0;
     }
     let covers = |policy: &Policy, value: u32| {
         policy.flags & open != 0
@@ -175,6 +180,12 @@ pub fn untracked<T: Tables>(
                     },
                 ) != 0)
     };
-    (egress.flags & open != 0 && covers(ingress, ports >> 16))
-        || (ingress.flags & open != 0 && covers(egress, ports & 0xffff))
+    let mut openers = 0;
+    if egress.flags & open != 0 && covers(ingress, ports >> 16) {
+        openers |= BY_REMOTE;
+    }
+    if ingress.flags & open != 0 && covers(egress, ports & 0xffff) {
+        openers |= BY_LOCAL;
+    }
+    openers
 }

@@ -9,7 +9,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     vec::Vec,
 };
@@ -75,7 +75,7 @@ pub struct Host {
     /// What `RUNTIME` holds.
     pub runtime: Runtime,
     generation: AtomicU32,
-    now: AtomicU32,
+    now: AtomicU64,
     ct4: [Shared<Bucket4>; 2],
     ct6: [Shared<Bucket6>; 2],
     accounts: [Shared<AccountBucket>; 4],
@@ -99,7 +99,7 @@ impl Host {
             banks: [Bank::default(), Bank::default()],
             runtime,
             generation: AtomicU32::new(0),
-            now: AtomicU32::new(0),
+            now: AtomicU64::new(0),
             ct4: [buckets4, old4].map(|len| Shared::new(Bucket4::ZERO, len)),
             ct6: [buckets6, old6].map(|len| Shared::new(Bucket6::ZERO, len)),
             accounts: [buckets4, buckets6, old4, old6]
@@ -119,7 +119,7 @@ impl Host {
     }
 
     /// Sets the clock, in jiffies.
-    pub fn set_now(&self, now: u32) {
+    pub fn set_now(&self, now: u64) {
         self.now.store(now, Ordering::SeqCst);
     }
 
@@ -222,7 +222,7 @@ impl Tables for Host {
         Some(&self.runtime)
     }
 
-    fn now(&self) -> u32 {
+    fn jiffies(&self) -> u64 {
         self.now.load(Ordering::SeqCst)
     }
 
@@ -329,7 +329,7 @@ impl Tables for Host {
         classify::allows::<Self, F>(self, question, remote)
     }
 
-    fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> bool {
+    fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> u32 {
         classify::untracked(self, ipv6, bank, id, protocol, ports)
     }
 

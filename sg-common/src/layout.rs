@@ -177,10 +177,8 @@ shared! {
         pub unassured: u32,
         /// A generation whose bank can be asked by the one after it; by no other.
         pub previous: u32,
-        /// Jiffies at the last change of the generation.
-        pub changed: u32,
-        /// Zero.
-        pub _reserved: u32,
+        /// Jiffies at the last change of the generation. All 64 bits: nothing refreshes it.
+        pub changed: u64,
         /// Secret of the flow hash, drawn once per boot.
         pub seed: [u32; 12],
     }
@@ -444,7 +442,7 @@ shared! {
         pub local_port: u16,
         /// Remote port, or identifier of an echo.
         pub remote_port: u16,
-        /// CLOCK: 1 for bit 31. INSERT: 1 if the local side opened the flow. SWEEP, FLUSH: first bucket.
+        /// CLOCK: which part. INSERT: 1 if the local side opened the flow. SWEEP, FLUSH: first bucket.
         pub argument: u32,
         /// SWEEP, FLUSH: buckets to visit, at most [`ct_op::MAX_BUCKETS`].
         pub count: u32,
@@ -455,7 +453,7 @@ shared! {
 
 /// Operations of [`CtCommand`] and their answers (the program's return value).
 pub mod ct_op {
-    /// Answers the low 31 bits of jiffies; with `argument` 1 the bit above them.
+    /// Answers 31 bits of jiffies, from bit 31 · `argument` on.
     pub const CLOCK: u32 = 1;
     /// Inserts an established (or assured) flow, marked adopted. Answers [`OK`], [`EXISTS`] or [`FULL`].
     pub const INSERT: u32 = 2;

@@ -22,8 +22,13 @@ pub trait Tables {
     fn generation(&self) -> u32;
     /// `RUNTIME`.
     fn runtime(&self) -> Option<&Runtime>;
+    /// Jiffies.
+    fn jiffies(&self) -> u64;
     /// Low 32 bits of jiffies.
-    fn now(&self) -> u32;
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        self.jiffies() as u32
+    }
 
     /// `INTERFACES`; `None` out of range.
     fn interface(&self, bank: u32, id: u32) -> Option<&Interface>;
@@ -68,7 +73,7 @@ pub trait Tables {
     /// [`crate::classify::allows`], likewise; `remote` is the peer of the packet in the scratch.
     fn allows<F: Room>(&self, question: &Question, remote: &F::Address) -> bool;
     /// [`crate::classify::untracked`], likewise.
-    fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> bool;
+    fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> u32;
     /// [`crate::classify::rule_set`], likewise.
     fn rule_set(&self, bank: u32, class: u32, selector: Selector) -> u32;
     /// [`crate::table::replace_oldest`], likewise.

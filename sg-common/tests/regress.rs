@@ -157,17 +157,17 @@ fn established(host: &Host) -> Flow<'_> {
 fn h5_forged_reset_ends_a_flow_that_has_been_idle_for_a_while() {
     let host = host();
     let flow = established(&host);
-    host.set_now(301 * HZ);
+    host.set_now(301 * u64::from(HZ));
     assert_eq!(flow.inbound(RST, 77, 0, 0), Pass(Established));
-    host.set_now(302 * HZ);
+    host.set_now(302 * u64::from(HZ));
     assert_eq!(flow.outbound(ACK, 5001, 1001, 10), Pass(Established));
     // Doubt is gone with that; if nothing else comes, 300 s after the reset it is over, and further
     // resets do not put it off.
-    host.set_now(1000 * HZ);
+    host.set_now(1000 * u64::from(HZ));
     assert_eq!(flow.inbound(RST, 77, 0, 0), Pass(Established));
-    host.set_now(1200 * HZ);
+    host.set_now(1200 * u64::from(HZ));
     assert_eq!(flow.inbound(RST, 78, 0, 0), Pass(Established));
-    host.set_now(1300 * HZ);
+    host.set_now(1300 * u64::from(HZ));
     assert_eq!(flow.outbound(ACK, 5011, 1001, 10), Drop(MidStream));
 }
 
@@ -185,7 +185,7 @@ fn h7_blind_acknowledgement_makes_a_half_open_flow_assured() {
     assert_eq!(flow.inbound(ACK, 1001, 0x7000_0000, 0), Pass(Established));
     assert_eq!(flow.outbound(ACK, 5001, 1001, 0), Pass(Established));
     assert_eq!(host.interface_state(ID).unassured, 1);
-    host.set_now(61 * HZ);
+    host.set_now(61 * u64::from(HZ));
     assert_eq!(flow.inbound(ACK, 1001, 5001, 0), Drop(MidStream));
 }
 
@@ -202,7 +202,7 @@ fn h15_fast_open_whose_data_is_taken_never_gets_established() {
     assert_eq!(flow.inbound(ACK, 5001, 1301, 800), Pass(Established));
     assert_eq!(flow.outbound(ACK, 1301, 5801, 0), Pass(Established));
     assert_eq!(host.interface_state(ID).unassured, 0);
-    host.set_now(130 * HZ);
+    host.set_now(130 * u64::from(HZ));
     assert_eq!(flow.outbound(ACK, 1301, 5801, 10), Pass(Established));
 }
 
@@ -226,7 +226,7 @@ fn h5_reset_with_number_zero_ends_a_flow_of_which_no_acknowledgement_is_known() 
         remote: 40_003,
     };
     assert_eq!(flow.inbound(RST, 0, 0, 0), Pass(Established));
-    host.set_now(11 * HZ);
+    host.set_now(11 * u64::from(HZ));
     assert_eq!(flow.outbound(ACK, 5001, 1001, 10), Pass(Established));
 }
 
@@ -270,7 +270,7 @@ fn one_of_two_fins_at_the_same_moment_is_lost() {
             flow(port).outbound(ACK, 5002, 1002, 0);
         }
         // Both sides have closed: time-wait, or at worst last-ACK.
-        host.set_now(u32::from(round + 1) * 1000 * HZ);
+        host.set_now(u64::from(round + 1) * 1000 * u64::from(HZ));
         assert_eq!(host.sweep(), u32::from(FLOWS), "round {round}");
     }
 }
@@ -398,7 +398,7 @@ fn h6_a_flood_of_syn_refuses_no_client() {
     let mut finished = 0;
     for number in 0..FLOOD {
         // 100,000 a second at 100 jiffies a second.
-        host.set_now(number / 1000);
+        host.set_now(u64::from(number / 1000));
         let source = [11, (number >> 16) as u8, (number >> 8) as u8, number as u8];
         let ports = (1024 + (number % 60_000) as u16, LOCAL_PORT);
         let syn = ip4(6, source, WORKLOAD, &[], &segment(ports, SYN, number, 0, 0));

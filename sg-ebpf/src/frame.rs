@@ -19,8 +19,8 @@ pub struct Packet {
 }
 
 /// Bytes that the pipeline may want to read: Ethernet, IPv6 with its bounded extension headers, an
-/// ICMP error and the packet it quotes. What lies behind them is payload.
-pub const HEADERS: u32 = 512;
+/// ICMP error and the packet it quotes, with as many (14 + 2 · (40 + 256 + 8)). What lies behind is payload.
+pub const HEADERS: u32 = 640;
 
 /// Highest offset of a header; the verifier needs a bound it can see.
 pub const MAX_OFFSET: usize = 1024;

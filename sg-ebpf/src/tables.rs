@@ -53,9 +53,9 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn now(&self) -> u32 {
+    fn jiffies(&self) -> u64 {
         // SAFETY: no arguments.
-        (unsafe { bpf_jiffies64() }) as u32
+        unsafe { bpf_jiffies64() }
     }
 
     #[inline(always)]
@@ -201,8 +201,8 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> bool {
-        sg_untracked(u32::from(ipv6), bank, id, u32::from(protocol), ports) != 0
+    fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> u32 {
+        sg_untracked(u32::from(ipv6), bank, id, u32::from(protocol), ports)
     }
 
     #[inline(always)]
@@ -376,15 +376,7 @@ pub extern "C" fn sg_allows(bank: u32, id: u32, what: u32, slice: u32, value: u3
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn sg_untracked(ipv6: u32, bank: u32, id: u32, protocol: u32, ports: u32) -> u32 {
-    let protocol = protocol as u8;
-    u32::from(classify::untracked(
-        &Kernel,
-        ipv6 != 0,
-        bank,
-        id,
-        protocol,
-        ports,
-    ))
+    classify::untracked(&Kernel, ipv6 != 0, bank, id, protocol as u8, ports)
 }
 
 /// [`classify::rule_set`] as a global function.

@@ -70,7 +70,7 @@ pub fn put_in_force(
     object: &Object,
     compiled: &Compiled,
     runtime: &mut Runtime,
-    now: u32,
+    now: u64,
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<u32, BankError> {
     check_room(compiled)?;

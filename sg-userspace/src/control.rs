@@ -93,20 +93,22 @@ impl Control {
         self.run("clock", &command(ct_op::CLOCK))
     }
 
-    /// All 32 bits of the clock that entries are stamped with.
+    /// Jiffies, all 64 bits of them; entries are stamped with the lower 32.
     ///
     /// # Errors
     /// See [`ControlError`].
-    pub fn now(&self) -> Result<u32, ControlError> {
-        let high = CtCommand {
-            argument: 1,
-            ..command(ct_op::CLOCK)
+    pub fn now(&self) -> Result<u64, ControlError> {
+        let part = |argument| {
+            let command = CtCommand {
+                argument,
+                ..command(ct_op::CLOCK)
+            };
+            self.run("clock", &command).map(u64::from)
         };
         loop {
-            let before = self.run("clock", &high)?;
-            let low = self.clock()?;
-            if self.run("clock", &high)? == before {
-                return Ok(before << 31 | low);
+            let (high, middle, low) = (part(2)?, part(1)?, part(0)?);
+            if part(1)? == middle {
+                return Ok(high << 62 | middle << 31 | low);
             }
         }
     }

@@ -113,8 +113,8 @@ pub fn tcp_step(meta: Meta, live: &Live, sender: Side, segment: Segment) -> Step
         };
     }
 
-    // A reply from a side that adoption or `tcp_loose` had not heard yet.
-    if state == State::TcpEstablished as u8 && !opener {
+    // Both sides of a flow that began in its middle have been heard now.
+    if state == State::TcpEstablished as u8 && live.ack[to] != 0 {
         flags |= flag::ASSURED;
     }
     // A SYN+ACK starts numbering anew, whatever stood before.

@@ -121,7 +121,9 @@ impl Kinds for V4 {
         let fits = if passage.inbound() {
             udp.u32(0) == 67 << 16 | 68 && V4::source_possible(&datagram.flow.remote, protocol::UDP)
         } else {
-            udp.u32(0) == 68 << 16 | 67 && datagram.flow.remote == u32::MAX
+            udp.u32(0) == 68 << 16 | 67
+                && datagram.flow.remote == u32::MAX
+                && (datagram.flow.local == 0 || !passage.claims_foreign::<V4>(&datagram.flow.local))
         };
         if fits {
             Some(pass(PassKind::Dhcp))
@@ -274,6 +276,7 @@ fn multicast_listener<T: Tables>(
     let source = datagram.source(passage.direction);
     let unspecified = source[0] | source[1] | source[2] | source[3] == 0;
     let fits = passage.flag(interface_flags::MLD)
+        && datagram.length >= 8
         && passage.inbound() == (kind == 130)
         && datagram.hop_limit == 1
         && datagram.router_alert

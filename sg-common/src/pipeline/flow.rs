@@ -2,6 +2,7 @@
 
 use super::{Outcome, Passage, Plan, always::Kinds, drop, pass, stage};
 use crate::{
+    classify,
     conntrack::{self, Segment, Side, State, Step, expired, flag, tcp},
     family::Family,
     layout::{Timeout, interface_flags},
@@ -170,9 +171,9 @@ impl<T: Tables> Passage<'_, T> {
         before && openers & opener == 0
     }
 
-    /// A flow that the generation before this one did not track, and that this one allows as tracked, is
-    /// taken over in its middle (decisions, Changes 2): not by a SYN, which opens by rule or not at all, not
-    /// by a RST, and not for longer than such a flow could have been idle.
+    /// A flow that the generation before this one did not track, and that this one allows to the same opener
+    /// as tracked, is taken over in its middle (decisions, Changes 2): not by a SYN, which opens by rule or
+    /// not at all, not by a RST, and not for longer than such a flow could have been idle.
     #[inline(never)]
     pub(super) fn hand_over<F: Kinds>(&self, datagram: &Datagram<F>, plan: &Plan) -> Outcome {
         let tcp = datagram.protocol == protocol::TCP;
@@ -183,23 +184,34 @@ impl<T: Tables> Passage<'_, T> {
         };
         let denied = Outcome::from_raw(plan.fallback);
         let (runtime, tables) = (self.context.runtime, self.context.tables);
-        let life = self.interface.timeouts[timeout as usize];
-        if expired(self.context.now, runtime.changed, life) {
+        let life = u64::from(self.interface.timeouts[timeout as usize]);
+        let age = tables.jiffies().wrapping_sub(runtime.changed);
+        if age >= life && age <= i64::MAX as u64 {
             return denied;
         }
         let bank = self.context.bank() ^ 1;
         let (protocol, ports) = (datagram.protocol, datagram.flow.ports);
-        if !tables.untracked(F::IPV6, bank, self.id, protocol, ports) {
-            return denied;
-        }
-        let (own, other) = if self.inbound() {
-            (stage::TAKE_REMOTE, stage::TAKE_LOCAL)
+        let openers = tables.untracked(F::IPV6, bank, self.id, protocol, ports);
+        let (own, by_own, other, by_other) = if self.inbound() {
+            (
+                stage::TAKE_REMOTE,
+                classify::BY_REMOTE,
+                stage::TAKE_LOCAL,
+                classify::BY_LOCAL,
+            )
         } else {
-            (stage::TAKE_LOCAL, stage::TAKE_REMOTE)
+            (
+                stage::TAKE_LOCAL,
+                classify::BY_LOCAL,
+                stage::TAKE_REMOTE,
+                classify::BY_REMOTE,
+            )
         };
-        if self.allows(datagram) {
+        if openers & by_own != 0 && self.allows(datagram) {
             own
-        } else if self.allows_value(datagram, self.direction.reverse(), datagram.source_port) {
+        } else if openers & by_other != 0
+            && self.allows_value(datagram, self.direction.reverse(), datagram.source_port)
+        {
             other
         } else {
             denied

@@ -396,7 +396,9 @@ impl<'a, T: Tables> Passage<'a, T> {
             }
         }
         if stage == stage::QUOTED {
-            return self.quoted(F::room(scratch, 1));
+            let outcome = self.quoted(F::room(scratch, 1));
+            self.remember(F::room(scratch, 0), outcome);
+            return outcome;
         }
         let (datagram, plan) = F::packet(scratch);
         let outcome = if stage == stage::FRAGMENT {
@@ -458,7 +460,6 @@ impl<'a, T: Tables> Passage<'a, T> {
     fn packet<F: Kinds, P: Frame>(&self, frame: &P, scratch: &mut Scratch) -> Outcome {
         scratch.plan.revoked = false;
         let datagram = F::room(scratch, 0);
-        datagram.first_fragment = false;
         let place = Place {
             offset: ETHERNET,
             available: wire::ip::available(frame),
@@ -562,7 +563,7 @@ impl<'a, T: Tables> Passage<'a, T> {
             self.id,
             datagram.protocol,
             datagram.flow.ports,
-        )
+        ) != 0
     }
 
     /// Completes the flow of a packet that travels in `direction`, and hashes it.

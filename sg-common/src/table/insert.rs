@@ -169,7 +169,7 @@ fn created<T: Tables>(context: &Context<T>, interface: *mut CtInterface) {
 const LOOK_AROUND: u32 = 8;
 /// Buckets in which it looks if there is none in those: the flows of an interface with a small allowance
 /// lie far apart in a table for the whole host.
-const LOOK_FURTHER: u64 = 24;
+const LOOK_FURTHER: u64 = 256;
 
 /// Unassured flows hold a share at most, of the host's allowance and of the interface's own: beyond it a
 /// new one takes the place of the oldest around, so that a flood of openings presses on itself. At the

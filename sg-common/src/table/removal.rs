@@ -141,16 +141,15 @@ pub fn flush<T: Tables, F: Family>(tables: &T, old: bool, index: u32, id: u32) -
     freed
 }
 
-/// Idle time in jiffies, and way, of the unassured entry of a bucket that has been idle longest, of
+/// Idle time in jiffies, way and word of the unassured entry of a bucket that has been idle longest, of
 /// interface `id` or, if that is 0, of any; no way if there is none.
 #[inline(always)]
 fn oldest<T: Tables, F: Family>(
     context: &Context<T>,
     bucket: *mut F::Bucket,
     id: u32,
-) -> (u32, usize) {
-    let mut oldest = WAYS;
-    let mut oldest_age = 0;
+) -> (u32, usize, Meta) {
+    let mut oldest = (0, WAYS, Meta(0));
     for way in 0..ways() {
         // SAFETY: words of a valid bucket.
         let meta = Meta(unsafe { atomic::load(F::meta(bucket, way)) });
@@ -159,13 +158,16 @@ fn oldest<T: Tables, F: Family>(
         }
         // SAFETY: as above.
         let seen = unsafe { atomic::load(&raw const (*F::live(bucket, way)).seen) };
-        let age = context.now.wrapping_sub(seen);
-        if (id == 0 || F::owner(bucket, way) >> 8 == id) && age >= oldest_age {
-            oldest_age = age;
-            oldest = way;
+        let mut age = context.now.wrapping_sub(seen);
+        if age > i32::MAX as u32 {
+            // Another CPU's clock is a tick ahead.
+            age = 0;
+        }
+        if (id == 0 || F::owner(bucket, way) >> 8 == id) && age >= oldest.0 {
+            oldest = (age, way, meta);
         }
     }
-    (oldest_age, oldest)
+    oldest
 }
 
 /// How long the longest idle unassured entry of a bucket has been idle, in jiffies and one more; 0 if
@@ -176,25 +178,20 @@ pub fn oldest_age<T: Tables, F: Family>(context: &Context<T>, index: u32, id: u3
         return 0;
     };
     match oldest::<T, F>(context, bucket, id) {
-        (_, WAYS) => 0,
-        (age, _) => age.saturating_add(1),
+        (_, WAYS, _) => 0,
+        (age, _, _) => age + 1,
     }
 }
 
 /// Frees the unassured entry of a bucket that has been idle longest, of interface `id` or, if that is 0,
-/// of any.
+/// of any; unless it changed since it was looked at.
 #[inline(always)]
 pub fn replace_oldest<T: Tables, F: Family>(context: &Context<T>, index: u32, id: u32) {
     let Some(bucket) = F::bucket(context.tables, false, index) else {
         return;
     };
-    let (_, way) = oldest::<T, F>(context, bucket, id);
+    let (_, way, meta) = oldest::<T, F>(context, bucket, id);
     if way >= WAYS {
-        return;
-    }
-    // SAFETY: the word of a valid bucket.
-    let meta = Meta(unsafe { atomic::load(F::meta(bucket, way)) });
-    if !meta.tracked() || meta.flags() & flag::ASSURED != 0 {
         return;
     }
     let mut entry = Entry::<F> {

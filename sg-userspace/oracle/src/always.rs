@@ -16,7 +16,7 @@ pub(crate) fn judge(
     direction: Direction,
     interface: &Interface,
 ) -> Option<Verdict> {
-    if interface.dhcp && is_dhcp(packet, direction) {
+    if interface.dhcp && is_dhcp(packet, direction, interface) {
         return Some(Pass("dhcp"));
     }
     if !packet.is_ipv6() || packet.protocol != ICMPV6 || packet.part == Part::Later {
@@ -28,7 +28,7 @@ pub(crate) fn judge(
     neighbor(packet, direction, interface)
 }
 
-fn is_dhcp(packet: &Packet<'_>, direction: Direction) -> bool {
+fn is_dhcp(packet: &Packet<'_>, direction: Direction, interface: &Interface) -> bool {
     if packet.protocol != UDP || packet.part != Part::Whole || packet.body.len() < 8 {
         return false;
     }
@@ -38,8 +38,10 @@ fn is_dhcp(packet: &Packet<'_>, direction: Direction) -> bool {
         return match direction {
             Direction::In => (source, destination) == (67, 68) && source_possible(packet),
             Direction::Out => {
+                let nobody = packet.source == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
                 (source, destination) == (68, 67)
                     && packet.destination == IpAddr::V4(Ipv4Addr::BROADCAST)
+                    && (nobody || !is_foreign(packet.source, interface))
             }
         };
     }
@@ -53,6 +55,12 @@ fn is_dhcp(packet: &Packet<'_>, direction: Direction) -> bool {
             }
             Direction::Out => (source, destination) == (546, 547) && packet.destination == servers,
         }
+}
+
+/// An address that the workload behind a `host` interface is known not to have.
+fn is_foreign(address: IpAddr, interface: &Interface) -> bool {
+    let known = interface.addresses.as_ref();
+    interface.host && known.is_some_and(|known| !known.contains(&address))
 }
 
 fn is_listener(packet: &Packet<'_>, direction: Direction) -> bool {
@@ -111,12 +119,10 @@ fn neighbor(packet: &Packet<'_>, direction: Direction, interface: &Interface) ->
         _ if packet.source == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => None,
         _ => Some(packet.source),
     };
-    if interface.host
-        && direction == Direction::Out
-        && let Some(known) = &interface.addresses
+    if direction == Direction::Out
         && let Some(claimed) = claimed
         && !is_link_local(claimed)
-        && !known.contains(&claimed)
+        && is_foreign(claimed, interface)
     {
         return Some(Drop("address_spoofed"));
     }

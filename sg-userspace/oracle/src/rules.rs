@@ -65,17 +65,14 @@ impl<'a> View<'a> {
 
     /// The flow is judged packet by packet.
     pub(crate) fn is_untracked(&self, key: &Key) -> bool {
+        !self.untracked_openings(key).is_empty()
+    }
+
+    /// Directions of the openings that are judged packet by packet, by which side's.
+    pub(crate) fn untracked_openings(&self, key: &Key) -> Vec<Direction> {
         if self.interface.track_always || !matches!(key.protocol, TCP | UDP) {
-            return false;
+            return Vec::new();
         }
-        let open = |direction| {
-            self.rules_from_everywhere(direction, key).any(|rule| {
-                matches!(
-                    (rule.what, key.protocol),
-                    (What::All, _) | (What::Tcp(0, 65535), TCP) | (What::Udp(0, 65535), UDP)
-                )
-            })
-        };
         let covered = |direction, port| {
             self.rules_from_everywhere(direction, key).any(|rule| {
                 covers(
@@ -86,8 +83,24 @@ impl<'a> View<'a> {
                 )
             })
         };
-        (open(Direction::In) && covered(Direction::Out, key.remote_port))
-            || (open(Direction::Out) && covered(Direction::In, key.local_port))
+        // Ports at which coverage can begin: behind the end of some rule, and at the first one.
+        let open = |direction| {
+            let begins = self
+                .rules_from_everywhere(direction, key)
+                .filter_map(|rule| match rule.what {
+                    What::Tcp(_, last) | What::Udp(_, last) => last.checked_add(1),
+                    _ => None,
+                });
+            begins.chain([0]).all(|port| covered(direction, port))
+        };
+        let mut openings = Vec::new();
+        if open(Direction::Out) && covered(Direction::In, key.local_port) {
+            openings.push(Direction::In);
+        }
+        if open(Direction::In) && covered(Direction::Out, key.remote_port) {
+            openings.push(Direction::Out);
+        }
+        openings
     }
 
     fn rules(&self, direction: Direction) -> impl Iterator<Item = &'a Rule> {

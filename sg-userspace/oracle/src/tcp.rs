@@ -91,7 +91,7 @@ pub(crate) fn advance(entry: &mut Entry, by_opener: bool, segment: &Segment, now
         _ => {}
     }
 
-    if entry.state == State::Established && !by_opener {
+    if entry.state == State::Established && sides.acknowledged[1 - sender] != 0 {
         entry.assured = true;
     }
     note_acknowledgement(sides, sender, segment);

@@ -92,11 +92,13 @@ impl Judge<'_> {
             _ => return None,
         };
         let life = entry::seconds(self.view.interface, timeout) * self.hz;
-        if !self.previous?.is_untracked(key) || self.now.saturating_sub(self.since) > life {
+        let openings = self.previous?.untracked_openings(key);
+        if self.now.saturating_sub(self.since) >= life {
             return None;
         }
         [self.direction, self.direction.reverse()]
             .into_iter()
+            .filter(|direction| openings.contains(direction))
             .find(|direction| self.is_allowed(*direction, key, header))
     }
 

@@ -68,9 +68,9 @@ pub(crate) struct Bench {
     /// What every counter should stand at, by interface id.
     pub(crate) expected: Vec<Counters>,
     /// What the kernel's clock told last, of which a part is told, and what it comes to.
-    clock: (u32, u32),
+    clock: (u32, u64),
     /// Jiffies by which the host's clock is ahead of the kernel's.
-    pub(crate) moved: u32,
+    pub(crate) moved: u64,
     _enforcer: Enforcer,
 }
 
@@ -116,7 +116,7 @@ impl Bench {
             devices,
             ids: BTreeMap::new(),
             expected: vec![Counters::ZERO; INTERFACES as usize],
-            clock: (now & (u32::MAX >> 1), now),
+            clock: (now as u32 & (u32::MAX >> 1), now),
             moved: 0,
             _enforcer: enforcer,
         }
@@ -160,7 +160,7 @@ impl Bench {
         )
         .unwrap();
         self.host.runtime = self.session.runtime;
-        self.host.runtime.changed = now.wrapping_add(self.moved);
+        self.host.runtime.changed = now + self.moved;
         let ids = &self.ids;
         let before = &self.host.banks[(generation & 1 ^ 1) as usize].interfaces;
         self.host.banks[(generation & 1) as usize] =
@@ -178,21 +178,19 @@ impl Bench {
         self.session.runtime.hz
     }
 
-    /// The kernel's clock, of which 31 bits are told, as a number that wraps with 32.
-    pub(crate) fn now(&mut self) -> u32 {
+    /// The kernel's clock, of which 31 bits are told.
+    pub(crate) fn now(&mut self) -> u64 {
         let told = self.control.clock().unwrap();
         let (last, now) = self.clock;
-        self.clock = (
-            told,
-            now.wrapping_add(told.wrapping_sub(last) & (u32::MAX >> 1)),
-        );
+        let passed = told.wrapping_sub(last) & (u32::MAX >> 1);
+        self.clock = (told, now + u64::from(passed));
         self.clock.1
     }
 
     /// Waits until the clock has moved on by more than `jiffies`.
     pub(crate) fn wait(&mut self, jiffies: u32) {
         let start = self.now();
-        while self.now().wrapping_sub(start) <= jiffies {
+        while self.now() - start <= u64::from(jiffies) {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
@@ -214,7 +212,7 @@ impl Bench {
 
     /// The host's verdict, at the clock of the last [`Bench::now`].
     pub(crate) fn mirrored(&self, hook: Hook, id: u32, frame: &[u8], segments: u32) -> Verdict {
-        self.host.set_now(self.clock.1.wrapping_add(self.moved));
+        self.host.set_now(self.clock.1 + self.moved);
         mirror::judge(&self.host, frame, id, hook.is_ingress(), segments)
     }
 
@@ -401,7 +399,7 @@ impl Bench {
     pub(crate) fn sweep(&mut self) {
         self.control.sweep(self.session.runtime.buckets).unwrap();
         let now = self.now();
-        self.host.set_now(now.wrapping_add(self.moved));
+        self.host.set_now(now + self.moved);
         self.host.sweep();
     }
 

@@ -56,7 +56,8 @@ impl Loaded {
                 // SAFETY: a valid bucket, and nothing runs on it now.
                 unsafe {
                     let same = host.bucket4(false, index).unwrap();
-                    (*same).slots[way].live.seen = bucket.slots[way].live.seen.wrapping_add(moved);
+                    (*same).slots[way].live.seen =
+                        bucket.slots[way].live.seen.wrapping_add(moved as u32);
                 }
             }
         });
@@ -66,7 +67,8 @@ impl Loaded {
                 // SAFETY: as above.
                 unsafe {
                     let same = host.bucket6(false, index).unwrap();
-                    (*same).slots[way].live.seen = bucket.slots[way].live.seen.wrapping_add(moved);
+                    (*same).slots[way].live.seen =
+                        bucket.slots[way].live.seen.wrapping_add(moved as u32);
                 }
             }
         });
@@ -110,7 +112,7 @@ impl Loaded {
             self.fragments.insert(key, stamp, 0).unwrap();
         }
         let runtime = &mut self.bench.session.runtime;
-        runtime.changed = runtime.changed.wrapping_sub(jiffies);
+        runtime.changed = runtime.changed.wrapping_sub(jiffies.into());
         self.bench.session.tables.runtime.set(&0, runtime).unwrap();
     }
 }
@@ -141,9 +143,8 @@ impl Enforcer for Loaded {
     }
 
     fn now(&mut self) -> u64 {
-        let low = self.bench.now().wrapping_add(self.bench.moved);
-        self.now += u64::from(low.wrapping_sub(self.now as u32));
-        self.bench.host.set_now(low);
+        self.now = self.bench.now() + self.bench.moved;
+        self.bench.host.set_now(self.now);
         self.now
     }
 
@@ -158,7 +159,7 @@ impl Enforcer for Loaded {
         // The host forgets fragments by age alone.
         let seconds = 20;
         let jiffies = seconds * self.bench.hz();
-        self.bench.moved = self.bench.moved.wrapping_add(jiffies);
+        self.bench.moved += u64::from(jiffies);
     }
 
     fn change(&mut self, policy: &Policy) {
@@ -184,7 +185,7 @@ impl Enforcer for Loaded {
         // What is expired goes now: the kernel's own sweep must find nothing to do meanwhile.
         self.sweep();
         self.age(jiffies);
-        self.bench.moved = self.bench.moved.wrapping_add(jiffies);
+        self.bench.moved += u64::from(jiffies);
     }
 
     fn judge(

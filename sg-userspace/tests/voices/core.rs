@@ -84,7 +84,7 @@ impl Enforcer for Core {
     }
 
     fn now(&mut self) -> u64 {
-        self.host.set_now(self.now as u32);
+        self.host.set_now(self.now);
         self.now
     }
 
@@ -113,7 +113,7 @@ impl Enforcer for Core {
         runtime.shared = compiled.allowance - reserved;
         runtime.unassured = unassured.max(1);
         runtime.previous = self.generation;
-        runtime.changed = self.now as u32;
+        runtime.changed = self.now;
         self.generation += 1;
         let before = &self.host.banks[(self.generation & 1 ^ 1) as usize].interfaces;
         let ids = &self.ids;
