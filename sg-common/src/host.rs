@@ -365,6 +365,14 @@ impl Tables for Host {
         }
     }
 
+    fn find_unassured(&self, ipv6: bool, index: u32, count: u32, id: u32) -> u32 {
+        let buckets = self.runtime.buckets[usize::from(ipv6)];
+        (0..count)
+            .map(|step| (index + step) % buckets)
+            .find(|index| self.oldest_age(ipv6, *index, id) != 0)
+            .unwrap_or(u32::MAX)
+    }
+
     fn sweep_cursor(&self, ipv6: bool) -> u32 {
         let family = usize::from(ipv6);
         self.cursor[family].fetch_add(1, Ordering::SeqCst) % self.runtime.buckets[family]

@@ -82,6 +82,9 @@ pub trait Tables {
     fn make_room(&self, ipv6: bool, hash: u64, id: u32);
     /// [`crate::table::oldest_age`], likewise.
     fn oldest_age(&self, ipv6: bool, index: u32, id: u32) -> u32;
+    /// The first of `count` buckets from `index` on, wrapping, for which [`Tables::oldest_age`] answers
+    /// anything but 0; any number that is no bucket if there is none.
+    fn find_unassured(&self, ipv6: bool, index: u32, count: u32, id: u32) -> u32;
     /// Next bucket that an insert at the limit should look at, advancing.
     fn sweep_cursor(&self, ipv6: bool) -> u32;
 

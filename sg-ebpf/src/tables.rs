@@ -1,9 +1,11 @@
 //! The pipeline's tables and clock over BPF maps and helpers.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     bindings::bpf_spin_lock as SpinLock,
     btf_maps::lpm_trie::Key,
-    helpers::{bpf_jiffies64, bpf_spin_lock, bpf_spin_unlock},
+    helpers::{bpf_jiffies64, bpf_loop, bpf_spin_lock, bpf_spin_unlock},
 };
 use sg_common::{
     abi::{MAX_CLASSES, MAX_INTERFACES, MAX_RANGES},
@@ -236,6 +238,11 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn find_unassured(&self, ipv6: bool, index: u32, count: u32, id: u32) -> u32 {
+        sg_find_unassured(u32::from(ipv6), index, count, id)
+    }
+
+    #[inline(always)]
     fn sweep_cursor(&self, ipv6: bool) -> u32 {
         let (Some(sweep), Some(runtime)) = (maps::SWEEPER.get_ptr_mut(0), self.runtime()) else {
             return 0;
@@ -430,4 +437,57 @@ pub extern "C" fn sg_oldest_age(ipv6: u32, index: u32, id: u32) -> u32 {
     } else {
         table::oldest_age::<Kernel, V4>(&context, index, id)
     }
+}
+
+/// What a search carries from bucket to bucket: numbers only, so that the verifier need not follow
+/// pointers through the loop.
+#[repr(C)]
+struct Search {
+    ipv6: u32,
+    start: u32,
+    id: u32,
+    found: u32,
+}
+
+/// [`Tables::find_unassured`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_find_unassured(ipv6: u32, index: u32, count: u32, id: u32) -> u32 {
+    let mut search = Search {
+        ipv6,
+        start: index,
+        id,
+        found: u32::MAX,
+    };
+    // SAFETY: the callback has the signature that the helper calls, and the context outlives it.
+    unsafe {
+        bpf_loop(
+            count,
+            search_step as *mut c_void,
+            (&raw mut search).cast::<c_void>(),
+            0,
+        );
+    }
+    search.found
+}
+
+/// One bucket; 1 ends the search.
+unsafe extern "C" fn search_step(step: u32, search: *mut c_void) -> i64 {
+    let search = search.cast::<Search>();
+    // SAFETY: `search` is the context that `bpf_loop` was given.
+    let (ipv6, start, id) = unsafe { ((*search).ipv6, (*search).start, (*search).id) };
+    let Some(runtime) = Kernel.runtime() else {
+        return 1;
+    };
+    let buckets = runtime.buckets[(ipv6 & 1) as usize];
+    if buckets == 0 {
+        return 1;
+    }
+    let index = start.wrapping_add(step) % buckets;
+    if Kernel.oldest_age(ipv6 != 0, index, id) == 0 {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe { (*search).found = index };
+    1
 }

@@ -283,13 +283,16 @@ fn change(
         let found = state.interfaces.iter().find(|one| one.name == name);
         found.map(|one| one.id)
     };
-    let now = session.control()?.now()?;
+    let change = bank::Change {
+        now: session.control()?.now()?,
+        undoes: false,
+    };
     let generation = bank::put_in_force(
         &session.tables,
         &session.object,
         compiled,
         &mut session.runtime,
-        now,
+        change,
         id_of,
     )?;
     report.generation = generation;
@@ -367,13 +370,16 @@ fn undo(session: &mut Session, lock: &Lock, previous: State) -> Result<(), Apply
         let found = state.interfaces.iter().find(|one| one.name == name);
         found.map(|one| one.id)
     };
-    let now = session.control()?.now()?;
+    let change = bank::Change {
+        now: session.control()?.now()?,
+        undoes: true,
+    };
     state.generation = bank::put_in_force(
         &session.tables,
         &session.object,
         &compiled,
         &mut session.runtime,
-        now,
+        change,
         id_of,
     )?;
     state.namespaces.clone_from(&session.state.namespaces);

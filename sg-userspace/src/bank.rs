@@ -57,8 +57,18 @@ pub enum BankError {
     },
 }
 
+/// What kind of change a new generation is.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    /// When, in jiffies.
+    pub now: u64,
+    /// Whether it brings back what was in force before the last change: flows are asked again no
+    /// more than they would have been without the two.
+    pub undoes: bool,
+}
+
 /// Writes `compiled` as the generation after the one in force and puts it in force; answers its
-/// number. `id_of` gives the id of an interface by name, `now` is the time of the change in jiffies.
+/// number. `id_of` gives the id of an interface by name.
 ///
 /// No packet sees a mixture: everything goes to the other bank, which no program has read since a
 /// grace period, and one word decides.
@@ -70,7 +80,7 @@ pub fn put_in_force(
     object: &Object,
     compiled: &Compiled,
     runtime: &mut Runtime,
-    now: u64,
+    change: Change,
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<u32, BankError> {
     check_room(compiled)?;
@@ -132,9 +142,15 @@ pub fn put_in_force(
         let id = id_of(&interface.name).ok_or_else(|| BankError::NoId {
             name: interface.name.clone(),
         })?;
-        let before = tables.interfaces.get(&((bank ^ 1) * MAX_INTERFACES + id))?;
+        // Two generations ago the bank that is written now was in force.
+        let from = if change.undoes { bank } else { bank ^ 1 };
+        let before = tables.interfaces.get(&(from * MAX_INTERFACES + id))?;
         records[id as usize] = Interface {
-            reevaluate_from: reevaluate_from(interface.flags, before, generation),
+            reevaluate_from: if change.undoes {
+                before.map_or(0, |before| before.reevaluate_from)
+            } else {
+                reevaluate_from(interface.flags, before, generation)
+            },
             ..record(interface, bank, runtime.hz)
         };
         addresses.extend(interface.addresses.iter().map(|one| address_key(id, *one)));
@@ -157,7 +173,7 @@ pub fn put_in_force(
     )?;
     write_region(&tables.interfaces, bank * MAX_INTERFACES, &records)?;
 
-    runtime.changed = now;
+    runtime.changed = change.now;
     tables.runtime.set(&0, runtime)?;
     tables.generation.set(&0, &generation)?;
     Ok(generation)

@@ -425,6 +425,8 @@ impl<'a, T: Tables> Passage<'a, T> {
     fn opening<F: Kinds>(&self, scratch: &mut Scratch, stage: Outcome) -> Outcome {
         let (datagram, plan) = F::packet(scratch);
         self.begin(datagram, plan, stage);
+        let tables = self.context.tables;
+        tables.make_room(F::IPV6, datagram.hash, self.id);
         let made = if stage == stage::OPEN {
             PassKind::New
         } else {

@@ -84,7 +84,7 @@ pub enum Inserted {
 /// Buckets that an insert at the limit looks at for expired entries, beyond its own two.
 const SWEEP_AT_LIMIT: u64 = 8;
 
-/// Makes an entry for `flow`.
+/// Makes an entry for `flow`. For one that is not assured [`make_room`] comes first.
 #[inline(always)]
 pub fn insert<T: Tables, F: Family>(
     context: &Context<T>,
@@ -99,9 +99,6 @@ pub fn insert<T: Tables, F: Family>(
         return Inserted::Full;
     };
     let unassured = opening.flags & flag::ASSURED == 0;
-    if unassured {
-        context.tables.make_room(F::IPV6, hash, id);
-    }
     if unassured {
         // Before the entry is seen: another CPU may count it assured at once, and nothing wraps.
         // SAFETY: valid records; only atomic adds.
@@ -166,10 +163,10 @@ fn created<T: Tables>(context: &Context<T>, interface: *mut CtInterface) {
 /// Buckets among which a new flow at a limit looks for the oldest unassured one: its own two and those
 /// behind the first. In its own two alone there is often but one, and if that is a client's that waits for
 /// its answer, a flood would replace it.
-const LOOK_AROUND: u32 = 8;
-/// Buckets in which it looks if there is none in those: the flows of an interface with a small allowance
+const LOOK_AROUND: u64 = 8;
+/// Buckets in which it looks further if there is none in those: the flows of an interface with a small allowance
 /// lie far apart in a table for the whole host.
-const LOOK_FURTHER: u64 = 256;
+const LOOK_FURTHER: u32 = 256;
 
 /// Unassured flows hold a share at most, of the host's allowance and of the interface's own: beyond it a
 /// new one takes the place of the oldest around, so that a flood of openings presses on itself. At the
@@ -204,10 +201,7 @@ pub fn make_room<T: Tables>(context: &Context<T>, ipv6: bool, hash: u64, id: u32
     let mut oldest = context.tables.oldest_age(ipv6, second, owner);
     let mut place = second;
     let mut index = first;
-    for looked in 1..atomic::opaque(LOOK_FURTHER) {
-        if looked >= u64::from(LOOK_AROUND) && oldest != 0 {
-            break;
-        }
+    for _ in 1..atomic::opaque(LOOK_AROUND) {
         let age = context.tables.oldest_age(ipv6, index, owner);
         if age > oldest {
             oldest = age;
@@ -215,7 +209,12 @@ pub fn make_room<T: Tables>(context: &Context<T>, ipv6: bool, hash: u64, id: u32
         }
         index = if index + 1 < buckets { index + 1 } else { 0 };
     }
-    if oldest != 0 {
+    if oldest == 0 {
+        place = context
+            .tables
+            .find_unassured(ipv6, index, LOOK_FURTHER, owner);
+    }
+    if place < buckets {
         context.tables.replace_oldest(ipv6, place, owner);
     }
 }

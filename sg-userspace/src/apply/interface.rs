@@ -221,14 +221,17 @@ fn cautions(target: &Target, hook: HookInForce) -> Vec<String> {
     target.link.cautions(hook)
 }
 
-/// Addresses whose flows are the interface's: what the device has and what the definition says.
+/// Addresses whose flows are the interface's: what the device has and what the definition says; where
+/// the workload's end of every packet is checked, only those that pass.
 fn adoptable(session: &Session, target: &Target) -> Vec<IpAddr> {
-    let listed = session
-        .state
-        .resolved
-        .interfaces
-        .get(&target.name)
-        .and_then(|interface| interface.addresses.clone());
+    let interfaces = &session.state.resolved.interfaces;
+    let interface = interfaces.get(&target.name);
+    let listed = interface.and_then(|interface| interface.addresses.clone());
+    if let (Some(interface), Some(listed)) = (interface, &listed)
+        && interface.settings.checks_addresses()
+    {
+        return listed.clone();
+    }
     let mut addresses = target.link.addresses.clone();
     addresses.extend(listed.into_iter().flatten());
     addresses.sort_unstable();

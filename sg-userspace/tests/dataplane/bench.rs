@@ -9,7 +9,12 @@ use sg_common::{
     verdict::{Direction, OUTCOMES, Verdict},
 };
 use sg_userspace::{
-    bank, compile::Compiled, control::Control, index, model::Conntrack, session::Session,
+    bank::{self, Change},
+    compile::Compiled,
+    control::Control,
+    index,
+    model::Conntrack,
+    session::Session,
     state::Lock,
 };
 
@@ -155,7 +160,10 @@ impl Bench {
             &self.session.object,
             compiled,
             &mut self.session.runtime,
-            self.control.now().unwrap(),
+            Change {
+                now: self.control.now().unwrap(),
+                undoes: false,
+            },
             |name| self.ids.get(name).copied(),
         )
         .unwrap();
