@@ -14,7 +14,7 @@ pub struct V4;
 pub struct V6;
 
 /// What names a flow on an interface: written from the workload's side, never sorted, so that both
-/// directions of a flow have one key and nothing else has (decisions, Connection tracking 1).
+/// directions of a flow have one key and nothing else has (semantics 11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow<A> {
     /// `interface << 8 | protocol`.

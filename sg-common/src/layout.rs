@@ -386,7 +386,7 @@ shared! {
         pub peak: u64,
     }
 
-    /// Key of `FRAGMENTS` (decisions, Connection tracking 10).
+    /// Key of `FRAGMENTS` (semantics 10).
     pub struct FragmentKey [44] {
         /// Interface id.
         pub interface: u32,

@@ -150,7 +150,7 @@ pub struct InterfaceSettings {
     pub device: String,
     /// Network namespace by name or path; `None`: the one of the command line.
     pub netns: Option<String>,
-    /// `None`: not given; the loader decides or refuses (decisions, Changes 7).
+    /// `None`: not given; the loader decides or refuses (README, "Which side of the wire").
     pub orientation: Option<Orientation>,
     /// Hook asked for.
     pub hook: Hook,

@@ -29,10 +29,10 @@ const FAST_OPEN_DATA: u32 = 0xffff;
 
 /// TCP (RFC 9293 §3.10), from where both sides are seen and neither is trusted.
 ///
-/// A SYN without ACK does not come here: it goes through policy (decisions, Connection tracking 8).
+/// A SYN without ACK does not come here: it goes through policy (semantics 11).
 /// 1. RST: closes if it answers the opening SYN with the right acknowledgement, or if its sequence
 ///    number is exactly what the other side last acknowledged; any other only casts doubt on the
-///    entry until the next legal segment (decisions, Connection tracking 7; RFC 5961 §3.2).
+///    entry until the next legal segment (semantics 14; RFC 5961 §3.2).
 /// 2. SYN+ACK by the side that did not open: handshake half done.
 /// 3. After that the opener acknowledges the answer's number, which nobody else has seen, or the side
 ///    that answered goes on as it only would then: established and assured. A blind ACK under a forged

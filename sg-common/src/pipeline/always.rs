@@ -1,4 +1,4 @@
-//! What passes whatever the rules (decisions, Always passed), each kind with its own counter.
+//! What passes whatever the rules (semantics 3), each kind with its own counter.
 
 use super::{Outcome, Passage, Plan, Room, Scratch, drop, pass};
 use crate::{
@@ -74,7 +74,7 @@ pub(super) trait Kinds: Room {
     fn packet(scratch: &mut Scratch) -> (&mut Datagram<Self>, &mut Plan);
     /// Errors that can quote a flow. Redirects never do (attacks G8).
     fn is_error(kind: u8) -> bool;
-    /// The judgement of an always-passed kind; `None`: go on (decisions, Always passed).
+    /// The judgement of an always-passed kind; `None`: go on (semantics 3).
     fn always<T: Tables, P: Frame>(
         passage: &Passage<'_, T>,
         frame: &P,

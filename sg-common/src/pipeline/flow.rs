@@ -78,7 +78,7 @@ impl<T: Tables> Passage<'_, T> {
     }
 
     /// What looking at an entry again depends on. A SYN goes through policy in its own direction,
-    /// whatever stands (decisions, Connection tracking 8); everything else asks the entry first.
+    /// whatever stands (semantics 11); everything else asks the entry first.
     #[inline(never)]
     pub(super) fn recheck<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan) -> Outcome {
         plan.fallback = stage::MISS.index() as u32;
@@ -107,7 +107,7 @@ impl<T: Tables> Passage<'_, T> {
         let syn = datagram.protocol == protocol::TCP && datagram.segment.is_syn();
         let closed = state == State::TcpTimeWait as u8 || state == State::TcpClose as u8;
         // Judged once under a newer generation: a flow that is untracked now needs no entry, and one that
-        // its opener may open no longer is cut where a group wants it (decisions, Changes 2). A SYN on
+        // its opener may open no longer is cut where a group wants it (semantics 11). A SYN on
         // a closed flow opens a new one.
         let removal = if self.over(&entry) {
             Removal::Expired
@@ -172,7 +172,7 @@ impl<T: Tables> Passage<'_, T> {
     }
 
     /// A flow that the generation before this one did not track, and that this one allows to the same opener
-    /// as tracked, is taken over in its middle (decisions, Changes 2): not by a SYN, which opens by rule or
+    /// as tracked, is taken over in its middle (semantics 13): not by a SYN, which opens by rule or
     /// not at all, not by a RST, and not for longer than such a flow could have been idle.
     #[inline(never)]
     pub(super) fn hand_over<F: Kinds>(&self, datagram: &Datagram<F>, plan: &Plan) -> Outcome {

@@ -1,4 +1,4 @@
-//! Fragments: the first is judged, the later ones follow it (decisions, Connection tracking 10).
+//! Fragments: the first is judged, the later ones follow it (semantics 10).
 
 use super::{Outcome, Passage, drop, pass};
 use crate::{

@@ -120,7 +120,7 @@ pub(crate) fn advance(entry: &mut Entry, by_opener: bool, segment: &Segment, now
     entry.refresh(now);
 }
 
-/// An RST does nothing but close the entry or put it in doubt: anybody can send one (decision 7).
+/// An RST does nothing but close the entry or put it in doubt: anybody can send one (semantics 14).
 fn reset(entry: &mut Entry, by_opener: bool, segment: &Segment, now: u64) {
     let proven = if entry.state == State::SynSent {
         !by_opener && segment.has(ACK) && segment.acknowledgement == entry.sides.answer[0]

@@ -116,7 +116,7 @@ fn an_empty_policy_lets_nothing_pass() {
     assert_eq!(compiled.ranges, []);
 }
 
-/// Facts 1.41: a reference to a group that is gone is nobody, never everybody (attacks L4).
+/// Fact 1.41: a reference to a group that is gone is nobody, never everybody.
 #[test]
 fn a_group_that_does_not_exist_has_no_members() {
     let compiled = single(vec![

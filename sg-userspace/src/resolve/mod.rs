@@ -160,7 +160,7 @@ pub struct ResolvedInterface {
     pub groups: Vec<Name>,
     /// Its addresses; `None`: unknown.
     pub addresses: Option<Vec<IpAddr>>,
-    /// The definition names it no longer; it keeps what was last applied (decisions, Changes 1).
+    /// The definition names it no longer; it keeps what was last applied: nothing opens by being forgotten.
     #[serde(default)]
     pub orphan: bool,
 }

@@ -43,7 +43,7 @@ fn j9_a_packet_socket_that_bypasses_the_queue_is_stopped_at_the_hosts_end() {
     assert_eq!(dropped, 2);
 }
 
-/// The limit of `own` (decisions, Changes 8): a program at the workload's own device does not see
+/// The limit of `own` (README, "Which side of the wire"): a program at the workload's own device does not see
 /// such frames. Should this fail, the limit is gone, and the documents that name it are wrong.
 #[test]
 fn j9_a_packet_socket_that_bypasses_the_queue_is_not_stopped_at_the_workloads_device() {

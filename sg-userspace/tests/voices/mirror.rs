@@ -34,7 +34,7 @@ fn padded(address: IpAddr) -> (u32, [u8; 16]) {
     }
 }
 
-/// Which flows are asked again (decisions, Changes 2).
+/// Which flows are asked again (semantics 11).
 fn reevaluate_from(flags: u32, before: Option<&Interface>, generation: u32) -> u32 {
     let (said, from) = match before {
         Some(before) if before.flags & interface_flags::PRESENT != 0 => {

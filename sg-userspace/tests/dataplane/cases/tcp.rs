@@ -343,7 +343,7 @@ fn fast_open(ip: Ip) -> Vec<Step> {
     steps
 }
 
-/// What stands on one interface says nothing about another (decisions, Verdicts 2).
+/// What stands on one interface says nothing about another (semantics 11).
 fn elsewhere(ip: Ip) -> Vec<Step> {
     let flow = Flow::new(ip, 80, 40_017);
     let mut steps = handshake(flow);
