@@ -1,16 +1,18 @@
 //! What is enforced where, and what stands in the way.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use sg_common::{
     abi::{PROGRAM_TC_EGRESS, PROGRAM_TC_INGRESS, PROGRAM_XDP_INGRESS},
-    layout::interface_flags,
+    layout::{self, TIMEOUT_DEFAULTS, interface_flags},
 };
 
 use crate::{
     apply::ahead,
     attach::{self, AttachError, EGRESS, INGRESS},
     link::{Link, LinkError},
-    model::{InterfaceSettings, OnRevoke, Orientation},
+    model::{IcmpErrors, InterfaceSettings, OnRevoke, Orientation, Track},
     netns::Netns,
     programs::{self, ProgramsError},
     session::Context,
@@ -64,12 +66,66 @@ pub struct InterfaceStatus {
     pub on_revoke: OnRevoke,
     /// Ethertypes that pass beside ARP, IPv4 and IPv6, ascending.
     pub ethertypes: Vec<u16>,
+    /// How its packets and flows are judged beyond its rules.
+    #[serde(flatten)]
+    pub settings: Settings,
     /// The definition in force names it no longer; it keeps its last policy.
     pub orphan: bool,
     /// Both links sit on the device and run our programs.
     pub enforced: bool,
     /// What is wrong or worth knowing.
     pub warnings: Vec<String>,
+}
+
+/// Settings of an interface as the maps hold them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// When flows are tracked.
+    pub track: Track,
+    /// A rule may open a flow with a segment other than SYN.
+    pub tcp_loose: bool,
+    /// When ICMP errors pass.
+    pub icmp_errors: IcmpErrors,
+    /// DHCP of a client passes.
+    pub dhcp: bool,
+    /// MLD passes.
+    pub mld: bool,
+    /// ICMPv6 redirects pass towards the workload.
+    pub nd_redirect: bool,
+    /// Cap of tracked flows: the host's allowance if the definition names none.
+    pub allowance: u32,
+    /// Tracked flows that no other interface can take.
+    pub reserve: u32,
+    /// Idle lives in seconds, by name.
+    pub timeouts: BTreeMap<String, u32>,
+}
+
+impl Settings {
+    /// Those of an interface's record; `hz` is jiffies per second.
+    fn of(record: &layout::Interface, hz: u32) -> Self {
+        let has = |flag| record.flags & flag != 0;
+        let names = TIMEOUT_DEFAULTS.map(|(name, _)| name.to_owned());
+        let seconds = record.timeouts.map(|jiffies| jiffies / hz.max(1));
+        Self {
+            track: if has(interface_flags::TRACK_ALWAYS) {
+                Track::Always
+            } else {
+                Track::Auto
+            },
+            tcp_loose: has(interface_flags::TCP_LOOSE),
+            icmp_errors: if has(interface_flags::ICMP_STRICT) {
+                IcmpErrors::Strict
+            } else {
+                IcmpErrors::Related
+            },
+            dhcp: has(interface_flags::DHCP),
+            mld: has(interface_flags::MLD),
+            nd_redirect: has(interface_flags::ND_REDIRECT),
+            allowance: record.allowance,
+            reserve: record.reserve,
+            timeouts: names.into_iter().zip(seconds).collect(),
+        }
+    }
 }
 
 /// Whether source and destination are checked.
@@ -180,7 +236,8 @@ fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, TableError>
         }
     }
     let settings = resolved.map(|interface| &interface.settings);
-    let flags = view.record(one.id)?.flags;
+    let record = view.record(one.id)?;
+    let flags = record.flags;
     Ok(InterfaceStatus {
         name: one.name.clone(),
         device: one.device.clone(),
@@ -214,6 +271,7 @@ fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, TableError>
             OnRevoke::Keep
         },
         ethertypes: settings.map_or_else(Vec::new, |settings| settings.ethertypes.clone()),
+        settings: Settings::of(&record, view.runtime.hz),
         orphan: resolved.is_some_and(|interface| interface.orphan),
         enforced,
         warnings,

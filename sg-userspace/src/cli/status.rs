@@ -5,18 +5,20 @@ use std::{
     process::ExitCode,
 };
 
+use sg_common::layout::TIMEOUT_DEFAULTS;
 use sg_userspace::{
-    model::{OnRevoke, Orientation},
+    model::{IcmpErrors, OnRevoke, Orientation, Track},
     session::Context,
-    status::{self, InterfaceStatus, SourceDestCheck},
+    status::{self, InterfaceStatus, Settings, SourceDestCheck},
 };
 
 use super::text::print_json;
 
 /// Show what is enforced where.
 ///
-/// One block per attached interface: its groups, the hook in force and why, and warnings, such as
-/// another program that runs before ours.
+/// One block per attached interface: its groups, the hook in force and why, settings that are not at
+/// their defaults (with --json all of them), and warnings, such as another program that runs before
+/// ours.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -64,12 +66,16 @@ fn print(status: &status::Status) -> io::Result<()> {
         writeln!(out, "warning: {warning}")?;
     }
     for one in &status.interfaces {
-        print_interface(&mut out, one)?;
+        print_interface(&mut out, one, status.allowance)?;
     }
     Ok(())
 }
 
-fn print_interface(out: &mut impl io::Write, one: &InterfaceStatus) -> io::Result<()> {
+fn print_interface(
+    out: &mut impl io::Write,
+    one: &InterfaceStatus,
+    host_allowance: u32,
+) -> io::Result<()> {
     let enforced = match (one.enforced, one.orphan) {
         (false, _) => "NOT ENFORCED",
         (true, true) => "enforced by its last policy; the definition does not name it",
@@ -115,8 +121,55 @@ fn print_interface(out: &mut impl io::Write, one: &InterfaceStatus) -> io::Resul
             .collect();
         writeln!(out, "    ethertypes {} pass", listed.join(", "))?;
     }
+    for setting in changed(&one.settings, host_allowance) {
+        writeln!(out, "    {setting}")?;
+    }
     for warning in &one.warnings {
         writeln!(out, "    warning: {warning}")?;
     }
     Ok(())
+}
+
+/// Settings that are not at their defaults, by the keys of the definition.
+fn changed(settings: &Settings, host_allowance: u32) -> Vec<String> {
+    let mut changed = Vec::new();
+    for (is, words) in [
+        (
+            settings.track == Track::Always,
+            "track always: no flow goes untracked",
+        ),
+        (
+            settings.tcp_loose,
+            "tcp_loose true: a rule may open TCP in its middle",
+        ),
+        (
+            settings.icmp_errors == IcmpErrors::Strict,
+            "icmp_errors strict: ICMP errors pass by rule only",
+        ),
+        (!settings.dhcp, "dhcp false: DHCP passes by rule only"),
+        (!settings.mld, "mld false: MLD passes by rule only"),
+        (
+            settings.nd_redirect,
+            "nd_redirect true: ICMPv6 redirects pass towards the workload",
+        ),
+    ] {
+        if is {
+            changed.push(words.to_owned());
+        }
+    }
+    if settings.allowance != host_allowance {
+        changed.push(format!("allowance {}", settings.allowance));
+    }
+    if settings.reserve != 0 {
+        changed.push(format!("reserve {}", settings.reserve));
+    }
+    let timeouts = TIMEOUT_DEFAULTS.iter().filter_map(|(name, default)| {
+        let seconds = settings.timeouts.get(*name)?;
+        (seconds != default).then(|| format!("{name} {seconds} s"))
+    });
+    let timeouts: Vec<String> = timeouts.collect();
+    if !timeouts.is_empty() {
+        changed.push(format!("timeouts {}", timeouts.join(", ")));
+    }
+    changed
 }

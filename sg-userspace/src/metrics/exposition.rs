@@ -328,13 +328,15 @@ fn encode(sample: &mut MetricEncoder<'_>, kind: MetricType, value: u64) -> fmt::
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use crate::{
         agent::Record,
         metrics::Figures,
-        model::{OnRevoke, Orientation},
+        model::{IcmpErrors, OnRevoke, Orientation, Track},
         state::HookInForce,
         stats::{Conntrack, HostStats, InterfaceStats, Packets, StateCount, Stats, VerdictCount},
-        status::{InterfaceStatus, SourceDestCheck, Status},
+        status::{InterfaceStatus, Settings, SourceDestCheck, Status},
     };
 
     fn interface(name: &str, netns: Option<&str>) -> (InterfaceStats, InterfaceStatus) {
@@ -376,6 +378,17 @@ mod tests {
             source_dest_check: SourceDestCheck::Off,
             on_revoke: OnRevoke::Keep,
             ethertypes: Vec::new(),
+            settings: Settings {
+                track: Track::Auto,
+                tcp_loose: false,
+                icmp_errors: IcmpErrors::Related,
+                dhcp: true,
+                mld: true,
+                nd_redirect: false,
+                allowance: 10,
+                reserve: 0,
+                timeouts: BTreeMap::new(),
+            },
             orphan: false,
             enforced: true,
             warnings: Vec::new(),

@@ -118,3 +118,80 @@ fn revocation_and_ethertypes_are_shown_as_they_are_in_force() {
     assert_eq!(found["on_revoke"], "reevaluate");
     assert_eq!(found["ethertypes"], json!([0x0600, 0x88cc]));
 }
+
+/// As JSON always, as text if they are not at their defaults.
+#[test]
+fn other_settings_are_shown_as_they_are_in_force() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let with = |keys: &str| {
+        let conntrack = "[conntrack]\nallowance = 5000\n";
+        conntrack.to_owned() + &denies_all("g") + &pair.interface("a", "[\"g\"]", keys)
+    };
+    enforcer.apply(&with(""), &[]).ok();
+    let said = enforcer.sgctl(&["status"]).ok();
+    let first = status(&enforcer);
+    let timeout = |status: &Value, name: &str| status["timeouts"][name].clone();
+    assert_eq!(timeout(&first, "tcp_established"), 432_000);
+    assert_eq!(first["timeouts"].as_object().unwrap().len(), 11);
+    for (keys, key, value, words) in [
+        (
+            "track = \"always\"",
+            "track",
+            json!("always"),
+            "track always: no flow goes untracked",
+        ),
+        (
+            "tcp_loose = true",
+            "tcp_loose",
+            json!(true),
+            "tcp_loose true: a rule may open TCP in its middle",
+        ),
+        (
+            "icmp_errors = \"strict\"",
+            "icmp_errors",
+            json!("strict"),
+            "icmp_errors strict: ICMP errors pass by rule only",
+        ),
+        (
+            "dhcp = false",
+            "dhcp",
+            json!(false),
+            "dhcp false: DHCP passes by rule only",
+        ),
+        (
+            "mld = false",
+            "mld",
+            json!(false),
+            "mld false: MLD passes by rule only",
+        ),
+        (
+            "nd_redirect = true",
+            "nd_redirect",
+            json!(true),
+            "nd_redirect true: ICMPv6 redirects pass towards the workload",
+        ),
+        ("allowance = 700", "allowance", json!(700), "allowance 700"),
+        ("reserve = 40", "reserve", json!(40), "reserve 40"),
+    ] {
+        let line = format!("    {words}\n");
+        assert!(!said.out.contains(&line), "{key}: {said:?}");
+        assert_ne!(first[key], value, "{key}");
+        enforcer.apply(&with(keys), &[]).ok();
+        let mut found = status(&enforcer);
+        assert_eq!(found[key], value);
+        let said = enforcer.sgctl(&["status"]).ok();
+        assert!(said.out.contains(&line), "{key}: {said:?}");
+        // And nothing else.
+        found[key] = first[key].clone();
+        assert_eq!(found, first, "{key}");
+    }
+    let keys = "timeouts = { profile = \"nitro-v6\", udp = 60, udp_stream = 180 }";
+    enforcer.apply(&with(keys), &[]).ok();
+    let found = status(&enforcer);
+    assert_eq!(timeout(&found, "tcp_established"), 350);
+    assert_eq!(timeout(&found, "udp"), 60);
+    let said = enforcer.sgctl(&["status"]).ok();
+    let line = "    timeouts tcp_established 350 s, udp 60 s\n";
+    assert!(said.out.contains(line), "{said:?}");
+}
