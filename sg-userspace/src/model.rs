@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use sg_common::layout::{TIMEOUT_DEFAULTS, TIMEOUTS};
+use sg_common::layout::{TIMEOUT_DEFAULTS, TIMEOUTS, Timeout};
 use sg_common::verdict::Direction;
 
 mod rule_id;
@@ -206,6 +207,19 @@ impl InterfaceSettings {
     pub fn checks_addresses(&self) -> bool {
         self.source_dest_check
             .unwrap_or(self.orientation == Some(Orientation::Host))
+    }
+}
+
+/// Seconds that a timeout may have: AWS's ranges where AWS has one (fact 3.21).
+pub const fn timeout_range(index: usize) -> RangeInclusive<u32> {
+    const TCP_ESTABLISHED: usize = Timeout::TcpEstablished as usize;
+    const UDP: usize = Timeout::Udp as usize;
+    const UDP_STREAM: usize = Timeout::UdpStream as usize;
+    match index {
+        TCP_ESTABLISHED => 60..=432_000,
+        UDP => 30..=60,
+        UDP_STREAM => 60..=180,
+        _ => 1..=432_000,
     }
 }
 

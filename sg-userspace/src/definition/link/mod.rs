@@ -228,7 +228,10 @@ impl<'d> Linker<'d, '_> {
             value: name.to_owned(),
             at,
         };
-        let help = self.near_group(&name);
+        let mut help = self.near_group(&name);
+        if self.stale == Severity::Error {
+            help.push_str(" (with `stale_references = \"warn\"` the rule matches nothing)");
+        }
         let (code, message) = match self.stale {
             Severity::Error => ("InvalidGroup.NotFound", "there is no group"),
             _ => ("stale-rule", "this matches nothing: there is no group"),

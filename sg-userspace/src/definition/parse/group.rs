@@ -7,6 +7,9 @@ use super::super::tree::{At, Entry, Group, Located};
 use super::value::{Parser, Table, Value};
 use crate::model::{Icmp, OnRevoke, Peer, Ports, Traffic, protocol};
 
+/// Keys of a group.
+pub(super) const KEYS: &[&str] = &["description", "on_revoke", "ingress", "egress"];
+
 /// Keys of an entry.
 const ENTRY: &[&str] = &[
     "protocol",
@@ -47,7 +50,7 @@ impl Parser<'_> {
             ingress: Vec::new(),
             egress: None,
         };
-        for (key, value) in self.keys(&table, &["description", "on_revoke", "ingress", "egress"]) {
+        for (key, value) in self.keys(&table, KEYS) {
             match key {
                 "description" => group.description = self.group_description(value),
                 "on_revoke" => {
@@ -73,7 +76,7 @@ impl Parser<'_> {
                 let table = Table::new(table, element.at, "the rule");
                 entries.push(self.entry(table));
             } else {
-                self.wrong_type::<()>(element, "an array of tables");
+                self.wrong_type::<()>(element, "a table");
             }
         }
         entries
@@ -221,6 +224,7 @@ impl Parser<'_> {
                 });
             }
             DeValue::String(text) => text,
+            _ if value.in_list => return self.wrong_type(value, "a port or a range"),
             _ => return self.wrong_type(value, "a port, a range or a list of these"),
         };
         let (from, to) = text.split_once('-').unwrap_or((text, text));

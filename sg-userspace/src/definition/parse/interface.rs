@@ -7,10 +7,10 @@ use sg_common::layout::{TIMEOUT_DEFAULTS, Timeout};
 use super::super::escape::{is_hostile, quote};
 use super::super::tree::{Interface, Located};
 use super::value::{Parser, Table, Value};
-use crate::model::{Hook, IcmpErrors, InterfaceSettings, Orientation, Track};
+use crate::model::{Hook, IcmpErrors, InterfaceSettings, Orientation, Track, timeout_range};
 
 /// Keys of an interface.
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "device",
     "netns",
     "groups",
@@ -221,7 +221,9 @@ impl Parser<'_> {
     fn ethertypes(&mut self, value: Value<'_>) -> Vec<u16> {
         let mut kinds = Vec::new();
         for element in self.array(value).into_iter().flatten() {
-            let Some(number) = self.integer(element, ETHERTYPES) else {
+            let (least, most) = (ETHERTYPES.start(), ETHERTYPES.end());
+            let words = format!("from {least:#06x} to {most:#06x}");
+            let Some(number) = self.integer_within(element, ETHERTYPES, words) else {
                 continue;
             };
             let kind = number.value as u16;
@@ -253,23 +255,12 @@ impl Parser<'_> {
         // A timeout of its own wins over the profile, wherever it stands.
         for (key, value) in given {
             if let Some(index) = names.iter().position(|name| *name == key)
-                && let Some(seconds) = self.integer(value, timeout_range(index))
+                && let range = timeout_range(index)
+                && let Some(seconds) =
+                    self.integer(value, (*range.start()).into()..=(*range.end()).into())
             {
                 settings.timeouts[index] = seconds.value as u32;
             }
         }
-    }
-}
-
-/// Seconds a timeout may have: AWS's ranges where AWS has one (fact 3.21).
-fn timeout_range(index: usize) -> RangeInclusive<i64> {
-    const TCP_ESTABLISHED: usize = Timeout::TcpEstablished as usize;
-    const UDP: usize = Timeout::Udp as usize;
-    const UDP_STREAM: usize = Timeout::UdpStream as usize;
-    match index {
-        TCP_ESTABLISHED => 60..=432_000,
-        UDP => 30..=60,
-        UDP_STREAM => 60..=180,
-        _ => 1..=432_000,
     }
 }

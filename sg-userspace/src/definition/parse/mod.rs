@@ -18,6 +18,11 @@ mod value;
 pub(super) use value::nearest;
 use value::{Parser, Table, Value};
 
+/// Keys of `[defaults]`.
+const DEFAULTS: &[&str] = &["egress", "quotas", "stale_references"];
+/// Keys of `[conntrack]`.
+const CONNTRACK: &[&str] = &["allowance", "accounting"];
+
 /// Tracked flows that `[conntrack] allowance` may name.
 const ALLOWANCE: std::ops::RangeInclusive<i64> = 1024..=16_777_216;
 
@@ -100,6 +105,18 @@ fn located(file: u32, range: std::ops::Range<usize>) -> At {
     }
 }
 
+/// The tables that have such a key, as they are written.
+fn tables_with(key: &str) -> Vec<&'static str> {
+    let tables = [
+        ("[defaults]", DEFAULTS),
+        ("[conntrack]", CONNTRACK),
+        ("[groups.NAME]", group::KEYS),
+        ("[interfaces.NAME]", interface::KEYS),
+    ];
+    let having = tables.into_iter().filter(|(_, keys)| keys.contains(&key));
+    having.map(|(table, _)| table).collect()
+}
+
 impl Parser<'_> {
     fn root(&mut self, table: Table<'_>) -> File {
         let mut file = File::default();
@@ -144,7 +161,7 @@ impl Parser<'_> {
         let Some(table) = self.table(value) else {
             return;
         };
-        for (key, value) in self.keys(&table, &["egress", "quotas", "stale_references"]) {
+        for (key, value) in self.keys(&table, DEFAULTS) {
             match key {
                 "egress" => {
                     let words = [
@@ -173,7 +190,7 @@ impl Parser<'_> {
         let Some(table) = self.table(value) else {
             return;
         };
-        for (key, value) in self.keys(&table, &["allowance", "accounting"]) {
+        for (key, value) in self.keys(&table, CONNTRACK) {
             if key == "allowance" {
                 file.allowance = self.integer(value, ALLOWANCE).map(|allowance| Located {
                     value: allowance.value as u32,

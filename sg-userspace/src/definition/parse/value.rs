@@ -26,6 +26,8 @@ pub(super) struct Parser<'f> {
 pub(super) struct Value<'a> {
     /// Key, or that of the list it stands in.
     pub(super) key: &'a str,
+    /// Whether it stands in a list.
+    pub(super) in_list: bool,
     pub(super) at: At,
     pub(super) inner: &'a DeValue<'a>,
 }
@@ -37,6 +39,16 @@ pub(super) struct Table<'a> {
     /// Its key or opening brace.
     pub(super) at: At,
     what: &'a str,
+}
+
+impl Value<'_> {
+    /// How findings call it.
+    fn subject(&self) -> String {
+        match self.in_list {
+            true => format!("an entry of `{}`", self.key),
+            false => format!("`{}`", self.key),
+        }
+    }
 }
 
 impl<'a> Table<'a> {
@@ -74,12 +86,14 @@ impl<'f> Parser<'f> {
             }
             let at = located(self.file, key.span());
             let message = format!("unknown key {} in {}", quote(text), table.what);
-            let near = nearest(text, known.iter().copied());
+            let elsewhere = super::tables_with(text);
+            let near = nearest(text, known.iter().copied()).filter(|_| elsewhere.is_empty());
             self.misspelt.extend(near.map(|key| (table.at, key)));
             let finding = self.findings.error("unknown-key", at, message);
             finding.help(match near {
                 Some(known) => format!("did you mean `{known}`?"),
-                None => format!("known keys: {}", known.join(", ")),
+                None if elsewhere.is_empty() => format!("known keys: {}", known.join(", ")),
+                None => format!("`{text}` is a key of {}", elsewhere.join(" and ")),
             });
         }
         values
@@ -155,7 +169,10 @@ impl<'f> Parser<'f> {
             return self.wrong_type(value, "an array");
         };
         let elements = array.iter();
-        let elements = elements.map(|element| self.value(value.key, element));
+        let elements = elements.map(|element| Value {
+            in_list: true,
+            ..self.value(value.key, element)
+        });
         Some(elements.collect())
     }
 
@@ -192,8 +209,19 @@ impl<'f> Parser<'f> {
         value: Value<'_>,
         range: RangeInclusive<i64>,
     ) -> Option<Located<i64>> {
+        let words = format!("from {} to {}", range.start(), range.end());
+        self.integer_within(value, range, words)
+    }
+
+    /// An integer of a range that findings write as `words`.
+    pub(super) fn integer_within(
+        &mut self,
+        value: Value<'_>,
+        range: RangeInclusive<i64>,
+        words: String,
+    ) -> Option<Located<i64>> {
         let DeValue::Integer(integer) = value.inner else {
-            return self.wrong_type(value, "an integer");
+            return self.wrong_type(value, &format!("an integer {words}"));
         };
         // What does not fit 64 bits is out of every range.
         match i64::from_str_radix(integer.as_str(), integer.radix()) {
@@ -203,12 +231,11 @@ impl<'f> Parser<'f> {
             }),
             _ => {
                 let message = format!(
-                    "`{}` is out of range: {}",
-                    value.key,
+                    "{} is out of range: {}",
+                    value.subject(),
                     quote(&integer.to_string())
                 );
-                let help = format!("from {} to {}", range.start(), range.end());
-                self.invalid(value.at, message).help(help);
+                self.invalid(value.at, message).help(words);
                 None
             }
         }
@@ -228,7 +255,7 @@ impl<'f> Parser<'f> {
             });
         }
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-        let message = format!("`{}` cannot be {}", value.key, quote(text.value));
+        let message = format!("{} cannot be {}", value.subject(), quote(text.value));
         let help = match nearest(text.value, words.iter().copied()) {
             Some(word) => format!("did you mean \"{word}\"?"),
             None => format!("one of \"{}\"", words.join("\", \"")),
@@ -248,8 +275,8 @@ impl<'f> Parser<'f> {
 
     pub(super) fn wrong_type<T>(&mut self, value: Value<'_>, expected: &str) -> Option<T> {
         let message = format!(
-            "`{}` must be {expected}, not {}",
-            value.key,
+            "{} must be {expected}, not {}",
+            value.subject(),
             article(value.inner)
         );
         self.findings.error("wrong-type", value.at, message);
@@ -259,6 +286,7 @@ impl<'f> Parser<'f> {
     fn value<'a>(&self, key: &'a str, value: &'a Spanned<DeValue<'a>>) -> Value<'a> {
         Value {
             key,
+            in_list: false,
             at: located(self.file, value.span()),
             inner: value.get_ref(),
         }
