@@ -24,6 +24,16 @@ pub struct Adopted {
     pub refused: u64,
 }
 
+impl Adopted {
+    /// How many flows are tracked now, in words.
+    pub fn connections(self) -> String {
+        match self.flows {
+            1 => "1 open connection".to_owned(),
+            flows => format!("{flows} open connections"),
+        }
+    }
+}
+
 /// Why flows were not adopted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -293,10 +293,8 @@ impl Enforcement {
             let (name, device) = (&one.name, &one.device);
             if one.change == Change::Attached {
                 self.attached.insert(one.id);
-                let (hook, adopted) = (one.hook.name(), one.adopted.flows);
-                info!(
-                    "{name} ({device}): attached, ingress by {hook}, {adopted} open connections adopted"
-                );
+                let (hook, adopted) = (one.hook.name(), one.adopted.connections());
+                info!("{name} ({device}): attached, ingress by {hook}, {adopted} adopted");
             }
             for warning in &one.warnings {
                 warn!("{name}: {warning}");

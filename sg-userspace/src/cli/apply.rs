@@ -13,14 +13,18 @@ use sg_userspace::{
 
 use super::{
     definition,
-    text::{count, print_json, remark},
+    text::{print_json, remark},
 };
 
 /// Enforce a definition and return.
 ///
 /// The files together are the whole definition of this host. It comes into force as a whole or not
-/// at all: no packet is judged by a mixture of old and new rules, and connections that are open
-/// stay open. Enforcement lasts until `sgctl detach` or a reboot; no process needs to run.
+/// at all: no packet is judged by a mixture of old and new rules. Enforcement lasts until `sgctl
+/// detach` or a reboot; no process needs to run.
+///
+/// Connections that are tracked stay open, unless a group says `on_revoke = "reevaluate"`. One that was
+/// untracked before the change is taken over by its first packet after it, if a rule of either
+/// direction still allows it; if it stays silent until the next change, TCP is dropped as `mid_stream`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -87,11 +91,7 @@ fn print(report: &Report) -> io::Result<()> {
             one.hook.name()
         )?;
         if one.adopted.flows > 0 {
-            write!(
-                out,
-                ", {} adopted",
-                count(one.adopted.flows, "open connection")
-            )?;
+            write!(out, ", {} adopted", one.adopted.connections())?;
         }
         writeln!(out)?;
     }
