@@ -91,7 +91,7 @@ outcomes! {
     /// Why a packet was dropped. Numbers are never reused.
     drop {
         NoRule = 0, "no_rule", "no rule of the interface's groups allows it", "add a rule to one of the interface's groups if it should pass";
-        MidStream = 1, "mid_stream", "TCP segment other than SYN without a tracked flow", "the flow idled out or predates the enforcer: reconnect, raise `tcp_established`, or set `tcp_loose`";
+        MidStream = 1, "mid_stream", "TCP segment other than SYN without a tracked flow", "the flow idled out, predates the enforcer, or was untracked until an earlier change: reconnect, raise `tcp_established`, or set `tcp_loose`";
         AllowanceExceeded = 2, "conntrack_allowance_exceeded", "no room for another tracked flow", "raise `allowance`, shorten timeouts, or open the policy both ways so that flows need no tracking";
         IcmpUnrelated = 3, "icmp_unrelated", "ICMP error that quotes no live flow", "none if it is a stray; a rule for its type lets it pass";
         IcmpQuote = 4, "icmp_quote", "ICMP error whose quoted packet cannot be read or does not fit its outer addresses", "look at the sender: this is malformed or forged";
@@ -116,7 +116,7 @@ outcomes! {
         TcpFlags = 23, "tcp_flags", "TCP flags that no real segment carries", "look at the sender: this is a scan";
         NeighborInvalid = 24, "neighbor_invalid", "neighbour discovery that cannot be real, or not in this direction", "look at the sender: this is forged, or a workload posing as a router";
         ArpInvalid = 25, "arp_invalid", "ARP that is malformed", "look at the sender";
-        AddressSpoofed = 26, "address_spoofed", "the workload claims an address that is not its own (source, ARP, neighbour advertisement or solicitation)", "list the address under the interface's `addresses` if it is legitimate; of a router set `source_dest_check = false`";
+        AddressSpoofed = 26, "address_spoofed", "the workload claims an address that is not its own (source, ARP, neighbour advertisement or solicitation)", "list the address under the interface's `addresses` if it is legitimate; of a router set `source_dest_check = false`, and list the addresses for which it answers ARP and neighbour discovery: those are checked all the same";
         InterfaceUnknown = 27, "interface_unknown", "the interface has no policy in force", "run `sgctl apply` again; `sgctl status` shows the interface";
         Revoked = 28, "revoked", "its flow was cut because no rule allows it any more (`on_revoke = \"reevaluate\"`)", "none if the rule was meant to go; else add it again and reconnect";
         DestinationForeign = 29, "destination_foreign", "towards the workload, but not to one of its addresses", "list the address under the interface's `addresses`; of a router set `source_dest_check = false`";

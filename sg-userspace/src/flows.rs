@@ -43,7 +43,7 @@ pub struct TrackedFlow {
     pub opened_by: Side,
     /// Both sides have answered.
     pub assured: bool,
-    /// It was there before the interface was attached.
+    /// It was taken up in its middle: when the interface was attached, by hand-over or `tcp_loose`.
     pub adopted: bool,
     /// Seconds since the last packet that kept it alive.
     pub idle_seconds: f64,

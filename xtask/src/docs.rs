@@ -11,6 +11,7 @@ use sg_common::{
     layout::TIMEOUT_DEFAULTS,
     verdict::{DropReason, PassKind},
 };
+use sg_userspace::model::timeout_range;
 
 use crate::{Answer, process, workspace};
 
@@ -91,9 +92,11 @@ fn verdicts() -> String {
     for state in State::TRACKED {
         let _ = writeln!(page, "- `{}`", state.name());
     }
-    page.push_str("\n## Timeouts\n\nIdle life in seconds; settable per interface under `timeouts`.\n\n| name | default |\n|---|---:|\n");
-    for (name, seconds) in TIMEOUT_DEFAULTS {
-        row(&mut page, &[&code(name), &seconds.to_string()]);
+    page.push_str("\n## Timeouts\n\nIdle life in seconds; settable per interface under `timeouts`.\n\n| name | default | allowed |\n|---|---:|---:|\n");
+    for (index, (name, seconds)) in TIMEOUT_DEFAULTS.iter().enumerate() {
+        let range = timeout_range(index);
+        let allowed = format!("{}–{}", range.start(), range.end());
+        row(&mut page, &[&code(name), &seconds.to_string(), &allowed]);
     }
     page
 }
@@ -101,7 +104,7 @@ fn verdicts() -> String {
 fn maps() -> String {
     let mut page = format!(
         "{NOTE}# Maps\n\n\
-        Pinned under `<bpffs>/maps/` by these names. Layouts: `sg-common/src/layout.rs`.\n\n\
+        Pinned under `<bpffs>/v<ABI_VERSION>/maps/` by these names. Layouts: `sg-common/src/layout.rs`.\n\n\
         | map | what it holds |\n|---|---|\n"
     );
     for (name, meaning) in map::ALL.iter().zip(map::MEANINGS) {

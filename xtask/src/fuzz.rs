@@ -18,8 +18,9 @@ const MAX_INPUTS: usize = 200;
 const MAX_BYTES: u64 = 200 << 10;
 
 #[derive(clap::Args)]
+#[command(after_help = listed_targets())]
 pub(crate) struct Arguments {
-    /// A target of sg-userspace/fuzz; all of them, one after the other, if none is named.
+    /// The target to fuzz; all of them, one after the other, if none is named.
     target: Option<String>,
     /// How long each target is fuzzed.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
@@ -79,6 +80,13 @@ fn targets() -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+fn listed_targets() -> String {
+    targets().map_or_else(
+        |error| format!("Targets: {error:#}"),
+        |names| format!("Targets: {}", names.join(", ")),
+    )
 }
 
 /// libFuzzer is C++ and is compiled here.

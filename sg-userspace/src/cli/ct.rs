@@ -29,7 +29,16 @@ enum Command {
 /// List the connections that are tracked now.
 ///
 /// One a line: interface, protocol and state, the workload's end, an arrow from the side that
-/// opened it to the other, the other end, and how long it lasts if nothing more comes.
+/// opened it to the other, the other end, and how long it lasts if nothing more comes. Then, where it
+/// applies:
+///
+/// "unassured": not both sides have answered; such a flow makes room for others when that is scarce.
+///
+/// "adopted": TCP taken up in its middle: at attachment, by hand-over (it was untracked until a
+/// change) or by `tcp_loose`.
+///
+/// "in P/BB out P/BB": packets and bytes towards and from the workload since then, Ethernet headers
+/// included, unless `accounting = false`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

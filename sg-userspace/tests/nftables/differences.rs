@@ -46,8 +46,8 @@ pub(crate) const ALL: [Difference; 28] = [
     ),
     passes(
         "hand-over",
-        "TCP in the middle of a connection that the definition before did not track, if a rule allows it now",
-        "a change of the definition must not cut what it still allows",
+        "TCP in the middle of a connection that the definition before did not track, if a rule of either direction allows it now",
+        "a change of the definition must not cut what it still allows, if only it is heard before the next one",
     ),
     passes(
         "window",
