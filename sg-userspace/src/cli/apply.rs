@@ -22,9 +22,10 @@ use super::{
 /// at all: no packet is judged by a mixture of old and new rules. Enforcement lasts until `sgctl
 /// detach` or a reboot; no process needs to run.
 ///
-/// Connections that are tracked stay open, unless a group says `on_revoke = "reevaluate"`. One that was
-/// untracked before the change is taken over by its first packet after it, if a rule of either
-/// direction still allows it; if it stays silent until the next change, TCP is dropped as `mid_stream`.
+/// Connections that are tracked stay open, but for those that no rule allows any more where a group
+/// says `on_revoke = "reevaluate"`. One that was untracked before the change is taken over by its
+/// first packet after it, if a rule of either direction still allows it. One that stays silent until
+/// the next change is not: its TCP is dropped as `mid_stream`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

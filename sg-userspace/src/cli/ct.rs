@@ -37,8 +37,8 @@ enum Command {
 /// "adopted": TCP taken up in its middle: at attachment, by hand-over (it was untracked until a
 /// change) or by `tcp_loose`.
 ///
-/// "in P/BB out P/BB": packets and bytes towards and from the workload since then, Ethernet headers
-/// included, unless `accounting = false`.
+/// "in 4/277B out 3/211B": 4 packets of 277 bytes towards the workload and 3 of 211 from it since it
+/// is tracked, Ethernet headers included; not with `accounting = false`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
