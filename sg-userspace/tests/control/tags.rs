@@ -10,7 +10,7 @@ use crate::common::{
 };
 
 #[test]
-fn offloads_are_what_the_driver_says() {
+fn a3_offloads_are_what_the_driver_says() {
     require!(Root);
     let pair = Pair::new();
     let active = || pair.near.run(|| ethtool::active("eth0")).unwrap();
@@ -39,7 +39,7 @@ fn offloads_are_what_the_driver_says() {
 /// With macvlans, which every kernel has that has network namespaces to speak of: the kernel tells of
 /// them as of VLAN sub-interfaces, but for the kind.
 #[test]
-fn devices_above_are_those_of_the_same_namespace() {
+fn a3_devices_above_are_those_of_the_same_namespace() {
     require!(Root);
     let (pair, other) = (Pair::new(), Namespace::new("other"));
     pair.near
@@ -73,7 +73,7 @@ fn devices_above_are_those_of_the_same_namespace() {
 /// The whole of it, where the kernel has VLANs; the decision and what is read for it are tested apart
 /// from them too: here, and in `link::vlan`.
 #[test]
-fn xdp_gives_way_to_tc_where_tags_are_stripped() {
+fn a3_xdp_gives_way_to_tc_where_tags_are_stripped() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     if !pair.near.vlan("eth0", 5) {
