@@ -1,4 +1,4 @@
-//! Quotas of AWS (facts 2.1–2.10): warnings, or errors where the definition asks for AWS's rules.
+//! Quotas of AWS (facts 2.1–2.4, 2.6, 2.8–2.10): warnings, or errors where the definition asks for AWS's rules.
 
 use std::collections::HashMap;
 
