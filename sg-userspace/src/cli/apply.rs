@@ -24,8 +24,8 @@ use super::{
 ///
 /// Connections that are tracked stay open, but for those that no rule allows any more where a group
 /// says `on_revoke = "reevaluate"`. One that was untracked before the change is taken over by its
-/// first packet after it, if a rule of either direction still allows it. One that stays silent until
-/// the next change is not: its TCP is dropped as `mid_stream`.
+/// first packet after it, if a rule still lets its opener open it. One that stays silent until the
+/// next change is not: its TCP is dropped as `mid_stream`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

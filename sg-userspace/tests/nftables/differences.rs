@@ -46,7 +46,7 @@ pub(crate) const ALL: [Difference; 28] = [
     ),
     passes(
         "hand-over",
-        "TCP in the middle of a connection that the definition before did not track, if a rule of either direction allows it now",
+        "TCP in the middle of a connection that the definition before did not track, if a rule lets its opener open it now",
         "a change of the definition must not cut what it still allows, if only it is heard before the next one",
     ),
     passes(
