@@ -329,6 +329,13 @@ fn listeners(_: Ip) -> Vec<Step> {
     steps
 }
 
+/// Behind the packet's own end, where the frame is padded, stands nothing.
+fn unstated() -> Vec<u8> {
+    let mut frame = extended((at(LOCAL), at(MULTICAST)), 1, ALERT, 58, &[]);
+    frame.extend(message(143, 0, &[0; 20]));
+    frame
+}
+
 fn listeners_invalid(_: Ip) -> Vec<Step> {
     let mut steps = Vec::new();
     for kind in LISTENING {
@@ -346,6 +353,7 @@ fn listeners_invalid(_: Ip) -> Vec<Step> {
             drops(way, listener("::", 2, ALERT, kind), IpSource),
         ]);
     }
+    steps.push(drops(Egress, unstated(), Truncated));
     steps
 }
 

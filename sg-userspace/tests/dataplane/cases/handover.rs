@@ -35,6 +35,10 @@ egress = [ { protocol = "tcp", ports = 443, cidr = ["198.51.100.0/24", "2001:db8
 ingress = [ { protocol = "tcp", ports = 80, cidr = ["0.0.0.0/0", "::/0"] } ]
 egress = [ { protocol = "all", cidr = ["0.0.0.0/0", "::/0"] } ]
 
+[groups.office]
+ingress = [ { protocol = "tcp", ports = 80, cidr = ["192.0.2.0/24", "2001:db8:4::/48"] } ]
+egress = [ { protocol = "all", cidr = ["0.0.0.0/0", "::/0"] } ]
+
 [groups.nothing]
 ingress = []
 egress = []
@@ -64,6 +68,8 @@ pub(crate) fn world() -> World {
             case("H2 nothing is that is not allowed either way", not_allowed),
             case("H2 what one policy left untracked by its port", by_port),
             case("H2 only from the generation before", too_late),
+            case("H2 not by the leave of the side that did not open", revoked),
+            case("H2 one side alone is not both", one_sided),
             case("H2 an entry that was taken over lives on", lives_on),
             case("fragments of what is taken over", fragments),
         ],
@@ -77,6 +83,35 @@ fn untracked(flow: Flow) -> Vec<Step> {
         passes(Egress, flow.tcp(Egress, SYN | ACK, 500, 101, 0), Untracked),
         passes(Ingress, flow.tcp(Ingress, ACK, 101, 501, 0), Untracked),
         Step::State(None),
+    ]
+}
+
+/// Fact 3.13: what the peer could open, and may no longer, stops, though the workload may open whatever
+/// it likes.
+fn revoked(ip: Ip) -> Vec<Step> {
+    let flow = Flow::new(ip, 80, 40_020);
+    vec![
+        now("half"),
+        passes(Ingress, flow.tcp(Ingress, SYN, 100, 0, 0), Untracked),
+        passes(Egress, flow.tcp(Egress, SYN | ACK, 500, 101, 0), Untracked),
+        now("office"),
+        drops(Ingress, flow.tcp(Ingress, ACK, 101, 501, 0), MidStream),
+        drops(Egress, flow.tcp(Egress, ACK, 501, 101, 9), MidStream),
+        Step::State(None),
+    ]
+}
+
+fn one_sided(ip: Ip) -> Vec<Step> {
+    let flow = Flow::new(ip, 80, 40_021);
+    vec![
+        now("open"),
+        now("web"),
+        passes(Egress, flow.tcp(Egress, ACK, 501, 101, 9), TakenOver),
+        passes(Egress, flow.tcp(Egress, ACK, 510, 101, 9), Established),
+        passes(Egress, flow.tcp(Egress, ACK, 519, 101, 9), Established),
+        Step::Unassured(1),
+        passes(Ingress, flow.tcp(Ingress, ACK, 101, 528, 0), Established),
+        Step::Unassured(0),
     ]
 }
 
@@ -136,13 +171,7 @@ fn outward(ip: Ip) -> Vec<Step> {
         passes(Ingress, asked.tcp(Ingress, ACK, 501, 106, 5), Established),
         passes(Ingress, answered.tcp(Ingress, ACK, 501, 106, 5), TakenOver),
         passes(Egress, answered.tcp(Egress, ACK, 106, 506, 5), Established),
-        // Both sides have been heard since it was made.
-        Step::Unassured(1),
-        passes(
-            Ingress,
-            answered.tcp(Ingress, ACK, 506, 111, 5),
-            Established,
-        ),
+        // Both sides have been heard since they were made.
         Step::Tracked(2),
         Step::Unassured(0),
         // Opened by the side that may, so that a SYN of the other is still refused.

@@ -5,13 +5,13 @@ use sg_common::{
     verdict::{
         Direction::{Egress, Ingress},
         DropReason::{IcmpQuote, IcmpUnrelated, NoRule, Truncated},
-        PassKind::{Established, New, Related, Stateless},
+        PassKind::{Established, Fragment, New, Related, Stateless},
     },
 };
 
 use crate::{
     flow::Flow,
-    frame::{self, IP, Ip, extension, fragment, icmp, message, spoiled, unreachable},
+    frame::{self, IP, Ip, extension, fragment, fresh_id, icmp, message, spoiled, unreachable},
     table::{Case, Only, Step, World, drops, interface, passes, state},
 };
 
@@ -53,6 +53,7 @@ pub(crate) fn world() -> World {
                 about_flows,
             ),
             Case::new("G2 every error there is", "client", every_kind),
+            Case::new("G2 an error in two fragments", "client", in_fragments),
             Case::new("G10 errors that the workload sends", "server", sent),
             Case::new("G2 errors about nothing", "client", about_nothing),
             Case::new("G3 errors for somebody else", "client", misdirected),
@@ -110,6 +111,20 @@ fn every_kind(ip: Ip) -> Vec<Step> {
         steps.push(passes(Ingress, error, Related));
     }
     steps
+}
+
+fn in_fragments(ip: Ip) -> Vec<Step> {
+    let flow = Flow::new(ip, 50_009, 443);
+    let frame = flow.udp(Egress);
+    let mut body = message(ip.pick(3, 1), 1, &[&[0; 4], &frame[IP..]].concat());
+    body.resize(80, 0);
+    let (id, ends) = (fresh_id(), (ip.router(), ip.workload()));
+    let part = |offset: u16, more, bytes: &[u8]| fragment(ends, ip.icmp(), id, offset, more, bytes);
+    vec![
+        passes(Egress, frame, New),
+        passes(Ingress, part(0, true, &body[..64]), Related),
+        passes(Ingress, part(64, false, &body[64..]), Fragment),
+    ]
 }
 
 fn sent(ip: Ip) -> Vec<Step> {

@@ -107,7 +107,14 @@ fn in_anothers_name(ip: Ip) -> Flow {
 
 fn spoofed(ip: Ip) -> Vec<Step> {
     let flow = in_anothers_name(ip);
-    vec![
+    let mut steps = Vec::new();
+    if ip == Ip::V4 {
+        // A DHCP client that claims to be somebody.
+        let ends = (at("10.1.0.11"), at("255.255.255.255"));
+        let discover = frame::ip(ends, 17, &frame::datagram((68, 67), 240));
+        steps.push(drops(Egress, discover, AddressSpoofed));
+    }
+    steps.extend([
         drops(Egress, flow.udp(Egress), AddressSpoofed),
         drops(Egress, flow.tcp(Egress, SYN, 1, 0, 0), AddressSpoofed),
         drops(Egress, flow.tcp(Egress, SYN | ACK, 1, 1, 0), AddressSpoofed),
@@ -116,7 +123,8 @@ fn spoofed(ip: Ip) -> Vec<Step> {
         Step::State(None),
         // What could not be said leaves nothing to answer.
         drops(Ingress, flow.tcp(Ingress, ACK, 1, 1, 0), DestinationForeign),
-    ]
+    ]);
+    steps
 }
 
 fn foreign(ip: Ip) -> Vec<Step> {
