@@ -49,6 +49,12 @@ pub(crate) fn world() -> World {
         cases: vec![
             Case::new("J5 a source that is not the workload's", "known", spoofed).only(Only::Host),
             Case::new(
+                "B6 J5 a client that claims to be somebody",
+                "known",
+                claiming,
+            )
+            .only(Only::Host),
+            Case::new(
                 "J5 a destination that is not the workload's",
                 "known",
                 foreign,
@@ -105,16 +111,16 @@ fn in_anothers_name(ip: Ip) -> Flow {
     }
 }
 
+/// A DHCP client that claims to be somebody.
+fn claiming(_: Ip) -> Vec<Step> {
+    let ends = (at("10.1.0.11"), at("255.255.255.255"));
+    let discover = frame::ip(ends, 17, &frame::datagram((68, 67), 240));
+    vec![drops(Egress, discover, AddressSpoofed)]
+}
+
 fn spoofed(ip: Ip) -> Vec<Step> {
     let flow = in_anothers_name(ip);
-    let mut steps = Vec::new();
-    if ip == Ip::V4 {
-        // A DHCP client that claims to be somebody.
-        let ends = (at("10.1.0.11"), at("255.255.255.255"));
-        let discover = frame::ip(ends, 17, &frame::datagram((68, 67), 240));
-        steps.push(drops(Egress, discover, AddressSpoofed));
-    }
-    steps.extend([
+    vec![
         drops(Egress, flow.udp(Egress), AddressSpoofed),
         drops(Egress, flow.tcp(Egress, SYN, 1, 0, 0), AddressSpoofed),
         drops(Egress, flow.tcp(Egress, SYN | ACK, 1, 1, 0), AddressSpoofed),
@@ -123,8 +129,7 @@ fn spoofed(ip: Ip) -> Vec<Step> {
         Step::State(None),
         // What could not be said leaves nothing to answer.
         drops(Ingress, flow.tcp(Ingress, ACK, 1, 1, 0), DestinationForeign),
-    ]);
-    steps
+    ]
 }
 
 fn foreign(ip: Ip) -> Vec<Step> {
