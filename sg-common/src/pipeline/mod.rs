@@ -5,7 +5,8 @@
 //!
 //! | file | what of the way |
 //! |---|---|
-//! | `mod.rs` | entry, stages, headers |
+//! | `mod.rs` | entry, order of the stages, headers |
+//! | `stage.rs` | what the stages are |
 //! | `always.rs` | what passes whatever the rules |
 //! | `fragment.rs` | later fragments |
 //! | `related.rs` | ICMP errors |
@@ -15,26 +16,26 @@ mod always;
 mod flow;
 mod fragment;
 mod related;
+mod stage;
 
 use crate::{
     atomic,
     classify::{Question, Selector},
-    conntrack::{Opening, Side},
+    conntrack::Side,
     family::{Family, V4, V6, address_key},
     layout::{Interface, WAYS, interface_flags},
     table::{self, Context},
     tables::Tables,
-    verdict::{
-        Direction, DropReason, PassKind,
-        Verdict::{self, Drop, Pass},
-    },
+    verdict::{Direction, DropReason, PassKind},
     wire::{
         self, ETHERNET, Frame, Payload,
-        ip::{Datagram, Parse, Place},
+        ip::{Datagram, Place},
         transport::{self, protocol},
     },
 };
 use always::Kinds;
+use stage::{Call, Plan, drop, pass, what};
+pub use stage::{Outcome, Room, Scratch};
 
 /// What the hook knows of a frame.
 #[derive(Clone, Copy, Debug)]
@@ -49,130 +50,6 @@ pub struct Arrival {
     pub bytes: u32,
 }
 
-/// Room for one packet of either family and the packet it may quote. Its contents mean nothing
-/// between packets.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Scratch {
-    v4: [Datagram<V4>; 2],
-    v6: [Datagram<V6>; 2],
-    call: Call,
-    plan: Plan,
-}
-
-/// What stages leave to later ones.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-struct Plan {
-    /// How the flow starts.
-    opening: Opening,
-    /// The outcome if there is no entry, or nothing to hand over.
-    fallback: u32,
-    /// Which sides a rule allows to open the flow: bit 0 the workload, bit 1 the peer.
-    openers: u32,
-    /// Whether the flow needs no entry.
-    untracked: bool,
-    /// Whether the flow's entry was cut because no rule allows it any more.
-    revoked: bool,
-}
-
-impl Scratch {
-    /// All zero.
-    // SAFETY: integers and booleans only; all-zero bytes are valid.
-    pub const ZERO: Self = unsafe { core::mem::zeroed() };
-}
-
-/// A family's part of a [`Scratch`].
-pub trait Room: Parse + 'static {
-    /// Room for a packet (0) or the packet it quotes (1).
-    fn room(scratch: &mut Scratch, which: usize) -> &mut Datagram<Self>;
-
-    /// The peer of the packet.
-    #[inline(always)]
-    fn peer(scratch: &mut Scratch) -> &Self::Address {
-        &Self::room(scratch, 0).flow.remote
-    }
-}
-
-/// A [`Verdict`] as the number of its counter, which fits a register; within this module also the
-/// stage that a packet goes to next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome(u32);
-
-impl Outcome {
-    /// Whether the packet goes on.
-    #[inline(always)]
-    pub fn passes(self) -> bool {
-        self.0 < crate::verdict::PASS_KINDS as u32
-    }
-
-    /// [`Verdict::outcome`].
-    #[inline(always)]
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-
-    /// The outcome with this number; any number that is none drops.
-    #[inline(always)]
-    pub fn from_raw(raw: u32) -> Self {
-        Self(raw)
-    }
-
-    /// What the number stands for.
-    pub fn verdict(self) -> Verdict {
-        Verdict::from_outcome(self.index()).expect("made from a verdict")
-    }
-}
-
-/// Stages after the first, each a call of its own: nested, they would not fit the 512 bytes of stack
-/// that a program has; one after the other in one function, the verifier would follow each of them from
-/// every end of those before; and the packets that need none stay in few lines of instruction cache.
-mod stage {
-    use super::Outcome;
-
-    /// A later fragment.
-    pub(super) const FRAGMENT: Outcome = Outcome(0x100);
-    /// An ICMP error.
-    pub(super) const ICMP_ERROR: Outcome = Outcome(0x101);
-    /// An ICMP error whose quoted packet has been read.
-    pub(super) const QUOTED: Outcome = Outcome(0x102);
-    /// To or from a listed service.
-    pub(super) const SERVICE: Outcome = Outcome(0x103);
-    /// An entry that does not answer by itself: expired, judged under another generation, or asked by
-    /// a SYN or a first fragment.
-    pub(super) const RECHECK: Outcome = Outcome(0x104);
-    /// No entry.
-    pub(super) const MISS: Outcome = Outcome(0x105);
-
-    /// An ICMP message that only a rule can let pass.
-    pub(super) const BY_RULE: Outcome = Outcome(0x106);
-    /// Whatever follows is not where a packet's later stages begin.
-    pub(super) const CONTINUED: Outcome = Outcome(0x107);
-    /// An entry to look at again, when the rules have been asked what it depends on.
-    pub(super) const AGAIN: Outcome = Outcome(0x107);
-    /// No rule, but perhaps a flow that was untracked until the last change.
-    pub(super) const HAND_OVER: Outcome = Outcome(0x108);
-    /// Allowed to open a flow.
-    pub(super) const OPEN: Outcome = Outcome(0x109);
-    /// A flow that was untracked until the last change, opened by the workload.
-    pub(super) const TAKE_LOCAL: Outcome = Outcome(0x10a);
-    /// The same, opened by the peer.
-    pub(super) const TAKE_REMOTE: Outcome = Outcome(0x10b);
-
-    /// The longest way: RECHECK, AGAIN, MISS, HAND_OVER, TAKE_LOCAL.
-    pub(super) const MOST: u64 = 5;
-}
-
-#[inline(always)]
-fn pass(kind: PassKind) -> Outcome {
-    Outcome(Pass(kind).outcome() as u32)
-}
-
-#[inline(always)]
-fn drop(reason: DropReason) -> Outcome {
-    Outcome(Drop(reason).outcome() as u32)
-}
-
 /// A packet on its way through one interface.
 struct Passage<'a, T> {
     context: Context<'a, T>,
@@ -181,21 +58,6 @@ struct Passage<'a, T> {
     direction: Direction,
     packets: u32,
     bytes: u32,
-}
-
-/// What the later stages need of the first, besides the packet.
-#[derive(Clone, Copy, Debug)]
-struct Call {
-    id: u32,
-    generation: u32,
-    packets: u32,
-    bytes: u32,
-}
-
-/// Bits beside the stage of what [`run`] is to do.
-mod what {
-    pub(super) const IPV6: u32 = 1 << 16;
-    pub(super) const EGRESS: u32 = 1 << 17;
 }
 
 /// Judges a frame and counts the verdict.
