@@ -10,14 +10,18 @@ use sg_common::{
     family::{self, Family, V4, V6},
     host::Host,
     layout::{
-        Class, Interface, Policy, Range, Runtime, Slice, TIMEOUT_DEFAULTS, interface_flags, slice,
+        Class, Interface, Policy, Range, Runtime, Slice, TIMEOUT_DEFAULTS, interface_flags,
+        policy_flags, slice,
     },
     table::{self, Inserted},
     verdict::{
         DropReason::{
-            AddressSpoofed, IcmpQuote, IpOptions, IpSource, MidStream, NoRule, Truncated,
+            AddressSpoofed, FragmentOrphan, IcmpQuote, IpOptions, IpSource, MidStream, NoRule,
+            Truncated,
         },
-        PassKind::{Dhcp, Established, NeighborDiscovery, New, Related, Service},
+        PassKind::{
+            Dhcp, Established, Fragment, NeighborDiscovery, New, Related, Service, TakenOver,
+        },
         Verdict::{self, Drop, Pass},
     },
 };
@@ -435,4 +439,45 @@ fn h6_a_flood_of_syn_refuses_no_client() {
         state.unassured <= u64::from(ALLOWANCE) / 4 + 1000,
         "{state:?}"
     );
+}
+
+/// Nothing forgets a first fragment but the room that others take: half a turn of the clock later it must
+/// not look like one of the future, and thereby of now.
+#[test]
+fn a_first_fragment_of_long_ago_lets_nothing_pass() {
+    let host = host();
+    let igmp = |flags: [u8; 2]| {
+        let mut frame = ip4(2, PEER, WORKLOAD, &[], &[0; 64]);
+        frame[20..22].copy_from_slice(&flags);
+        frame
+    };
+    let (first, later) = (igmp([0x20, 0]), igmp([0, 8]));
+    assert_eq!(host.judge(&first, ID, true), Pass(New));
+    assert_eq!(host.judge(&later, ID, true), Pass(Fragment));
+    for turn in [1_u64 << 30, 1 << 31, (1 << 31) + 1, 3 << 30] {
+        host.set_now(turn);
+        assert_eq!(host.judge(&later, ID, true), Drop(FragmentOrphan), "{turn}");
+    }
+}
+
+/// The bank of the generation before is asked only while nobody writes it.
+#[test]
+fn nothing_is_handed_over_while_the_bank_is_written() {
+    let mut host = host();
+    for policy in &mut host.banks[0].interfaces[ID as usize].policy {
+        policy.flags = policy_flags::OPEN_TCP;
+    }
+    host.set_generation(1);
+    let flow = |host: &Host| {
+        Flow {
+            host,
+            local: LOCAL_PORT,
+            remote: 40_009,
+        }
+        .inbound(ACK, 1001, 5001, 0)
+    };
+    host.runtime.previous = 1;
+    assert_eq!(flow(&host), Drop(MidStream));
+    host.runtime.previous = 0;
+    assert_eq!(flow(&host), Pass(TakenOver));
 }
