@@ -1,6 +1,6 @@
 //! What passes whatever the rules (semantics 3), each kind with its own counter.
 
-use super::{Outcome, Passage, Plan, Room, Scratch, drop, pass};
+use super::{Outcome, Passage, Plan, Room, Scratch, drop, pass, stage};
 use crate::{
     family::{Family, V4, V6, address_key},
     layout::{AddressKey, ETHERTYPE, interface_flags},
@@ -123,7 +123,9 @@ impl Kinds for V4 {
         } else {
             udp.u32(0) == 68 << 16 | 67
                 && datagram.flow.remote == u32::MAX
-                && (datagram.flow.local == 0 || !passage.claims_foreign::<V4>(&datagram.flow.local))
+                && (datagram.flow.local == 0
+                    || (V4::source_possible(&datagram.flow.local, protocol::UDP)
+                        && passage.foreign(datagram) == stage::MISS))
         };
         if fits {
             Some(pass(PassKind::Dhcp))

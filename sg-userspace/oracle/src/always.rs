@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::{
     Direction,
     Verdict::{self, Drop, Pass},
-    addresses::{is_link_local, source_possible},
+    addresses::{is_link_local, own, source_possible},
     ip::{self, ICMPV6, Packet, Part, UDP},
     policy::Interface,
 };
@@ -41,7 +41,8 @@ fn is_dhcp(packet: &Packet<'_>, direction: Direction, interface: &Interface) -> 
                 let nobody = packet.source == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
                 (source, destination) == (68, 67)
                     && packet.destination == IpAddr::V4(Ipv4Addr::BROADCAST)
-                    && (nobody || !is_foreign(packet.source, interface))
+                    && (nobody
+                        || (source_possible(packet) && own(packet, direction, interface).is_ok()))
             }
         };
     }
