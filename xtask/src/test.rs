@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     release: bool,
     /// Instead, put the deliberate faults of xtask/mutants.toml into a copy of the code, one by one, and
-    /// see that a test fails; arguments after `--` choose faults by name. Takes about an hour.
+    /// see that a test fails; arguments after `--` choose faults by name. Takes about twenty minutes.
     #[arg(long, conflicts_with = "release")]
     mutants: bool,
     /// Instead, let oracle, pipeline and loaded programs judge random packets, with new seeds until so many
