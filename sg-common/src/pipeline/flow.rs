@@ -136,7 +136,8 @@ impl<T: Tables> Passage<'_, T> {
         fallback
     }
 
-    /// Which sides a rule allows to open the flow now, if it matters: bit 0 the workload, bit 1 the peer.
+    /// Which sides a rule allows to open the flow now, if it matters: [`classify::BY_LOCAL`] and
+    /// [`classify::BY_REMOTE`].
     #[inline(always)]
     fn openers<F: Kinds>(&self, datagram: &Datagram<F>) -> u32 {
         if self.interface.reevaluate_from == 0 {
@@ -153,7 +154,8 @@ impl<T: Tables> Passage<'_, T> {
         };
         let local = self.allows_value(datagram, Direction::Egress, from_local);
         let remote = self.allows_value(datagram, Direction::Ingress, from_remote);
-        u32::from(local) | u32::from(remote) << 1
+        let by = |allowed: bool, side: u32| if allowed { side } else { 0 };
+        by(local, classify::BY_LOCAL) | by(remote, classify::BY_REMOTE)
     }
 
     /// Whether an entry was last judged before a change after which only what is allowed lives on, and
@@ -164,9 +166,9 @@ impl<T: Tables> Passage<'_, T> {
         let judged = unsafe { crate::atomic::load(&raw const (*entry.live()).generation) };
         let before = judged.wrapping_sub(self.interface.reevaluate_from) > i32::MAX as u32;
         let opener = if entry.meta.flags() & flag::OPENER_LOCAL != 0 {
-            1
+            classify::BY_LOCAL
         } else {
-            2
+            classify::BY_REMOTE
         };
         before && openers & opener == 0
     }

@@ -33,7 +33,7 @@ pub(super) struct Plan {
     pub(super) opening: Opening,
     /// The outcome if there is no entry, or nothing to hand over.
     pub(super) fallback: u32,
-    /// Which sides a rule allows to open the flow: bit 0 the workload, bit 1 the peer.
+    /// Which sides a rule allows to open the flow: `classify::BY_LOCAL`, `classify::BY_REMOTE`.
     pub(super) openers: u32,
     /// Whether the flow needs no entry.
     pub(super) untracked: bool,
