@@ -164,8 +164,9 @@ fn created<T: Tables>(context: &Context<T>, interface: *mut CtInterface) {
 /// behind the first. In its own two alone there is often but one, and if that is a client's that waits for
 /// its answer, a flood would replace it.
 const LOOK_AROUND: u64 = 8;
-/// Buckets in which it looks further if there is none in those: the flows of an interface with a small allowance
-/// lie far apart in a table for the whole host.
+/// Buckets in which it looks further at its interface's own limits if there is none in those: the flows of
+/// an interface with a small allowance lie far apart in a table for the whole host. (At the host's limit
+/// there is none only if the flood is of the other family, and then none need go.)
 const LOOK_FURTHER: u32 = 256;
 
 /// Unassured flows hold a share at most, of the host's allowance and of the interface's own: beyond it a
@@ -210,6 +211,9 @@ pub fn make_room<T: Tables>(context: &Context<T>, ipv6: bool, hash: u64, id: u32
         index = if index + 1 < buckets { index + 1 } else { 0 };
     }
     if oldest == 0 {
+        if !own_limit {
+            return;
+        }
         place = context
             .tables
             .find_unassured(ipv6, index, LOOK_FURTHER, owner);
