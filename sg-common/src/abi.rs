@@ -4,7 +4,7 @@
 ///
 /// Bump it with any change of [`crate::layout`]. Pins live below a directory that carries this
 /// number, and the loader refuses a pinned map whose shape differs from the object's.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Ingress of an interface, XDP.
 pub const PROGRAM_XDP_INGRESS: &str = "xdp_ingress";
@@ -12,9 +12,16 @@ pub const PROGRAM_XDP_INGRESS: &str = "xdp_ingress";
 pub const PROGRAM_TC_INGRESS: &str = "tc_ingress";
 /// Egress of an interface, TC.
 pub const PROGRAM_TC_EGRESS: &str = "tc_egress";
+/// What [`PROGRAM_XDP_INGRESS`] hands packets to that have no live entry: it stands in [`map::LATER_XDP`].
+pub const PROGRAM_XDP_LATER: &str = "xdp_later";
+/// The same for [`PROGRAM_TC_INGRESS`] and [`PROGRAM_TC_EGRESS`], in [`map::LATER_TC`].
+pub const PROGRAM_TC_LATER: &str = "tc_later";
 /// Conntrack commands, run by BPF_PROG_TEST_RUN only: see [`crate::layout::CtCommand`].
 pub const PROGRAM_CT_CONTROL: &str = "ct_control";
 
+/// `.rodata` symbol: 1 if packets and bytes are kept per flow (u32). What is loaded for 0 knows nothing
+/// of accounts, and the other way round.
+pub const GLOBAL_ACCOUNTING: &str = "ACCOUNTING";
 /// `.rodata` symbol: the number that the control plane gave to the network namespace a program
 /// set is loaded for (u32). An ifindex is unique only within one.
 pub const GLOBAL_NAMESPACE: &str = "NAMESPACE";
@@ -31,18 +38,33 @@ pub const MAX_CLASSES: u32 = 65_536;
 pub const MAX_RANGES: u32 = 524_288;
 /// Fragment verdicts remembered at a time.
 pub const MAX_FRAGMENTS: u32 = 8_192;
-/// Stripe locks that serialise inserts of one flow.
-pub const CT_LOCKS: u32 = 4_096;
 /// Table slots provided per tracked flow of the allowance, as a fraction. Two-choice placement into
-/// sets of eight refuses nothing at two thirds full; at three quarters a table of 262,144 slots
-/// refuses one flow in 100,000 (simulated, six seeds each).
-pub const CT_SLOTS_PER_FLOW: (u32, u32) = (3, 2);
+/// sets of sixteen fills them without a refusal; when flows come and go at random in a full table seven
+/// in a million find both sets full (simulated, allowances of 4 k to 1 M), and the stash takes those.
+pub const CT_SLOTS_PER_FLOW: (u32, u32) = (32, 25);
+/// Buckets behind the others of a table, for flows that find theirs full.
+pub const CT_STASH: u32 = 4;
 
-/// Buckets of one family's table for an allowance.
+/// Buckets of one family's table for an allowance, those of the stash aside.
 pub const fn buckets(allowance: u32) -> u32 {
     let (slots, flows) = CT_SLOTS_PER_FLOW;
     (allowance as u64 * slots as u64).div_ceil(flows as u64 * crate::layout::WAYS as u64) as u32
 }
+
+/// Flows that a CPU may make or end before it says so, under a limit of `allowance` flows on a host with
+/// `cpus`: all CPUs together a thousandth, so that small limits are exact.
+pub const fn credit(allowance: u32, cpus: u32) -> u32 {
+    let share = allowance / 1024 / if cpus == 0 { 1 } else { cpus };
+    if share < CT_MAX_CREDIT {
+        share
+    } else {
+        CT_MAX_CREDIT
+    }
+}
+
+/// Highest [`credit`]: beyond it nothing is gained.
+const CT_MAX_CREDIT: u32 = 64;
+
 /// Share of the allowance that unassured flows may hold, in percent.
 pub const CT_UNASSURED_PERCENT: u32 = 25;
 
@@ -51,7 +73,12 @@ macro_rules! maps {
         /// Map names as they stand in the object and, prefixed by nothing, in the pin directory.
         pub mod map {
             $($(#[doc = $doc])* pub const $name: &str = stringify!($name);)*
-            /// Every map of the object.
+            /// Array of programs, 1 ×: where a packet at XDP goes on that has no live entry. Each program set has
+            /// its own, pinned beside its programs.
+            pub const LATER_XDP: &str = "LATER_XDP";
+            /// The same at TC.
+            pub const LATER_TC: &str = "LATER_TC";
+            /// Every map that all program sets share.
             pub const ALL: &[&str] = &[$($name),*];
             /// What each map of [`ALL`] holds, as its documentation says.
             pub const MEANINGS: &[&str] = &[$(concat!($($doc),*)),*];
@@ -84,26 +111,34 @@ maps! {
     IDENTITIES;
     /// Array of maps, one per bank: [`crate::layout::AddressKey`] → 1: own addresses, services, ethertypes.
     ADDRESSES;
-    /// Conntrack, IPv4: array of [`crate::layout::Bucket4`].
+    /// Tags of the conntrack table, IPv4: array of [`crate::layout::Tags`] by bucket.
+    TAGS4;
+    /// Tags of the conntrack table, IPv6.
+    TAGS6;
+    /// Tags of the draining predecessor, IPv4; one bucket and unused otherwise.
+    TAGS4_OLD;
+    /// Tags of the draining predecessor, IPv6.
+    TAGS6_OLD;
+    /// Conntrack entries without accounts, IPv4: array of [`crate::layout::Slot4`], 16 per bucket.
     CT4;
-    /// Conntrack, IPv6: array of [`crate::layout::Bucket6`].
+    /// Conntrack entries without accounts, IPv6: array of [`crate::layout::Slot6`].
     CT6;
-    /// Draining predecessor of `CT4`; one bucket and unused otherwise.
+    /// Draining predecessor of `CT4`.
     CT4_OLD;
-    /// Draining predecessor of `CT6`; one bucket and unused otherwise.
+    /// Draining predecessor of `CT6`.
     CT6_OLD;
-    /// Packets and bytes of `CT4`'s entries: array of [`crate::layout::AccountBucket`].
-    ACCOUNT4;
-    /// Packets and bytes of `CT6`'s entries.
-    ACCOUNT6;
-    /// Packets and bytes of `CT4_OLD`'s entries.
-    ACCOUNT4_OLD;
-    /// Packets and bytes of `CT6_OLD`'s entries.
-    ACCOUNT6_OLD;
-    /// Array of spin locks: one flow is inserted by one CPU at a time.
-    CT_LOCK;
+    /// Conntrack entries with accounts, IPv4: array of [`crate::layout::Accounted4`]; instead of `CT4`.
+    ACCOUNTED4;
+    /// Conntrack entries with accounts, IPv6: array of [`crate::layout::Accounted6`]; instead of `CT6`.
+    ACCOUNTED6;
+    /// Draining predecessor of `ACCOUNTED4`.
+    ACCOUNTED4_OLD;
+    /// Draining predecessor of `ACCOUNTED6`.
+    ACCOUNTED6_OLD;
     /// Array of [`crate::layout::CtInterface`]: occupancy per interface.
     CT_INTERFACES;
+    /// Per-CPU array of [`crate::layout::CtLocal`]: what a CPU has not yet added to occupancy, and events.
+    CT_LOCAL;
     /// Array, 1 × [`crate::layout::CtHost`]: occupancy of the host.
     CT_HOST;
     /// LRU hash, [`crate::layout::FragmentKey`] → jiffies of the allowed first fragment.

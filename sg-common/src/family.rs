@@ -2,7 +2,7 @@
 
 use crate::{
     atomic,
-    layout::{AddressKey, Bucket4, Bucket6, Live, Slot4, Slot6, WAYS},
+    layout::{Account, AddressKey, Live, Slot4, Slot6},
     tables::Tables,
 };
 
@@ -31,8 +31,8 @@ pub struct Flow<A> {
 pub trait Family: Copy {
     /// An address: network-order bytes as native words.
     type Address: Copy + Eq;
-    /// A conntrack bucket.
-    type Bucket;
+    /// A conntrack entry.
+    type Slot;
 
     /// Whether this is IPv6.
     const IPV6: bool;
@@ -56,42 +56,114 @@ pub trait Family: Copy {
     /// Whether the address is in a range that link-local services use (fact 5.2).
     fn may_be_service(address: &Self::Address) -> bool;
 
-    /// A bucket of the current table, or of the draining one.
-    fn bucket<T: Tables>(tables: &T, old: bool, index: u32) -> Option<*mut Self::Bucket>;
+    /// An entry of the current table, or of the draining one.
+    fn slot<T: Tables>(tables: &T, old: bool, index: u32) -> Option<*mut Self::Slot>;
     /// Longest-prefix match of an address.
     fn trie<T: Tables>(tables: &T, trie: u32, address: &Self::Address) -> Option<u32>;
     /// Identity of a member address.
     fn member<T: Tables>(tables: &T, bank: u32, address: &Self::Address) -> Option<u32>;
 
-    /// The `meta` word of a way.
-    fn meta(bucket: *mut Self::Bucket, way: usize) -> *mut u64;
-    /// The dynamic part of a way.
-    fn live(bucket: *mut Self::Bucket, way: usize) -> *mut Live;
-    /// The flow that a way holds; torn while the way is rewritten.
-    fn flow(bucket: *mut Self::Bucket, way: usize) -> Flow<Self::Address>;
-    /// `interface << 8 | protocol` of the flow that a way holds.
-    fn owner(bucket: *mut Self::Bucket, way: usize) -> u32;
-    /// Whether a way holds this flow; torn while the way is rewritten.
-    fn holds(bucket: *mut Self::Bucket, way: usize, flow: &Flow<Self::Address>) -> bool;
-    /// Writes the flow of a way that the caller has claimed.
-    fn set_flow(bucket: *mut Self::Bucket, way: usize, flow: &Flow<Self::Address>);
+    /// The `meta` word of an entry.
+    fn meta(slot: *mut Self::Slot) -> *mut u64;
+    /// The dynamic part of an entry.
+    fn live(slot: *mut Self::Slot) -> *mut Live;
+    /// The account of an entry, where [`Tables::accounting`] says that there is one.
+    fn account(slot: *mut Self::Slot) -> *mut Account;
+    /// The flow of an entry; torn while the entry is rewritten.
+    fn flow(slot: *mut Self::Slot) -> Flow<Self::Address>;
+    /// `interface << 8 | protocol` of the flow of an entry.
+    fn owner(slot: *mut Self::Slot) -> u32;
+    /// Whether an entry is of this flow; torn while the entry is rewritten.
+    fn holds(slot: *mut Self::Slot, flow: &Flow<Self::Address>) -> bool;
+    /// Whether two entries are of the same flow; torn while one is rewritten.
+    fn same_flow(slot: *mut Self::Slot, other: *mut Self::Slot) -> bool;
+    /// Writes the flow of an entry that the caller has claimed.
+    fn set_flow(slot: *mut Self::Slot, flow: &Flow<Self::Address>);
 }
 
-/// A way that the verifier, too, sees to be below [`WAYS`].
-#[inline(always)]
-fn in_bounds(way: usize) -> usize {
-    atomic::opaque(way as u64) as usize & (WAYS - 1)
+/// The methods of [`Family`] that are the same for both kinds of slot.
+macro_rules! slot_access {
+    ($family:ty) => {
+        #[inline(always)]
+        fn meta(slot: *mut Self::Slot) -> *mut u64 {
+            // SAFETY: `slot` is valid (contract of `Tables`).
+            unsafe { &raw mut (*slot).meta }
+        }
+
+        #[inline(always)]
+        fn live(slot: *mut Self::Slot) -> *mut Live {
+            // SAFETY: as in `meta`.
+            unsafe { &raw mut (*slot).live }
+        }
+
+        #[inline(always)]
+        fn account(slot: *mut Self::Slot) -> *mut Account {
+            // SAFETY: the caller has been told that an account follows.
+            unsafe { slot.add(1).cast() }
+        }
+
+        #[inline(always)]
+        fn flow(slot: *mut Self::Slot) -> Flow<Self::Address> {
+            // SAFETY: as in `meta`; torn values are caught by the second look at the meta word.
+            unsafe {
+                Flow {
+                    owner: (*slot).owner,
+                    ports: (*slot).ports,
+                    local: (*slot).local,
+                    remote: (*slot).remote,
+                }
+            }
+        }
+
+        #[inline(always)]
+        fn owner(slot: *mut Self::Slot) -> u32 {
+            // SAFETY: as in `meta`.
+            unsafe { (*slot).owner }
+        }
+
+        #[inline(always)]
+        fn same_flow(slot: *mut Self::Slot, other: *mut Self::Slot) -> bool {
+            // The flow stands between the word and the dynamic part, in whole words.
+            const WORDS: usize =
+                (size_of::<<$family as Family>::Slot>() - 8 - size_of::<Live>()) / 8;
+            let mut difference = 0;
+            for word in 1..=WORDS {
+                // SAFETY: as in `meta`.
+                difference |= unsafe {
+                    atomic::load(slot.cast::<u64>().add(word))
+                        ^ atomic::load(other.cast::<u64>().add(word))
+                };
+            }
+            difference == 0
+        }
+
+        #[inline(always)]
+        fn set_flow(slot: *mut Self::Slot, flow: &Flow<Self::Address>) {
+            // SAFETY: as in `meta`; the caller owns the entry.
+            unsafe {
+                (*slot).owner = flow.owner;
+                (*slot).ports = flow.ports;
+                (*slot).local = flow.local;
+                (*slot).remote = flow.remote;
+            }
+        }
+    };
 }
 
-/// Whether a word of a slot is that of a flow. Both are read when asked: kept in registers for eight
-/// ways they would only be spilled to a stack that is too small.
+/// How two words differ from the two 32-bit words at an aligned address, as bits; 0: not at all.
 ///
 /// # Safety
-/// `held` must be valid and aligned.
+/// `held` must be valid and aligned to eight bytes.
 #[inline(always)]
-unsafe fn same(held: *const u32, wanted: &u32) -> bool {
-    // SAFETY: the caller's promise, and a reference.
-    unsafe { atomic::load(held) == atomic::load(wanted) }
+unsafe fn difference(held: *const u32, first: u32, second: u32) -> u64 {
+    let (first, second) = (u64::from(first), u64::from(second));
+    let wanted = if cfg!(target_endian = "little") {
+        first | second << 32
+    } else {
+        first << 32 | second
+    };
+    // SAFETY: the caller's promise.
+    unsafe { atomic::load(held.cast::<u64>()) ^ wanted }
 }
 
 /// Finalizer of MurmurHash3 (public domain): every input bit reaches every output bit.
@@ -118,11 +190,11 @@ const fn host4(address: u32) -> u32 {
 
 #[expect(
     clippy::not_unsafe_ptr_arg_deref,
-    reason = "bucket pointers come from `Tables`, whose contract is that they are valid"
+    reason = "slot pointers come from `Tables`, whose contract is that they are valid"
 )]
 impl Family for V4 {
     type Address = u32;
-    type Bucket = Bucket4;
+    type Slot = Slot4;
 
     const IPV6: bool = false;
     const ICMP: u8 = 1;
@@ -175,8 +247,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn bucket<T: Tables>(tables: &T, old: bool, index: u32) -> Option<*mut Bucket4> {
-        tables.bucket4(old, index)
+    fn slot<T: Tables>(tables: &T, old: bool, index: u32) -> Option<*mut Slot4> {
+        tables.slot4(old, index)
     }
 
     #[inline(always)]
@@ -189,80 +261,16 @@ impl Family for V4 {
         tables.member4(bank, *address)
     }
 
-    #[inline(always)]
-    fn meta(bucket: *mut Bucket4, way: usize) -> *mut u64 {
-        // SAFETY: `bucket` is valid (contract of `Tables`) and the way is in bounds.
-        unsafe { (&raw mut (*bucket).meta).cast::<u64>().add(in_bounds(way)) }
-    }
+    slot_access!(V4);
 
     #[inline(always)]
-    fn live(bucket: *mut Bucket4, way: usize) -> *mut Live {
-        // SAFETY: as in `meta`.
-        unsafe { &raw mut (*slot4(bucket, way)).live }
-    }
-
-    #[inline(always)]
-    fn flow(bucket: *mut Bucket4, way: usize) -> Flow<u32> {
-        let slot = slot4(bucket, way);
-        // SAFETY: as in `meta`; torn values are caught by the second look at the meta word.
+    fn holds(slot: *mut Slot4, flow: &Flow<u32>) -> bool {
+        // SAFETY: `slot` is valid (contract of `Tables`).
         unsafe {
-            Flow {
-                owner: (*slot).owner,
-                ports: (*slot).ports,
-                local: (*slot).local,
-                remote: (*slot).remote,
-            }
+            difference(&raw const (*slot).owner, flow.owner, flow.ports)
+                | difference(&raw const (*slot).local, flow.local, flow.remote)
+                == 0
         }
-    }
-
-    #[inline(always)]
-    fn owner(bucket: *mut Bucket4, way: usize) -> u32 {
-        // SAFETY: as in `meta`.
-        unsafe { (*slot4(bucket, way)).owner }
-    }
-
-    #[inline(always)]
-    fn holds(bucket: *mut Bucket4, way: usize, flow: &Flow<u32>) -> bool {
-        let slot = slot4(bucket, way);
-        // SAFETY: as in `meta`.
-        unsafe {
-            same(&raw const (*slot).owner, &flow.owner)
-                && same(&raw const (*slot).ports, &flow.ports)
-                && same(&raw const (*slot).local, &flow.local)
-                && same(&raw const (*slot).remote, &flow.remote)
-        }
-    }
-
-    #[inline(always)]
-    fn set_flow(bucket: *mut Bucket4, way: usize, flow: &Flow<u32>) {
-        let slot = slot4(bucket, way);
-        // SAFETY: as in `meta`; the caller owns the way.
-        unsafe {
-            (*slot).owner = flow.owner;
-            (*slot).ports = flow.ports;
-            (*slot).local = flow.local;
-            (*slot).remote = flow.remote;
-        }
-    }
-}
-
-#[inline(always)]
-fn slot4(bucket: *mut Bucket4, way: usize) -> *mut Slot4 {
-    // SAFETY: `bucket` is valid (contract of `Tables`) and the way is in bounds.
-    unsafe {
-        (&raw mut (*bucket).slots)
-            .cast::<Slot4>()
-            .add(in_bounds(way))
-    }
-}
-
-#[inline(always)]
-fn slot6(bucket: *mut Bucket6, way: usize) -> *mut Slot6 {
-    // SAFETY: `bucket` is valid (contract of `Tables`) and the way is in bounds.
-    unsafe {
-        (&raw mut (*bucket).slots)
-            .cast::<Slot6>()
-            .add(in_bounds(way))
     }
 }
 
@@ -282,11 +290,11 @@ impl V6 {
 
 #[expect(
     clippy::not_unsafe_ptr_arg_deref,
-    reason = "bucket pointers come from `Tables`, whose contract is that they are valid"
+    reason = "slot pointers come from `Tables`, whose contract is that they are valid"
 )]
 impl Family for V6 {
     type Address = [u32; 4];
-    type Bucket = Bucket6;
+    type Slot = Slot6;
 
     const IPV6: bool = true;
     const ICMP: u8 = 58;
@@ -337,8 +345,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn bucket<T: Tables>(tables: &T, old: bool, index: u32) -> Option<*mut Bucket6> {
-        tables.bucket6(old, index)
+    fn slot<T: Tables>(tables: &T, old: bool, index: u32) -> Option<*mut Slot6> {
+        tables.slot6(old, index)
     }
 
     #[inline(always)]
@@ -351,65 +359,23 @@ impl Family for V6 {
         tables.member6(bank, address)
     }
 
-    #[inline(always)]
-    fn meta(bucket: *mut Bucket6, way: usize) -> *mut u64 {
-        // SAFETY: `bucket` is valid (contract of `Tables`) and the way is in bounds.
-        unsafe { (&raw mut (*bucket).meta).cast::<u64>().add(in_bounds(way)) }
-    }
+    slot_access!(V6);
 
     #[inline(always)]
-    fn live(bucket: *mut Bucket6, way: usize) -> *mut Live {
-        // SAFETY: as in `meta`.
-        unsafe { &raw mut (*slot6(bucket, way)).live }
-    }
-
-    #[inline(always)]
-    fn flow(bucket: *mut Bucket6, way: usize) -> Flow<[u32; 4]> {
-        let slot = slot6(bucket, way);
-        // SAFETY: as in `meta`; torn values are caught by the second look at the meta word.
+    fn holds(slot: *mut Slot6, flow: &Flow<[u32; 4]>) -> bool {
+        let (local, remote) = (&flow.local, &flow.remote);
+        // SAFETY: `slot` is valid (contract of `Tables`).
         unsafe {
-            Flow {
-                owner: (*slot).owner,
-                ports: (*slot).ports,
-                local: (*slot).local,
-                remote: (*slot).remote,
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn owner(bucket: *mut Bucket6, way: usize) -> u32 {
-        // SAFETY: as in `meta`.
-        unsafe { (*slot6(bucket, way)).owner }
-    }
-
-    #[inline(always)]
-    fn holds(bucket: *mut Bucket6, way: usize, flow: &Flow<[u32; 4]>) -> bool {
-        let slot = slot6(bucket, way);
-        // SAFETY: as in `meta`.
-        unsafe {
-            same(&raw const (*slot).owner, &flow.owner)
-                && same(&raw const (*slot).ports, &flow.ports)
-                && same(&raw const (*slot).remote[3], &flow.remote[3])
-                && same(&raw const (*slot).remote[2], &flow.remote[2])
-                && same(&raw const (*slot).remote[1], &flow.remote[1])
-                && same(&raw const (*slot).remote[0], &flow.remote[0])
-                && same(&raw const (*slot).local[3], &flow.local[3])
-                && same(&raw const (*slot).local[2], &flow.local[2])
-                && same(&raw const (*slot).local[1], &flow.local[1])
-                && same(&raw const (*slot).local[0], &flow.local[0])
-        }
-    }
-
-    #[inline(always)]
-    fn set_flow(bucket: *mut Bucket6, way: usize, flow: &Flow<[u32; 4]>) {
-        let slot = slot6(bucket, way);
-        // SAFETY: as in `meta`; the caller owns the way.
-        unsafe {
-            (*slot).owner = flow.owner;
-            (*slot).ports = flow.ports;
-            (*slot).local = flow.local;
-            (*slot).remote = flow.remote;
+            let (held_local, held_remote) = (
+                (&raw const (*slot).local).cast::<u32>(),
+                (&raw const (*slot).remote).cast::<u32>(),
+            );
+            difference(&raw const (*slot).owner, flow.owner, flow.ports)
+                | difference(held_local, local[0], local[1])
+                | difference(held_local.add(2), local[2], local[3])
+                | difference(held_remote, remote[0], remote[1])
+                | difference(held_remote.add(2), remote[2], remote[3])
+                == 0
         }
     }
 }

@@ -9,22 +9,21 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     vec::Vec,
 };
 
 use crate::{
-    abi::CT_LOCKS,
     atomic,
     classify::{self, Question, Selector},
     family::{V4, V6},
     layout::{
-        Account, AccountBucket, AddressKey, Bucket4, Bucket6, Class, Count, CtHost, CtInterface,
-        FragmentKey, IdentityKey, Interface, Range, Runtime, WAYS,
+        Accounted4, Accounted6, AddressKey, Class, Count, CtHost, CtInterface, CtLocal,
+        FragmentKey, IdentityKey, Interface, Range, Runtime, Slot4, Slot6, Tags, WAYS,
     },
     pipeline::{self, Arrival, Outcome, Room, Scratch},
-    table::{self, Context},
+    table::{self, Context, Occupancy, with_stash},
     tables::Tables,
     verdict::{Direction, OUTCOMES, Verdict},
 };
@@ -76,12 +75,14 @@ pub struct Host {
     pub runtime: Runtime,
     generation: AtomicU32,
     now: AtomicU64,
-    ct4: [Shared<Bucket4>; 2],
-    ct6: [Shared<Bucket6>; 2],
-    accounts: [Shared<AccountBucket>; 4],
-    locks: Vec<AtomicBool>,
+    /// Those of the current table, then of the draining one.
+    tags: [[Shared<Tags>; 2]; 2],
+    ct4: [Shared<Accounted4>; 2],
+    ct6: [Shared<Accounted6>; 2],
     ct_interfaces: Shared<CtInterface>,
     ct_host: Shared<CtHost>,
+    /// By CPU, by interface.
+    ct_locals: Shared<CtLocal>,
     cursor: [AtomicU32; 2],
     fragments: Mutex<HashMap<Vec<u8>, u32>>,
     counters: Shared<Count>,
@@ -89,6 +90,26 @@ pub struct Host {
 
 /// Interfaces that a [`Host`] has room for.
 pub const INTERFACES: u32 = 16;
+/// Threads that may use one [`Host`] at the same time: each is a CPU.
+pub const CPUS: u32 = 16;
+
+std::thread_local! {
+    /// This thread's CPU.
+    static CPU: u32 = {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % CPUS
+    };
+}
+
+/// Slots of a table of so many buckets, those of the stash included.
+fn slots(buckets: u32) -> u32 {
+    with_stash(buckets) * WAYS as u32
+}
+
+/// The tags of both families' tables.
+fn tags(buckets: [u32; 2]) -> [Shared<Tags>; 2] {
+    buckets.map(|buckets| Shared::new(Tags::ZERO, with_stash(buckets)))
+}
 
 impl Host {
     /// Empty tables with conntrack sized by `runtime`.
@@ -100,13 +121,12 @@ impl Host {
             runtime,
             generation: AtomicU32::new(0),
             now: AtomicU64::new(0),
-            ct4: [buckets4, old4].map(|len| Shared::new(Bucket4::ZERO, len)),
-            ct6: [buckets6, old6].map(|len| Shared::new(Bucket6::ZERO, len)),
-            accounts: [buckets4, buckets6, old4, old6]
-                .map(|len| Shared::new(AccountBucket::ZERO, len)),
-            locks: (0..CT_LOCKS).map(|_| AtomicBool::new(false)).collect(),
+            tags: [runtime.buckets, runtime.old_buckets].map(tags),
+            ct4: [buckets4, old4].map(|len| Shared::new(Accounted4::ZERO, slots(len))),
+            ct6: [buckets6, old6].map(|len| Shared::new(Accounted6::ZERO, slots(len))),
             ct_interfaces: Shared::new(CtInterface::ZERO, INTERFACES),
             ct_host: Shared::new(CtHost::ZERO, 1),
+            ct_locals: Shared::new(CtLocal::ZERO, CPUS * INTERFACES),
             cursor: [AtomicU32::new(0), AtomicU32::new(0)],
             fragments: Mutex::default(),
             counters: Shared::new(Count::ZERO, INTERFACES * 2 * OUTCOMES as u32),
@@ -131,7 +151,13 @@ impl Host {
             packets: 1,
             bytes: frame.len() as u32,
         };
-        pipeline::judge(self, &frame, &arrival, &mut Scratch::ZERO.clone()).verdict()
+        let mut scratch = Scratch::ZERO.clone();
+        let outcome = pipeline::judge(self, &frame, &arrival, &mut scratch);
+        if outcome.decided() {
+            outcome.verdict()
+        } else {
+            pipeline::later(self, &mut scratch).verdict()
+        }
     }
 
     /// What was counted for an interface and direction.
@@ -143,26 +169,36 @@ impl Host {
     }
 
     /// Occupancy of an interface.
-    pub fn interface_state(&self, id: u32) -> CtInterface {
+    pub fn interface_state(&self, id: u32) -> Occupancy {
+        let shared = self.ct_interfaces.get(id).expect("an interface in range");
         // SAFETY: as above.
-        unsafe { *self.ct_interfaces.get(id).expect("an interface in range") }
+        Occupancy::of_interface(&unsafe { *shared }, &self.locals(id))
     }
 
     /// Occupancy of the host.
-    pub fn host_state(&self) -> CtHost {
+    pub fn host_state(&self) -> Occupancy {
+        let shared = self.ct_host.get(0).expect("there is one");
         // SAFETY: as above.
-        unsafe { *self.ct_host.get(0).expect("there is one") }
+        Occupancy::of_host(&unsafe { *shared }, &self.locals(0))
+    }
+
+    /// What each CPU counts of an interface.
+    fn locals(&self, id: u32) -> Vec<CtLocal> {
+        let of = |cpu| self.ct_locals.get(cpu * INTERFACES + id);
+        // SAFETY: as above.
+        (0..CPUS)
+            .filter_map(of)
+            .map(|local| unsafe { *local })
+            .collect()
     }
 
     /// Reclaims every expired entry, as the sweep does; answers how many went.
     pub fn sweep(&self) -> u32 {
         let mut freed = 0;
         for old in [false, true] {
-            for (ipv6, len) in [
-                (false, self.ct4[usize::from(old)].0.len()),
-                (true, self.ct6[usize::from(old)].0.len()),
-            ] {
-                freed += (0..len as u32)
+            for ipv6 in [false, true] {
+                let buckets = self.tags[usize::from(old)][usize::from(ipv6)].0.len();
+                freed += (0..buckets as u32)
                     .map(|index| self.reclaim(ipv6, old, index))
                     .sum::<u32>();
             }
@@ -174,14 +210,12 @@ impl Host {
     pub fn start_draining(&mut self, buckets: [u32; 2]) {
         self.runtime.old_buckets = self.runtime.buckets;
         self.runtime.buckets = buckets;
+        self.tags.swap(0, 1);
         self.ct4.swap(0, 1);
         self.ct6.swap(0, 1);
-        self.accounts.swap(0, 2);
-        self.accounts.swap(1, 3);
-        self.ct4[0] = Shared::new(Bucket4::ZERO, buckets[0]);
-        self.ct6[0] = Shared::new(Bucket6::ZERO, buckets[1]);
-        self.accounts[0] = Shared::new(AccountBucket::ZERO, buckets[0]);
-        self.accounts[1] = Shared::new(AccountBucket::ZERO, buckets[1]);
+        self.tags[0] = tags(buckets);
+        self.ct4[0] = Shared::new(Accounted4::ZERO, slots(buckets[0]));
+        self.ct6[0] = Shared::new(Accounted6::ZERO, slots(buckets[1]));
     }
 
     /// What table functions need.
@@ -212,8 +246,6 @@ fn bytes(words: &[u32; 4]) -> Vec<u8> {
 }
 
 impl Tables for Host {
-    type Lock = u32;
-
     fn generation(&self) -> u32 {
         self.generation.load(Ordering::SeqCst)
     }
@@ -279,34 +311,20 @@ impl Tables for Host {
             .contains(&(key.interface, key.family, key.address))
     }
 
-    fn bucket4(&self, old: bool, index: u32) -> Option<*mut Bucket4> {
-        self.ct4[usize::from(old)].get(index)
+    fn accounting(&self) -> bool {
+        self.runtime.accounting != 0
     }
 
-    fn bucket6(&self, old: bool, index: u32) -> Option<*mut Bucket6> {
-        self.ct6[usize::from(old)].get(index)
+    fn tags(&self, ipv6: bool, old: bool, bucket: u32) -> Option<*mut Tags> {
+        self.tags[usize::from(old)][usize::from(ipv6)].get(bucket)
     }
 
-    fn account(&self, ipv6: bool, old: bool, bucket: u32, way: usize) -> Option<*mut Account> {
-        let table = usize::from(ipv6) + 2 * usize::from(old);
-        let accounts = self.accounts[table].get(bucket)?;
-        assert!(way < WAYS);
-        // SAFETY: a valid value and a way in bounds.
-        Some(unsafe { (&raw mut (*accounts).accounts).cast::<Account>().add(way) })
+    fn slot4(&self, old: bool, index: u32) -> Option<*mut Slot4> {
+        self.ct4[usize::from(old)].get(index).map(<*mut _>::cast)
     }
 
-    fn stripe(&self, stripe: u32) -> Option<u32> {
-        Some(stripe)
-    }
-
-    fn lock(&self, lock: u32) {
-        while self.locks[lock as usize].swap(true, Ordering::Acquire) {
-            std::thread::yield_now();
-        }
-    }
-
-    fn unlock(&self, lock: u32) {
-        self.locks[lock as usize].store(false, Ordering::Release);
+    fn slot6(&self, old: bool, index: u32) -> Option<*mut Slot6> {
+        self.ct6[usize::from(old)].get(index).map(<*mut _>::cast)
     }
 
     fn ct_interface(&self, id: u32) -> Option<*mut CtInterface> {
@@ -317,11 +335,26 @@ impl Tables for Host {
         self.ct_host.get(0)
     }
 
-    fn run(&self, what: u32, scratch: &mut Scratch) -> Outcome {
-        if pipeline::opens(what) {
-            pipeline::open(self, what, scratch)
+    fn ct_local(&self, id: u32) -> Option<*mut CtLocal> {
+        let cpu = CPU.with(|cpu| *cpu);
+        if id < INTERFACES {
+            self.ct_locals.get(cpu * INTERFACES + id)
         } else {
-            pipeline::run(self, what, scratch)
+            None
+        }
+    }
+
+    fn run(&self, what: u32, scratch: &mut Scratch) -> Outcome {
+        match (
+            pipeline::misses(what),
+            pipeline::opens(what),
+            pipeline::is_ipv6(what),
+        ) {
+            (true, _, false) => pipeline::miss::<Self, false>(self, what, scratch),
+            (true, _, true) => pipeline::miss::<Self, true>(self, what, scratch),
+            (_, true, false) => pipeline::open::<Self, false>(self, what, scratch),
+            (_, true, true) => pipeline::open::<Self, true>(self, what, scratch),
+            _ => pipeline::run(self, what, scratch),
         }
     }
 
@@ -335,6 +368,18 @@ impl Tables for Host {
 
     fn rule_set(&self, bank: u32, class: u32, selector: Selector) -> u32 {
         classify::rule_set(self, bank, class, selector)
+    }
+
+    fn settle(&self, ipv6: bool, hash: u64, index: u32) -> bool {
+        if ipv6 {
+            table::settle::<Self, V6>(&self.context(), hash, index)
+        } else {
+            table::settle::<Self, V4>(&self.context(), hash, index)
+        }
+    }
+
+    fn reclaim_beside(&self, ipv6: bool, hash: u64) {
+        table::reclaim_beside(&self.context(), ipv6, hash);
     }
 
     fn reclaim(&self, ipv6: bool, old: bool, index: u32) -> u32 {
@@ -375,7 +420,8 @@ impl Tables for Host {
 
     fn sweep_cursor(&self, ipv6: bool) -> u32 {
         let family = usize::from(ipv6);
-        self.cursor[family].fetch_add(1, Ordering::SeqCst) % self.runtime.buckets[family]
+        let buckets = with_stash(self.runtime.buckets[family]);
+        self.cursor[family].fetch_add(1, Ordering::SeqCst) % buckets
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<u32> {

@@ -44,7 +44,7 @@ pub const ETHERTYPE: u32 = 1 << 16;
 /// Interfaces per set of the interface index.
 pub const INDEX_WAYS: usize = 4;
 /// Conntrack entries per bucket.
-pub const WAYS: usize = 8;
+pub const WAYS: usize = 16;
 
 /// Position of a direction and family in [`Interface::policy`].
 #[inline(always)]
@@ -160,14 +160,14 @@ pub const TIMEOUT_DEFAULTS: [(&str, u32); TIMEOUTS] = [
 
 shared! {
     /// What is fixed while anything is attached; written once by the control plane.
-    pub struct Runtime [96] {
+    pub struct Runtime [104] {
         /// Jiffies per second, measured.
         pub hz: u32,
-        /// 1: packets and bytes are kept per flow.
+        /// 1: packets and bytes are kept per flow. The programs are loaded for one or the other.
         pub accounting: u32,
-        /// Buckets of `CT4` and `CT6`.
+        /// Buckets of `CT4` and `CT6`, those of the stash aside.
         pub buckets: [u32; 2],
-        /// Buckets of `CT4_OLD` and `CT6_OLD`; 0 while nothing drains.
+        /// Buckets of `CT4_OLD` and `CT6_OLD`, those of the stash aside; 0 while nothing drains.
         pub old_buckets: [u32; 2],
         /// Tracked flows of the host, reserves included.
         pub allowance: u32,
@@ -175,6 +175,10 @@ shared! {
         pub shared: u32,
         /// Unassured flows beyond which a new one replaces an old one.
         pub unassured: u32,
+        /// As [`Interface::credit`], for the host.
+        pub credit: u32,
+        /// Zero.
+        pub _reserved: u32,
         /// A generation whose bank can be asked by the one after it; by no other.
         pub previous: u32,
         /// Jiffies at the last change of the generation. All 64 bits: nothing refreshes it.
@@ -225,8 +229,8 @@ shared! {
         pub timeouts: [u32; TIMEOUTS],
         /// Flows last judged under a generation before this one must still be allowed to their opener.
         pub reevaluate_from: u32,
-        /// Zero.
-        pub _reserved: u32,
+        /// Flows that a CPU may make or end before it says so: see [`CtLocal::tracked`].
+        pub credit: u32,
         /// By [`policy_index`].
         pub policy: [Policy; 4],
     }
@@ -274,8 +278,17 @@ shared! {
         pub address: [u8; 16],
     }
 
-    /// An IPv4 entry without its `meta` word.
-    pub struct Slot4 [40] {
+    /// The tags of a bucket: one of 16 bits for each way, 0 where the way is free. Which lane is whose:
+    /// [`crate::table::lane`].
+    pub struct Tags [32] {
+        /// Four tags each.
+        pub words: [u64; WAYS / 4],
+    }
+
+    /// An IPv4 entry.
+    pub struct Slot4 [48] {
+        /// See [`crate::conntrack`]: generation, state, flags, version.
+        pub meta: u64,
         /// `interface << 8 | protocol`.
         pub owner: u32,
         /// `local port << 16 | remote port`; of an echo `identifier << 16 | opener is local`; else 0.
@@ -288,8 +301,10 @@ shared! {
         pub live: Live,
     }
 
-    /// An IPv6 entry without its `meta` word.
-    pub struct Slot6 [64] {
+    /// An IPv6 entry.
+    pub struct Slot6 [72] {
+        /// See [`crate::conntrack`]: generation, state, flags, version.
+        pub meta: u64,
         /// `interface << 8 | protocol`.
         pub owner: u32,
         /// As [`Slot4::ports`].
@@ -306,55 +321,72 @@ shared! {
     pub struct Live [24] {
         /// Jiffies of the last packet that refreshed it.
         pub seen: u32,
-        /// Generation that last judged it.
-        pub generation: u32,
         /// TCP: highest acknowledgement number by sender; else packets seen, up to two.
         /// Sender 0 is local, 1 remote.
         pub ack: [u32; 2],
         /// TCP: sequence number after the sender's SYN, then after its FIN; else of the opener jiffies of
         /// its last packet.
         pub fin: [u32; 2],
-    }
-
-    /// A bucket of `CT4`. The `meta` words come first so that one cache line answers "not here".
-    pub struct Bucket4 [384] {
-        /// See [`crate::conntrack`]: tag, state, flags, version.
-        pub meta: [u64; WAYS],
-        /// The entries.
-        pub slots: [Slot4; WAYS],
-    }
-
-    /// A bucket of `CT6`.
-    pub struct Bucket6 [576] {
-        /// See [`crate::conntrack`]: tag, state, flags, version.
-        pub meta: [u64; WAYS],
-        /// The entries.
-        pub slots: [Slot6; WAYS],
+        /// With accounting, packets by direction divided by 2³², 16 bits each: see [`Live::packets`].
+        pub packets_high: u32,
     }
 
     /// Packets and bytes of one entry, by direction (0 ingress, 1 egress).
-    pub struct Account [32] {
-        /// Packets; segments where the kernel merged them.
-        pub packets: [u64; 2],
+    pub struct Account [24] {
+        /// Packets modulo 2³²; segments where the kernel merged them.
+        pub packets: [u32; 2],
         /// Bytes from the Ethernet header on.
         pub bytes: [u64; 2],
     }
 
-    /// The accounts of a bucket.
-    pub struct AccountBucket [256] {
-        /// By way.
-        pub accounts: [Account; WAYS],
+    /// An IPv4 entry with its account.
+    pub struct Accounted4 [72] {
+        /// The entry.
+        pub slot: Slot4,
+        /// Its account.
+        pub account: Account,
     }
 
-    /// Occupancy and events of one interface.
-    pub struct CtInterface [96] {
+    /// An IPv6 entry with its account.
+    pub struct Accounted6 [96] {
+        /// The entry.
+        pub slot: Slot6,
+        /// Its account.
+        pub account: Account,
+    }
+
+    /// Occupancy of one interface, what CPUs keep to themselves ([`CtLocal`]) aside; a cache line, so that
+    /// no interface slows another.
+    pub struct CtInterface [64] {
         /// Tracked flows.
         pub tracked: u64,
-        /// Tracked flows charged to the interface's reserve.
+        /// Tracked flows charged to the interface's reserve; exact.
         pub reserved: u64,
         /// Tracked flows not assured.
         pub unassured: u64,
-        /// Highest `tracked` since attachment.
+        /// Zero.
+        pub _reserved: [u64; 5],
+    }
+
+    /// Occupancy of the host; [`CtLocal`] of interface 0 belongs to it.
+    pub struct CtHost [64] {
+        /// Tracked flows not charged to a reserve.
+        pub shared: u64,
+        /// Tracked flows charged to reserves; exact.
+        pub reserved: u64,
+        /// Tracked flows not assured.
+        pub unassured: u64,
+        /// Zero.
+        pub _reserved: [u64; 5],
+    }
+
+    /// What one CPU counts of one interface, or of the host (interface 0): no line is shared between CPUs.
+    pub struct CtLocal [96] {
+        /// Two's complement; to be added to [`CtInterface::tracked`] or [`CtHost::shared`].
+        pub tracked: u64,
+        /// Two's complement; to be added to [`CtInterface::unassured`] or [`CtHost::unassured`].
+        pub unassured: u64,
+        /// Highest number of tracked flows that this CPU saw when it made one.
         pub peak: u64,
         /// Packets dropped because no further flow could be tracked.
         pub refused: u64,
@@ -372,18 +404,8 @@ shared! {
         pub window_created: u64,
         /// Entries made per second in the last full window.
         pub per_second: u64,
-    }
-
-    /// Occupancy of the host.
-    pub struct CtHost [32] {
-        /// Tracked flows.
-        pub tracked: u64,
-        /// Tracked flows not charged to a reserve.
-        pub shared: u64,
-        /// Tracked flows not assured.
-        pub unassured: u64,
-        /// Highest `tracked`.
-        pub peak: u64,
+        /// Zero.
+        pub _reserved: u64,
     }
 
     /// Key of `FRAGMENTS` (semantics 10).
@@ -448,6 +470,18 @@ shared! {
         pub count: u32,
         /// Zero.
         pub _reserved: u32,
+    }
+}
+
+impl Live {
+    /// Packets of an entry by direction (0 ingress, 1 egress).
+    pub fn packets(&self, account: &Account) -> [u64; 2] {
+        let high = self.packets_high.to_ne_bytes();
+        let of = |direction: usize| {
+            let upper = u16::from_ne_bytes([high[direction * 2], high[direction * 2 + 1]]);
+            u64::from(upper) << 32 | u64::from(account.packets[direction])
+        };
+        [of(0), of(1)]
     }
 }
 

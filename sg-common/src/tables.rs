@@ -3,8 +3,8 @@
 use crate::{
     classify::{Question, Selector},
     layout::{
-        Account, AddressKey, Bucket4, Bucket6, Class, CtHost, CtInterface, FragmentKey,
-        IdentityKey, Interface, Range, Runtime,
+        AddressKey, Class, CtHost, CtInterface, CtLocal, FragmentKey, IdentityKey, Interface,
+        Range, Runtime, Slot4, Slot6, Tags,
     },
     pipeline::{Outcome, Room, Scratch},
     verdict::Direction,
@@ -15,9 +15,6 @@ use crate::{
 /// Pointers and references stay valid for the whole packet: a bank is written only while it is not
 /// in force and a grace period after it was, and conntrack memory is never freed while attached.
 pub trait Tables {
-    /// A stripe lock.
-    type Lock: Copy;
-
     /// `GENERATION`.
     fn generation(&self) -> u32;
     /// `RUNTIME`.
@@ -49,25 +46,28 @@ pub trait Tables {
     /// `ADDRESSES`: whether the key is there.
     fn address(&self, bank: u32, key: &AddressKey) -> bool;
 
-    /// `CT4`, or `CT4_OLD`; out of range `None`.
-    fn bucket4(&self, old: bool, index: u32) -> Option<*mut Bucket4>;
-    /// `CT6`, or `CT6_OLD`.
-    fn bucket6(&self, old: bool, index: u32) -> Option<*mut Bucket6>;
-    /// The account of a way in `ACCOUNT4`/`6` or their draining predecessors.
-    fn account(&self, ipv6: bool, old: bool, bucket: u32, way: usize) -> Option<*mut Account>;
-    /// A lock of `CT_LOCK`; `stripe` is below [`crate::abi::CT_LOCKS`].
-    fn stripe(&self, stripe: u32) -> Option<Self::Lock>;
-    /// Takes a stripe. Until [`Tables::unlock`] no other method of this trait may be called.
-    fn lock(&self, lock: Self::Lock);
-    /// Gives a stripe back.
-    fn unlock(&self, lock: Self::Lock);
+    /// Whether entries have accounts; the same for as long as there are any.
+    fn accounting(&self) -> bool;
+    /// The tags of a bucket of the current table or of the draining one; out of range `None`.
+    fn tags(&self, ipv6: bool, old: bool, bucket: u32) -> Option<*mut Tags>;
+    /// An IPv4 entry of the current table or of the draining one, its account behind it if it has one; out of
+    /// range `None`.
+    fn slot4(&self, old: bool, index: u32) -> Option<*mut Slot4>;
+    /// An IPv6 entry, likewise.
+    fn slot6(&self, old: bool, index: u32) -> Option<*mut Slot6>;
     /// `CT_INTERFACES`.
     fn ct_interface(&self, id: u32) -> Option<*mut CtInterface>;
     /// `CT_HOST`.
     fn ct_host(&self) -> Option<*mut CtHost>;
+    /// `CT_LOCAL` of this CPU; nobody else writes it while the packet is judged.
+    fn ct_local(&self, id: u32) -> Option<*mut CtLocal>;
     /// [`crate::pipeline::run`] or [`crate::pipeline::open`]. (The kernel calls this one and the next seven as functions that the
     /// verifier looks at once, whoever calls them.)
     fn run(&self, what: u32, scratch: &mut Scratch) -> Outcome;
+    /// [`crate::table::settle`], likewise.
+    fn settle(&self, ipv6: bool, hash: u64, index: u32) -> bool;
+    /// [`crate::table::reclaim_beside`], likewise.
+    fn reclaim_beside(&self, ipv6: bool, hash: u64);
     /// [`crate::table::reclaim`], likewise.
     fn reclaim(&self, ipv6: bool, old: bool, index: u32) -> u32;
     /// [`crate::classify::allows`], likewise; `remote` is the peer of the packet in the scratch.

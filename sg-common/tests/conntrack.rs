@@ -462,7 +462,7 @@ proptest! {
     fn meta_round_trip(tag: u32, state: u8, flags: u8, version: u16) {
         let meta = Meta::new(tag, state, flags, version);
         prop_assert_eq!(
-            (meta.tag(), meta.state(), meta.flags(), meta.version()),
+            (meta.generation(), meta.state(), meta.flags(), meta.version()),
             (tag, state, flags, version)
         );
     }

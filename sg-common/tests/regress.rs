@@ -222,7 +222,7 @@ fn h5_reset_with_number_zero_ends_a_flow_of_which_no_acknowledgement_is_known() 
     };
     let hash = V4::hash(&key, &host.runtime.seed);
     let limits = host.banks[0].interfaces[ID as usize];
-    let made = table::insert::<Host, V4>(&host.context(), &limits, hash, &key, &opening);
+    let made = table::insert::<Host, V4>(&host.context(), &limits, hash, &key, &opening, true);
     assert_eq!(made, Inserted::Made);
     let flow = Flow {
         host: &host,

@@ -97,12 +97,22 @@ fn insert<F: Family>(host: &Host, flow: &Flow<F::Address>, opening: &Opening) ->
     if opening.flags & flag::ASSURED == 0 {
         host.make_room(F::IPV6, hash, flow.owner >> 8);
     }
-    table::insert::<Host, F>(&host.context(), &limits, hash, flow, opening)
+    let attempt = |last| {
+        let context = host.context();
+        table::insert::<Host, F>(&context, &limits, hash, flow, opening, last)
+    };
+    match attempt(false) {
+        Inserted::Full => {
+            host.reclaim_beside(F::IPV6, hash);
+            attempt(true)
+        }
+        made => made,
+    }
 }
 
 fn find<F: Family>(host: &Host, flow: &Flow<F::Address>) -> Option<table::Entry<F>> {
     let hash = F::hash(flow, &host.runtime.seed);
-    table::lookup::<Host, F>(&host.context(), hash, flow, table::ways())
+    table::lookup::<Host, F>(&host.context(), hash, flow)
 }
 
 #[test]
@@ -165,8 +175,11 @@ fn removed_flows_give_everything_back() {
     }
     for n in 0..1000 {
         let mut entry = find::<V4>(&host, &flow4(1, n)).expect("inserted");
-        assert!(table::remove(&host, &mut entry, Removal::Removed));
-        assert!(!table::remove(&host, &mut entry, Removal::Removed), "once");
+        assert!(table::remove(&host.context(), &mut entry, Removal::Removed));
+        assert!(
+            !table::remove(&host.context(), &mut entry, Removal::Removed),
+            "once"
+        );
         assert!(find::<V4>(&host, &flow4(1, n)).is_none());
     }
     let (state, all) = (host.interface_state(1), host.host_state());
@@ -174,7 +187,10 @@ fn removed_flows_give_everything_back() {
         (state.tracked, state.unassured, state.removed),
         (0, 0, 1000)
     );
-    assert_eq!((all.tracked, all.shared, all.unassured), (0, 0, 0));
+    assert_eq!(
+        (all.tracked, (all.tracked - all.reserved), all.unassured),
+        (0, 0, 0)
+    );
 }
 
 #[test]
@@ -340,7 +356,12 @@ fn i7_racing_inserts_make_a_flow_once() {
     assert_eq!(made, FLOWS as usize);
     let (state, all) = (host.interface_state(1), host.host_state());
     assert_eq!(
-        (state.tracked, state.created, all.tracked, all.shared),
+        (
+            state.tracked,
+            state.created,
+            all.tracked,
+            (all.tracked - all.reserved)
+        ),
         (40_000, 40_000, 40_000, 40_000)
     );
 }
@@ -360,7 +381,8 @@ fn racing_removals_leak_nothing() {
                         balance +=
                             i64::from(insert::<V4>(&host, &flow, &opening()) == Inserted::Made);
                     } else if let Some(mut entry) = find::<V4>(&host, &flow) {
-                        balance -= i64::from(table::remove(&*host, &mut entry, Removal::Removed));
+                        balance -=
+                            i64::from(table::remove(&host.context(), &mut entry, Removal::Removed));
                     }
                 }
                 balance
@@ -407,7 +429,7 @@ fn draining_table_is_searched_and_gains_nothing() {
 #[test]
 fn crafted_collisions_do_not_carry_over_to_another_seed() {
     const BUCKETS: u32 = 1 << 10;
-    let first_bucket = |flow: &Flow<u32>, seed| table::places(V4::hash(flow, seed), BUCKETS).0;
+    let first_bucket = |flow: &Flow<u32>, seed| table::place(V4::hash(flow, seed), BUCKETS, 0);
     let crafted: Vec<_> = (0..4_000_000)
         .map(|n| flow4(1, n))
         .filter(|flow| first_bucket(flow, &SEED) == 7)

@@ -9,6 +9,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use sg_common::{
+    atomic::opaque,
     conntrack::{self, Segment, Side, flag, tcp},
     family::{Family, Flow, V4, V6},
     layout::{CtCommand, ct_op},
@@ -38,12 +39,25 @@ pub fn run(ctx: &TcContext) -> u32 {
         ct_op::ARM => arm(),
         ct_op::INSERT | ct_op::DELETE => {
             // SAFETY: as above.
-            let family = unsafe { (*command).family };
-            match family {
-                4 => flow_command::<V4>(command, op),
-                6 => flow_command::<V6>(command, op),
-                _ => ct_op::INVALID,
+            let ipv6 = match unsafe { (*command).family } {
+                4 => false,
+                6 => true,
+                _ => return ct_op::INVALID,
+            };
+            let mut answer = ct_op::FULL;
+            for attempt in 0..opaque(2) {
+                let (last, mut hash) = (attempt != 0, 0);
+                answer = if ipv6 {
+                    flow_command::<V6>(command, op, last, &mut hash)
+                } else {
+                    flow_command::<V4>(command, op, last, &mut hash)
+                };
+                if answer != ct_op::FULL || last {
+                    break;
+                }
+                Kernel.reclaim_beside(ipv6, hash);
             }
+            answer
         }
         ct_op::SWEEP | ct_op::FLUSH => {
             // SAFETY: as above.
@@ -96,9 +110,14 @@ impl CommandFamily for V6 {
     }
 }
 
-/// INSERT and DELETE.
+/// INSERT and DELETE. `last` as for [`table::insert`]; answers the flow's hash, too.
 #[inline(never)]
-fn flow_command<F: CommandFamily>(command: *const CtCommand, op: u32) -> u32 {
+fn flow_command<F: CommandFamily>(
+    command: *const CtCommand,
+    op: u32,
+    last: bool,
+    hashed: &mut u64,
+) -> u32 {
     let Some(context) = context() else {
         return ct_op::INVALID;
     };
@@ -127,10 +146,11 @@ fn flow_command<F: CommandFamily>(command: *const CtCommand, op: u32) -> u32 {
         remote: F::read(unsafe { &raw const (*command).remote }),
     };
     let hash = F::hash(&flow, &context.runtime.seed);
+    *hashed = hash;
     if op == ct_op::DELETE {
-        return match table::lookup::<Kernel, F>(&context, hash, &flow, table::ways()) {
+        return match table::lookup::<Kernel, F>(&context, hash, &flow) {
             Some(mut entry) => {
-                if table::remove(&Kernel, &mut entry, Removal::Removed) {
+                if table::remove(&context, &mut entry, Removal::Removed) {
                     ct_op::OK
                 } else {
                     ct_op::MISSING
@@ -154,7 +174,7 @@ fn flow_command<F: CommandFamily>(command: *const CtCommand, op: u32) -> u32 {
     };
     let mut opening = conntrack::open(protocol as u8, F::ICMP, side, side, segment, context.now);
     opening.flags |= flag::ADOPTED | flag::ASSURED;
-    match table::insert::<Kernel, F>(&context, limits, hash, &flow, &opening) {
+    match table::insert::<Kernel, F>(&context, limits, hash, &flow, &opening, last) {
         Inserted::Made => ct_op::OK,
         Inserted::Exists => ct_op::EXISTS,
         Inserted::Full => ct_op::FULL,
@@ -210,14 +230,15 @@ unsafe extern "C" fn visit(step: u32, walk: *mut c_void) -> i64 {
             &context.runtime.buckets
         };
         let buckets = buckets[family];
-        if buckets == 0 {
+        let all = table::with_stash(buckets);
+        if buckets == 0 || all == 0 {
             continue;
         }
-        let index = start.wrapping_add(step) % buckets;
+        let index = start.wrapping_add(step) % all;
         freed += match (ipv6 != 0, interface) {
             (_, 0) => Kernel.reclaim(ipv6 != 0, old, index),
-            (false, id) => table::flush::<Kernel, V4>(&Kernel, old, index, id),
-            (true, id) => table::flush::<Kernel, V6>(&Kernel, old, index, id),
+            (false, id) => table::flush::<Kernel, V4>(&context, old, index, id),
+            (true, id) => table::flush::<Kernel, V6>(&context, old, index, id),
         };
     }
     // SAFETY: as above.
@@ -259,7 +280,7 @@ fn arm() -> u32 {
 unsafe extern "C" fn sweep_step(_map: *mut c_void, _key: *mut u32, sweep: *mut Sweep) -> i32 {
     if let Some(runtime) = maps::RUNTIME.get(0) {
         for family in 0..2_usize {
-            let buckets = runtime.buckets[family];
+            let buckets = table::with_stash(runtime.buckets[family]);
             let wanted = buckets / SWEEP_STEPS + 1;
             let count = if wanted < ct_op::MAX_BUCKETS {
                 wanted

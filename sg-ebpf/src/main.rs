@@ -15,13 +15,18 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use sg_common::pipeline::{self, Arrival};
+use sg_common::pipeline::{self, Arrival, Outcome};
 
 use crate::{frame::Packet, tables::Kernel};
 
 /// Number of the network namespace this program set is loaded for.
 #[unsafe(no_mangle)]
 static NAMESPACE: Global<u32> = Global::new(0);
+
+/// 1: packets and bytes are kept per flow. The verifier knows the value, so what it rules out is not
+/// even there.
+#[unsafe(no_mangle)]
+static ACCOUNTING: Global<u32> = Global::new(0);
 
 /// Ingress of an interface at XDP, frames of several buffers included.
 #[xdp(frags)]
@@ -38,11 +43,32 @@ pub fn xdp_ingress(ctx: XdpContext) -> u32 {
     let Some(scratch) = maps::scratch() else {
         return xdp_action::XDP_DROP;
     };
-    let outcome = pipeline::judge(&Kernel, &packet, &arrival, scratch);
+    let mut outcome = pipeline::judge(&Kernel, &packet, &arrival, scratch);
+    if !outcome.decided() {
+        // SAFETY: the scratch says where to go on.
+        unsafe { maps::LATER_XDP.tail_call(&ctx, 0) };
+        outcome = pipeline::lost(&Kernel, &arrival);
+    }
+    xdp_action(&ctx, outcome)
+}
+
+/// Where [`xdp_ingress`] leaves off. A program of its own: its calls need the whole stack, and a tail call
+/// costs less than a call.
+#[xdp(frags)]
+pub fn xdp_later(ctx: XdpContext) -> u32 {
+    match maps::scratch() {
+        Some(scratch) => xdp_action(&ctx, pipeline::later(&Kernel, scratch)),
+        None => xdp_action::XDP_DROP,
+    }
+}
+
+#[inline(always)]
+fn xdp_action(ctx: &XdpContext, outcome: Outcome) -> u32 {
     if outcome.passes() {
         xdp_action::XDP_PASS
     } else {
-        debug_drop!(&ctx, ifindex, outcome);
+        // SAFETY: the kernel hands a valid context.
+        debug_drop!(ctx, unsafe { (*ctx.ctx).ingress_ifindex }, outcome);
         xdp_action::XDP_DROP
     }
 }
@@ -57,6 +83,15 @@ pub fn tc_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn tc_egress(ctx: TcContext) -> i32 {
     judge_skb(&ctx, false)
+}
+
+/// Where [`tc_ingress`] and [`tc_egress`] leave off.
+#[classifier]
+pub fn tc_later(ctx: TcContext) -> i32 {
+    match maps::scratch() {
+        Some(scratch) => tc_action(&ctx, pipeline::later(&Kernel, scratch)),
+        None => TC_ACT_SHOT,
+    }
 }
 
 /// Commands on the conntrack table, run by BPF_PROG_TEST_RUN.
@@ -80,11 +115,22 @@ fn judge_skb(ctx: &TcContext, hook_ingress: bool) -> i32 {
     let Some(scratch) = maps::scratch() else {
         return TC_ACT_SHOT;
     };
-    let outcome = pipeline::judge(&Kernel, &packet, &arrival, scratch);
+    let mut outcome = pipeline::judge(&Kernel, &packet, &arrival, scratch);
+    if !outcome.decided() {
+        // SAFETY: the scratch says where to go on.
+        unsafe { maps::LATER_TC.tail_call(ctx, 0) };
+        outcome = pipeline::lost(&Kernel, &arrival);
+    }
+    tc_action(ctx, outcome)
+}
+
+#[inline(always)]
+fn tc_action(ctx: &TcContext, outcome: Outcome) -> i32 {
     if outcome.passes() {
         TC_ACT_UNSPEC
     } else {
-        debug_drop!(ctx, ifindex, outcome);
+        // SAFETY: the kernel hands a valid context.
+        debug_drop!(ctx, unsafe { (*ctx.skb.skb).ifindex }, outcome);
         TC_ACT_SHOT
     }
 }

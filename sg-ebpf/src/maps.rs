@@ -3,17 +3,18 @@
 //! Sizes that depend on the definition (conntrack, members) are placeholders that the loader sets.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, bpf_spin_lock, bpf_timer},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, bpf_timer},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
 use sg_common::{
     abi::{
-        CT_LOCKS, INDEX_SETS, MAX_CLASSES, MAX_FRAGMENTS, MAX_INTERFACES, MAX_RANGES, MAX_TRIES,
+        INDEX_SETS, MAX_CLASSES, MAX_FRAGMENTS, MAX_INTERFACES, MAX_RANGES, MAX_TRIES,
     },
     layout::{
-        AccountBucket, AddressKey, Bucket4, Bucket6, Class, Counters, CtHost, CtInterface,
-        FragmentKey, IdentityKey, IndexSet, Interface, Range, Runtime, Sweeper, index_set,
+        Accounted4, Accounted6, AddressKey, Class, Counters, CtHost, CtInterface, CtLocal,
+        FragmentKey, IdentityKey, IndexSet, Interface, Range, Runtime, Slot4, Slot6, Sweeper, Tags,
+        index_set,
     },
     pipeline::Scratch,
 };
@@ -56,35 +57,36 @@ pub static IDENTITIES: ArrayOfMaps<HashMap<IdentityKey, u32, 1, NO_PREALLOC>, 2>
 pub static ADDRESSES: ArrayOfMaps<HashMap<AddressKey, u32, 1, NO_PREALLOC>, 2> = ArrayOfMaps::new();
 
 #[btf_map]
-pub static CT4: Array<Bucket4, 1, MAPPED> = Array::new();
+pub static TAGS4: Array<Tags, 1, MAPPED> = Array::new();
 #[btf_map]
-pub static CT6: Array<Bucket6, 1, MAPPED> = Array::new();
+pub static TAGS6: Array<Tags, 1, MAPPED> = Array::new();
 #[btf_map]
-pub static CT4_OLD: Array<Bucket4, 1, MAPPED> = Array::new();
+pub static TAGS4_OLD: Array<Tags, 1, MAPPED> = Array::new();
 #[btf_map]
-pub static CT6_OLD: Array<Bucket6, 1, MAPPED> = Array::new();
+pub static TAGS6_OLD: Array<Tags, 1, MAPPED> = Array::new();
 #[btf_map]
-pub static ACCOUNT4: Array<AccountBucket, 1, MAPPED> = Array::new();
+pub static CT4: Array<Slot4, 1, MAPPED> = Array::new();
 #[btf_map]
-pub static ACCOUNT6: Array<AccountBucket, 1, MAPPED> = Array::new();
+pub static CT6: Array<Slot6, 1, MAPPED> = Array::new();
 #[btf_map]
-pub static ACCOUNT4_OLD: Array<AccountBucket, 1, MAPPED> = Array::new();
+pub static CT4_OLD: Array<Slot4, 1, MAPPED> = Array::new();
 #[btf_map]
-pub static ACCOUNT6_OLD: Array<AccountBucket, 1, MAPPED> = Array::new();
+pub static CT6_OLD: Array<Slot6, 1, MAPPED> = Array::new();
+#[btf_map]
+pub static ACCOUNTED4: Array<Accounted4, 1, MAPPED> = Array::new();
+#[btf_map]
+pub static ACCOUNTED6: Array<Accounted6, 1, MAPPED> = Array::new();
+#[btf_map]
+pub static ACCOUNTED4_OLD: Array<Accounted4, 1, MAPPED> = Array::new();
+#[btf_map]
+pub static ACCOUNTED6_OLD: Array<Accounted6, 1, MAPPED> = Array::new();
 
-/// A stripe lock; the kernel finds the lock by its type.
-#[repr(C)]
-pub struct Stripe {
-    pub lock: bpf_spin_lock,
-    pub _pad: u32,
-}
-
-#[btf_map]
-pub static CT_LOCK: Array<Stripe, { CT_LOCKS as usize }> = Array::new();
 #[btf_map]
 pub static CT_INTERFACES: Array<CtInterface, { MAX_INTERFACES as usize }> = Array::new();
 #[btf_map]
 pub static CT_HOST: Array<CtHost, 1> = Array::new();
+#[btf_map]
+pub static CT_LOCAL: PerCpuArray<CtLocal, { MAX_INTERFACES as usize }> = PerCpuArray::new();
 #[btf_map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, u32, { MAX_FRAGMENTS as usize }> = LruHashMap::new();
 #[btf_map]
@@ -130,6 +132,13 @@ pub static HEADER_COPY: PerCpuArray<[u8; MAX_OFFSET + 64], 1> = PerCpuArray::new
 pub fn header_copy() -> Option<*mut u8> {
     HEADER_COPY.get_ptr_mut(0).map(|copy| copy.cast())
 }
+
+/// [`sg_common::abi::PROGRAM_XDP_LATER`].
+#[btf_map]
+pub static LATER_XDP: ProgramArray<1> = ProgramArray::new();
+/// [`sg_common::abi::PROGRAM_TC_LATER`].
+#[btf_map]
+pub static LATER_TC: ProgramArray<1> = ProgramArray::new();
 
 /// The id of an interface, or 0.
 #[inline(always)]

@@ -3,9 +3,8 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::bpf_spin_lock as SpinLock,
     btf_maps::lpm_trie::Key,
-    helpers::{bpf_jiffies64, bpf_loop, bpf_spin_lock, bpf_spin_unlock},
+    helpers::{bpf_jiffies64, bpf_loop},
 };
 use sg_common::{
     abi::{MAX_CLASSES, MAX_INTERFACES, MAX_RANGES},
@@ -13,16 +12,16 @@ use sg_common::{
     classify::{self, Question, Selector},
     family::{V4, V6},
     layout::{
-        Account, AddressKey, Bucket4, Bucket6, Class, Count, CtHost, CtInterface, FragmentKey,
-        IdentityKey, Interface, Range, Runtime, WAYS,
+        AddressKey, Class, Count, CtHost, CtInterface, CtLocal, FragmentKey, IdentityKey,
+        Interface, Range, Runtime, Slot4, Slot6, Tags,
     },
     pipeline::{self, Outcome, Room, Scratch},
-    table::{self, Context},
+    table::{self, Context, with_stash},
     tables::Tables,
     verdict::{Direction, OUTCOMES},
 };
 
-use crate::maps;
+use crate::{ACCOUNTING, maps};
 
 /// The kernel's maps.
 pub struct Kernel;
@@ -38,8 +37,6 @@ fn banked(bank: u32, index: u32, size: u32) -> Option<u32> {
 }
 
 impl Tables for Kernel {
-    type Lock = *mut SpinLock;
-
     #[inline(always)]
     fn generation(&self) -> u32 {
         match maps::GENERATION.get_ptr(0) {
@@ -117,56 +114,38 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn bucket4(&self, old: bool, index: u32) -> Option<*mut Bucket4> {
-        if old {
-            maps::CT4_OLD.get_ptr_mut(index)
-        } else {
-            maps::CT4.get_ptr_mut(index)
+    fn accounting(&self) -> bool {
+        ACCOUNTING.load() != 0
+    }
+
+    #[inline(always)]
+    fn tags(&self, ipv6: bool, old: bool, bucket: u32) -> Option<*mut Tags> {
+        match (ipv6, old) {
+            (false, false) => maps::TAGS4.get_ptr_mut(bucket),
+            (true, false) => maps::TAGS6.get_ptr_mut(bucket),
+            (false, true) => maps::TAGS4_OLD.get_ptr_mut(bucket),
+            (true, true) => maps::TAGS6_OLD.get_ptr_mut(bucket),
         }
     }
 
     #[inline(always)]
-    fn bucket6(&self, old: bool, index: u32) -> Option<*mut Bucket6> {
-        if old {
-            maps::CT6_OLD.get_ptr_mut(index)
-        } else {
-            maps::CT6.get_ptr_mut(index)
+    fn slot4(&self, old: bool, index: u32) -> Option<*mut Slot4> {
+        match (self.accounting(), old) {
+            (false, false) => maps::CT4.get_ptr_mut(index),
+            (false, true) => maps::CT4_OLD.get_ptr_mut(index),
+            (true, false) => maps::ACCOUNTED4.get_ptr_mut(index).map(<*mut _>::cast),
+            (true, true) => maps::ACCOUNTED4_OLD.get_ptr_mut(index).map(<*mut _>::cast),
         }
     }
 
     #[inline(always)]
-    fn account(&self, ipv6: bool, old: bool, bucket: u32, way: usize) -> Option<*mut Account> {
-        let accounts = match (ipv6, old) {
-            (false, false) => maps::ACCOUNT4.get_ptr_mut(bucket),
-            (true, false) => maps::ACCOUNT6.get_ptr_mut(bucket),
-            (false, true) => maps::ACCOUNT4_OLD.get_ptr_mut(bucket),
-            (true, true) => maps::ACCOUNT6_OLD.get_ptr_mut(bucket),
-        }?;
-        // SAFETY: a valid map value and a way in bounds.
-        Some(unsafe {
-            (&raw mut (*accounts).accounts)
-                .cast::<Account>()
-                .add(way & (WAYS - 1))
-        })
-    }
-
-    #[inline(always)]
-    fn stripe(&self, stripe: u32) -> Option<*mut SpinLock> {
-        let stripe = maps::CT_LOCK.get_ptr_mut(stripe)?;
-        // SAFETY: a valid map value.
-        Some(unsafe { &raw mut (*stripe).lock })
-    }
-
-    #[inline(always)]
-    fn lock(&self, lock: *mut SpinLock) {
-        // SAFETY: a lock of the map; the verifier checks that it is given back.
-        unsafe { bpf_spin_lock(lock) };
-    }
-
-    #[inline(always)]
-    fn unlock(&self, lock: *mut SpinLock) {
-        // SAFETY: taken by `lock`.
-        unsafe { bpf_spin_unlock(lock) };
+    fn slot6(&self, old: bool, index: u32) -> Option<*mut Slot6> {
+        match (self.accounting(), old) {
+            (false, false) => maps::CT6.get_ptr_mut(index),
+            (false, true) => maps::CT6_OLD.get_ptr_mut(index),
+            (true, false) => maps::ACCOUNTED6.get_ptr_mut(index).map(<*mut _>::cast),
+            (true, true) => maps::ACCOUNTED6_OLD.get_ptr_mut(index).map(<*mut _>::cast),
+        }
     }
 
     #[inline(always)]
@@ -179,11 +158,19 @@ impl Tables for Kernel {
         maps::CT_HOST.get_ptr_mut(0)
     }
 
+    #[inline(always)]
+    fn ct_local(&self, id: u32) -> Option<*mut CtLocal> {
+        maps::CT_LOCAL.get_ptr_mut(id)
+    }
+
     /// The scratch is this CPU's: the function fetches it again, since pointers do not pass.
     #[inline(always)]
     fn run(&self, what: u32, _scratch: &mut Scratch) -> Outcome {
-        Outcome::from_raw(if pipeline::opens(what) {
-            sg_open(what)
+        let ipv6 = pipeline::is_ipv6(what);
+        Outcome::from_raw(if pipeline::misses(what) {
+            if ipv6 { sg_miss6(what) } else { sg_miss4(what) }
+        } else if pipeline::opens(what) {
+            if ipv6 { sg_open6(what) } else { sg_open4(what) }
         } else {
             sg_run(what)
         })
@@ -205,6 +192,16 @@ impl Tables for Kernel {
     #[inline(always)]
     fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> u32 {
         sg_untracked(u32::from(ipv6), bank, id, u32::from(protocol), ports)
+    }
+
+    #[inline(always)]
+    fn settle(&self, ipv6: bool, hash: u64, index: u32) -> bool {
+        sg_settle(u32::from(ipv6), hash, index) != 0
+    }
+
+    #[inline(always)]
+    fn reclaim_beside(&self, ipv6: bool, hash: u64) {
+        sg_reclaim_beside(u32::from(ipv6), hash);
     }
 
     #[inline(always)]
@@ -248,24 +245,14 @@ impl Tables for Kernel {
             return 0;
         };
         let family = usize::from(ipv6);
+        let buckets = with_stash(runtime.buckets[family]);
         // SAFETY: a valid map value. Two CPUs may look at the same bucket: nothing is lost by it.
         unsafe {
             let cursor = (&raw mut (*sweep).cursor).cast::<u32>().add(family & 1);
             let index = core::ptr::read_volatile(cursor);
             let next = index + 1;
-            let index = if index < runtime.buckets[family] {
-                index
-            } else {
-                0
-            };
-            core::ptr::write_volatile(
-                cursor,
-                if next < runtime.buckets[family] {
-                    next
-                } else {
-                    0
-                },
-            );
+            let index = if index < buckets { index } else { 0 };
+            core::ptr::write_volatile(cursor, if next < buckets { next } else { 0 });
             index
         }
     }
@@ -325,14 +312,68 @@ pub extern "C" fn sg_run(what: u32) -> u32 {
     }
 }
 
-/// [`pipeline::open`] as a global function.
+/// [`pipeline::miss`] for IPv4 as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn sg_open(what: u32) -> u32 {
+pub extern "C" fn sg_miss4(what: u32) -> u32 {
     match maps::scratch() {
-        Some(scratch) => pipeline::open(&Kernel, what, scratch).index() as u32,
+        Some(scratch) => pipeline::miss::<Kernel, false>(&Kernel, what, scratch).index() as u32,
         None => OUTCOMES as u32,
     }
+}
+
+/// [`pipeline::miss`] for IPv6 as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_miss6(what: u32) -> u32 {
+    match maps::scratch() {
+        Some(scratch) => pipeline::miss::<Kernel, true>(&Kernel, what, scratch).index() as u32,
+        None => OUTCOMES as u32,
+    }
+}
+
+/// [`pipeline::open`] for IPv4 as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_open4(what: u32) -> u32 {
+    match maps::scratch() {
+        Some(scratch) => pipeline::open::<Kernel, false>(&Kernel, what, scratch).index() as u32,
+        None => OUTCOMES as u32,
+    }
+}
+
+/// [`pipeline::open`] for IPv6 as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_open6(what: u32) -> u32 {
+    match maps::scratch() {
+        Some(scratch) => pipeline::open::<Kernel, true>(&Kernel, what, scratch).index() as u32,
+        None => OUTCOMES as u32,
+    }
+}
+
+/// [`table::settle`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_settle(ipv6: u32, hash: u64, index: u32) -> u32 {
+    let Some(context) = context() else {
+        return 0;
+    };
+    u32::from(if ipv6 != 0 {
+        table::settle::<Kernel, V6>(&context, hash, index)
+    } else {
+        table::settle::<Kernel, V4>(&context, hash, index)
+    })
+}
+
+/// [`table::reclaim_beside`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_reclaim_beside(ipv6: u32, hash: u64) -> u32 {
+    if let Some(context) = context() {
+        table::reclaim_beside(&context, ipv6 != 0, hash);
+    }
+    0
 }
 
 /// [`table::reclaim`] as a global function.

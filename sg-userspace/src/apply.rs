@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use sg_common::abi::MAX_INTERFACES;
 use sg_common::layout::interface_flags::PRESENT;
-use sg_common::layout::{Counters, CtInterface};
+use sg_common::layout::{Counters, CtInterface, CtLocal};
 
 use crate::{
     attach::{self, EGRESS, INGRESS},
@@ -337,6 +337,7 @@ fn give_id(session: &mut Session) -> Result<u32, ApplyError> {
         Ok::<_, ApplyError>(idle && !remembered(0)? && !remembered(1)?)
     })?;
     tables.ct_interfaces.set(&id, &CtInterface::ZERO)?;
+    tables.ct_local.set_per_cpu(&id, &CtLocal::ZERO)?;
     tables.counters.set_per_cpu(&id, &Counters::ZERO)?;
     Ok(id)
 }

@@ -21,6 +21,7 @@ use sg_common::{
 use crate::{
     compile::{Compiled, CompiledInterface, Trie},
     control::padded,
+    session,
     shape::{Object, ShapeError},
     table::{Table, TableError},
     tables::Tables,
@@ -326,6 +327,7 @@ fn record(interface: &CompiledInterface, bank: u32, hz: u32) -> Interface {
         allowance: interface.allowance,
         reserve: interface.reserve,
         timeouts: jiffies(interface.timeouts, hz),
+        credit: session::credit(interface.allowance),
         policy: interface.policy.map(|policy| Policy {
             trie: match policy.trie {
                 NO_TRIE => NO_TRIE,

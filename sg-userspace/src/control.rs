@@ -10,7 +10,10 @@ use std::{
 };
 
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
-use sg_common::layout::{CtCommand, ct_op};
+use sg_common::{
+    layout::{CtCommand, ct_op},
+    table::with_stash,
+};
 
 /// The conntrack command program.
 #[derive(Debug)]
@@ -209,7 +212,7 @@ impl Control {
         buckets: [u32; 2],
     ) -> Result<u64, ControlError> {
         let mut ended = 0;
-        for (family, buckets) in [4, 6].into_iter().zip(buckets) {
+        for (family, buckets) in [4, 6].into_iter().zip(buckets.map(with_stash)) {
             let mut first = 0;
             while first < buckets {
                 let count = (buckets - first).min(ct_op::MAX_BUCKETS);

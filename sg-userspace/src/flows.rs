@@ -1,6 +1,6 @@
 //! Tracked flows, read from the conntrack tables.
 //!
-//! The tables change while they are read. An entry is taken if its word is the same before and
+//! The tables change while they are read. An entry is taken if its version is the same before and
 //! after its fields were copied; one that is being written at that moment is missed.
 
 use std::{
@@ -12,7 +12,8 @@ use aya::Pod;
 use serde::{Deserialize, Serialize};
 use sg_common::{
     conntrack::{Meta, State, flag},
-    layout::{Account, AccountBucket, Bucket4, Bucket6, Live, TIMEOUTS, WAYS},
+    layout::{Account, Accounted4, Accounted6, Live, Slot4, Slot6, TIMEOUTS, Tags, WAYS},
+    table::lane,
 };
 
 use crate::{
@@ -78,6 +79,18 @@ pub struct Traffic {
     pub egress_bytes: u64,
 }
 
+impl Traffic {
+    fn of(account: &Account, live: &Live) -> Self {
+        let [ingress, egress] = live.packets(account);
+        Self {
+            ingress_packets: ingress,
+            ingress_bytes: account.bytes[0],
+            egress_packets: egress,
+            egress_bytes: account.bytes[1],
+        }
+    }
+}
+
 /// Why flows cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -126,7 +139,7 @@ pub(crate) struct Entry {
     generation: u32,
     idle: u32,
     life: u32,
-    account: Option<Account>,
+    traffic: Option<Traffic>,
 }
 
 /// Calls `found` with every entry of both tables that is not over.
@@ -138,52 +151,72 @@ pub(crate) fn each(view: &View, mut found: impl FnMut(Entry)) -> Result<(), Flow
         lives.insert(one.id, record.timeouts);
     }
     let tables = &view.tables;
-    let walk = Walk {
-        now,
-        lives,
-        accounting: view.runtime.accounting != 0,
-    };
-    walk.table(&tables.ct4, &tables.account4, &mut found)?;
-    walk.table(&tables.ct6, &tables.account6, &mut found)
+    let walk = Walk { now, lives };
+    if view.runtime.accounting != 0 {
+        walk.table(&tables.tags4, &tables.accounted4, &mut found)?;
+        walk.table(&tables.tags6, &tables.accounted6, &mut found)
+    } else {
+        walk.table(&tables.tags4, &tables.ct4, &mut found)?;
+        walk.table(&tables.tags6, &tables.ct6, &mut found)
+    }
 }
 
-/// A bucket of either family.
-trait Bucket: Pod {
-    /// The flow and what changes of it, of one way.
-    fn slot(&self, way: usize) -> Slot;
+/// An element of a table of either family, with or without account. Its first word is the entry's.
+trait Element: Pod {
+    /// The flow, what changes of it, and what it carried.
+    fn slot(&self) -> Slot;
 }
 
-/// What stands in a way besides its word.
+/// What an entry is besides its word.
 struct Slot {
     owner: u32,
     ports: u32,
     local: IpAddr,
     remote: IpAddr,
     live: Live,
+    account: Option<Account>,
 }
 
-impl Bucket for Bucket4 {
-    fn slot(&self, way: usize) -> Slot {
-        let slot = &self.slots[way];
+impl Element for Slot4 {
+    fn slot(&self) -> Slot {
         Slot {
-            owner: slot.owner,
-            ports: slot.ports,
-            local: Ipv4Addr::from(slot.local.to_ne_bytes()).into(),
-            remote: Ipv4Addr::from(slot.remote.to_ne_bytes()).into(),
-            live: slot.live,
+            owner: self.owner,
+            ports: self.ports,
+            local: Ipv4Addr::from(self.local.to_ne_bytes()).into(),
+            remote: Ipv4Addr::from(self.remote.to_ne_bytes()).into(),
+            live: self.live,
+            account: None,
         }
     }
 }
 
-impl Bucket for Bucket6 {
-    fn slot(&self, way: usize) -> Slot {
-        let slot = &self.slots[way];
+impl Element for Slot6 {
+    fn slot(&self) -> Slot {
         Slot {
-            owner: slot.owner,
-            ports: slot.ports,
-            local: address6(slot.local).into(),
-            remote: address6(slot.remote).into(),
-            live: slot.live,
+            owner: self.owner,
+            ports: self.ports,
+            local: address6(self.local).into(),
+            remote: address6(self.remote).into(),
+            live: self.live,
+            account: None,
+        }
+    }
+}
+
+impl Element for Accounted4 {
+    fn slot(&self) -> Slot {
+        Slot {
+            account: Some(self.account),
+            ..self.slot.slot()
+        }
+    }
+}
+
+impl Element for Accounted6 {
+    fn slot(&self) -> Slot {
+        Slot {
+            account: Some(self.account),
+            ..self.slot.slot()
         }
     }
 }
@@ -200,35 +233,36 @@ fn address6(words: [u32; 4]) -> Ipv6Addr {
 struct Walk {
     now: u32,
     lives: HashMap<u32, [u32; TIMEOUTS]>,
-    accounting: bool,
 }
 
 impl Walk {
-    fn table<B: Bucket>(
+    fn table<E: Element>(
         &self,
-        table: &Table<u32, B>,
-        accounts: &Table<u32, AccountBucket>,
+        tags: &Table<u32, Tags>,
+        table: &Table<u32, E>,
         found: &mut impl FnMut(Entry),
     ) -> Result<(), FlowsError> {
-        let table = Mapping::new(table)?;
-        let accounts = self
-            .accounting
-            .then(|| Mapping::new(accounts))
-            .transpose()?;
-        for index in 0..table.entries() {
-            // The words stand first in a bucket, so most buckets cost one cache line.
-            let metas: [Meta; WAYS] = std::array::from_fn(|way| Meta(table.word(index, way)));
-            if !metas.iter().any(|meta| meta.tracked()) {
+        let (tags, table) = (Mapping::new(tags)?, Mapping::new(table)?);
+        for bucket in 0..tags.entries() {
+            // Two entries per byte that is read here: most of an empty table is never touched.
+            let words = tags.get(bucket).words;
+            if words == [0; WAYS / 4] {
                 continue;
             }
-            let bucket = table.get(index);
-            let account = accounts.as_ref().map(|accounts| accounts.get(index));
-            for (way, meta) in metas.into_iter().enumerate() {
+            for way in 0..WAYS as u32 {
+                let place = lane(way);
+                if words[place / 4] >> (place % 4 * 16) & 0xffff == 0 {
+                    continue;
+                }
+                let index = bucket * WAYS as u32 + way;
+                let meta = Meta(table.word(index, 0));
+                if !meta.tracked() {
+                    continue;
+                }
+                let slot = table.get(index).slot();
                 // A way that changed hands meanwhile shows by its version.
-                let settled =
-                    meta.tracked() && Meta(table.word(index, way)).version() == meta.version();
-                let account = account.map(|account| account.accounts[way]);
-                if settled && let Some(entry) = self.entry(meta, &bucket.slot(way), account) {
+                let settled = Meta(table.word(index, 0)).version() == meta.version();
+                if settled && let Some(entry) = self.entry(meta, &slot) {
                     found(entry);
                 }
             }
@@ -237,7 +271,7 @@ impl Walk {
     }
 
     /// The entry, unless it is over or of no attached interface.
-    fn entry(&self, meta: Meta, slot: &Slot, account: Option<Account>) -> Option<Entry> {
+    fn entry(&self, meta: Meta, slot: &Slot) -> Option<Entry> {
         let interface = slot.owner >> 8;
         let life = meta.life(self.lives.get(&interface)?);
         let idle = age(self.now, slot.live.seen);
@@ -252,10 +286,12 @@ impl Walk {
             ports: slot.ports,
             local: slot.local,
             remote: slot.remote,
-            generation: slot.live.generation,
+            generation: meta.generation(),
             idle,
             life,
-            account,
+            traffic: slot
+                .account
+                .map(|account| Traffic::of(&account, &slot.live)),
         })
     }
 }
@@ -282,12 +318,7 @@ impl Entry {
             idle_seconds: seconds(self.idle),
             expires_seconds: seconds(self.life - self.idle),
             generation: self.generation,
-            traffic: self.account.map(|account| Traffic {
-                ingress_packets: account.packets[0],
-                ingress_bytes: account.bytes[0],
-                egress_packets: account.packets[1],
-                egress_bytes: account.bytes[1],
-            }),
+            traffic: self.traffic,
         }
     }
 }

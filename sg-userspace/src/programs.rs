@@ -5,13 +5,14 @@
 use std::path::{Path, PathBuf};
 
 use aya::{
-    EbpfError, EbpfLoader,
-    programs::{Program, ProgramError, ProgramInfo, SchedClassifier, Xdp},
+    Ebpf, EbpfError, EbpfLoader,
+    maps::ProgramArray,
+    programs::{Program, ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp},
 };
 use aya_obj::programs::XdpAttachType;
 use sg_common::abi::{
-    GLOBAL_NAMESPACE, PROGRAM_CT_CONTROL, PROGRAM_TC_EGRESS, PROGRAM_TC_INGRESS,
-    PROGRAM_XDP_INGRESS, map,
+    GLOBAL_ACCOUNTING, GLOBAL_NAMESPACE, PROGRAM_CT_CONTROL, PROGRAM_TC_EGRESS, PROGRAM_TC_INGRESS,
+    PROGRAM_TC_LATER, PROGRAM_XDP_INGRESS, PROGRAM_XDP_LATER, map,
 };
 
 use crate::{
@@ -178,16 +179,43 @@ impl<'a> ProgramSet<'a> {
     fn load(&self, name: &'static str) -> Result<(), ProgramsError> {
         let entries = self.sizes.entries();
         let mut loader = EbpfLoader::new();
+        let accounting = u32::from(self.sizes.accounting);
         loader.override_global(GLOBAL_NAMESPACE, &self.number, true);
+        loader.override_global(GLOBAL_ACCOUNTING, &accounting, true);
         for map in map::ALL {
             loader.map_pin_path(map, self.pins.map(map));
         }
         for (map, entries) in &entries {
             loader.map_max_entries(map, *entries);
         }
+        for map in [map::LATER_XDP, map::LATER_TC] {
+            loader.map_pin_path(map, self.directory.join(map));
+        }
         let mut ebpf = loader
             .load(self.object.bytes)
             .map_err(|source| ProgramsError::Object(Box::new(source)))?;
+        let later = match name {
+            PROGRAM_XDP_INGRESS => Some((PROGRAM_XDP_LATER, map::LATER_XDP)),
+            PROGRAM_TC_INGRESS | PROGRAM_TC_EGRESS => Some((PROGRAM_TC_LATER, map::LATER_TC)),
+            _ => None,
+        };
+        if let Some((later, array)) = later
+            && !self.directory.join(later).exists()
+        {
+            self.load_from(&mut ebpf, later)?;
+            let fd = program_fd(&ebpf, later)?;
+            let map = ebpf
+                .map_mut(array)
+                .ok_or(ProgramsError::Missing { name: array })?;
+            ProgramArray::try_from(map)
+                .and_then(|mut array| array.set(0, &fd, 0))
+                .map_err(|source| failed("hand packets to", later, source))?;
+        }
+        self.load_from(&mut ebpf, name)
+    }
+
+    /// Loads one program of an object whose maps are made, and pins it.
+    fn load_from(&self, ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProgramsError> {
         let program = ebpf
             .program_mut(name)
             .ok_or(ProgramsError::Missing { name })?;
@@ -204,6 +232,14 @@ impl<'a> ProgramSet<'a> {
             .pin(self.directory.join(name))
             .map_err(|source| failed("pin", name, source))
     }
+}
+
+fn program_fd(ebpf: &Ebpf, name: &'static str) -> Result<ProgramFd, ProgramsError> {
+    let program = ebpf.program(name).ok_or(ProgramsError::Missing { name })?;
+    let fd = program
+        .fd()
+        .and_then(|fd| fd.try_clone().map_err(ProgramError::from));
+    fd.map_err(|source| failed("open", name, source))
 }
 
 /// Kernel id of a pinned program.

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use sg_common::{abi::CT_UNASSURED_PERCENT, layout::Runtime};
+use aya::util::nr_cpus;
+use sg_common::{
+    abi::{self, CT_UNASSURED_PERCENT},
+    layout::Runtime,
+};
 
 use crate::{
     attach::{self, AttachError},
@@ -189,6 +193,7 @@ impl Session {
             allowance: conntrack.allowance,
             shared: conntrack.allowance,
             unassured: unassured(conntrack.allowance),
+            credit: credit(conntrack.allowance),
             seed: seed(),
             ..Runtime::ZERO
         };
@@ -237,6 +242,7 @@ impl Session {
         self.runtime.allowance = compiled.allowance;
         self.runtime.shared = compiled.allowance.saturating_sub(reserved);
         self.runtime.unassured = unassured(compiled.allowance);
+        self.runtime.credit = credit(compiled.allowance);
         self.tables.runtime.set(&0, &self.runtime)
     }
 
@@ -325,6 +331,12 @@ fn sizes_of(runtime: &Runtime) -> Sizes {
         buckets: runtime.buckets[0],
         accounting: runtime.accounting != 0,
     }
+}
+
+/// [`abi::credit`] on this machine.
+pub(crate) fn credit(allowance: u32) -> u32 {
+    // Where the number of CPUs cannot be read, every flow is said at once.
+    nr_cpus().map_or(0, |cpus| abi::credit(allowance, cpus as u32))
 }
 
 fn unassured(allowance: u32) -> u32 {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use aya::maps::{MapError, MapInfo};
 use sg_common::abi::{CT_SLOTS_PER_FLOW, map};
 use sg_common::layout::WAYS;
+use sg_common::table::with_stash;
 use sha2::{Digest as _, Sha256};
 
 use crate::{object, pin::Pins};
@@ -99,17 +100,27 @@ impl Sizes {
     }
 
     /// Elements of the maps whose size the object does not decide.
-    pub fn entries(self) -> [(&'static str, u32); 8] {
-        let accounts = if self.accounting { self.buckets } else { 1 };
+    pub fn entries(self) -> [(&'static str, u32); 12] {
+        let buckets = with_stash(self.buckets);
+        let slots = buckets * WAYS as u32;
+        let (plain, accounted) = if self.accounting {
+            (1, slots)
+        } else {
+            (slots, 1)
+        };
         [
-            (map::CT4, self.buckets),
-            (map::CT6, self.buckets),
-            (map::ACCOUNT4, accounts),
-            (map::ACCOUNT6, accounts),
+            (map::TAGS4, buckets),
+            (map::TAGS6, buckets),
+            (map::CT4, plain),
+            (map::CT6, plain),
+            (map::ACCOUNTED4, accounted),
+            (map::ACCOUNTED6, accounted),
+            (map::TAGS4_OLD, 1),
+            (map::TAGS6_OLD, 1),
             (map::CT4_OLD, 1),
             (map::CT6_OLD, 1),
-            (map::ACCOUNT4_OLD, 1),
-            (map::ACCOUNT6_OLD, 1),
+            (map::ACCOUNTED4_OLD, 1),
+            (map::ACCOUNTED6_OLD, 1),
         ]
     }
 }
@@ -220,7 +231,8 @@ mod tests {
     #[test]
     fn without_accounting_accounts_take_no_memory() {
         let sizes = Sizes::new(6000, false);
-        assert!(sizes.entries().contains(&(map::CT4, sizes.buckets)));
-        assert!(sizes.entries().contains(&(map::ACCOUNT4, 1)));
+        let slots = with_stash(sizes.buckets) * WAYS as u32;
+        assert!(sizes.entries().contains(&(map::CT4, slots)));
+        assert!(sizes.entries().contains(&(map::ACCOUNTED4, 1)));
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sg_common::{
+    abi::MAX_INTERFACES,
     conntrack::State,
-    layout::{Count, Counters, CtInterface},
+    layout::{Count, Counters, CtLocal},
     verdict::{Direction, DropReason, OUTCOMES, PASS_KINDS, PassKind, Verdict},
 };
 
@@ -272,20 +273,20 @@ fn combinations() -> impl Iterator<Item = (&'static str, State)> {
 
 fn host(view: &View, now: u32) -> Result<HostStats, StatsError> {
     let mut conntrack = Conntrack::default();
-    view.tables.ct_interfaces.for_each(|_, one| {
-        conntrack.exceeded += one.refused;
-        conntrack.created += one.created;
-        conntrack.expired += one.expired;
-        conntrack.replaced += one.replaced;
-        conntrack.removed += one.removed;
-        conntrack.new_per_second += rate(one, now, view.runtime.hz);
-    })?;
-    let occupancy = view.tables.ct_host.get(&0)?;
-    if let Some(occupancy) = occupancy {
-        conntrack.tracked = occupancy.tracked;
-        conntrack.peak = occupancy.peak;
-        conntrack.unassured = occupancy.unassured;
+    for id in 1..MAX_INTERFACES {
+        for one in view.tables.ct_local.get_per_cpu(&id)? {
+            conntrack.exceeded += one.refused;
+            conntrack.created += one.created;
+            conntrack.expired += one.expired;
+            conntrack.replaced += one.replaced;
+            conntrack.removed += one.removed;
+            conntrack.new_per_second += rate(&one, now, view.runtime.hz);
+        }
     }
+    let occupancy = view.tables.host_occupancy()?;
+    conntrack.tracked = occupancy.tracked;
+    conntrack.peak = occupancy.peak;
+    conntrack.unassured = occupancy.unassured;
     conntrack.allowance = u64::from(view.runtime.allowance);
     conntrack.available = conntrack.allowance.saturating_sub(conntrack.tracked);
     let unknown = counters(view, 0)?;
@@ -303,7 +304,9 @@ fn host(view: &View, now: u32) -> Result<HostStats, StatsError> {
 fn conntrack(view: &View, id: u32, now: u32) -> Result<Conntrack, StatsError> {
     let record = view.record(id)?;
     let one = view.tables.occupancy(id)?;
-    let shared_in_use = view.tables.ct_host.get(&0)?.map_or(0, |host| host.shared);
+    let host = view.tables.host_occupancy()?;
+    let shared_in_use = host.tracked.saturating_sub(host.reserved);
+    let locals = view.tables.ct_local.get_per_cpu(&id)?;
     let own = u64::from(record.reserve).saturating_sub(one.reserved);
     let shared = u64::from(view.runtime.shared).saturating_sub(shared_in_use);
     let allowance = u64::from(record.allowance);
@@ -314,7 +317,10 @@ fn conntrack(view: &View, id: u32, now: u32) -> Result<Conntrack, StatsError> {
         tracked: one.tracked,
         peak: one.peak,
         unassured: one.unassured,
-        new_per_second: rate(&one, now, view.runtime.hz),
+        new_per_second: locals
+            .iter()
+            .map(|local| rate(local, now, view.runtime.hz))
+            .sum(),
         created: one.created,
         expired: one.expired,
         replaced: one.replaced,
@@ -322,9 +328,9 @@ fn conntrack(view: &View, id: u32, now: u32) -> Result<Conntrack, StatsError> {
     })
 }
 
-/// New flows in the last full second. The kernel turns the window only when a flow is made, so an
+/// New flows of one CPU in the last full second. The kernel turns the window only when a flow is made, so an
 /// old window says that nothing was made since.
-fn rate(one: &CtInterface, now: u32, hz: u32) -> u64 {
+fn rate(one: &CtLocal, now: u32, hz: u32) -> u64 {
     if one.created == 0 {
         return 0;
     }
@@ -409,12 +415,12 @@ mod tests {
 
     #[test]
     fn a_rate_ends_when_nothing_is_made_any_more() {
-        let one = CtInterface {
+        let one = CtLocal {
             created: 5,
             window: 1000,
             window_created: 3,
             per_second: 2,
-            ..CtInterface::ZERO
+            ..CtLocal::ZERO
         };
         assert_eq!(rate(&one, 1050, 100), 2);
         assert_eq!(rate(&one, 1150, 100), 3);

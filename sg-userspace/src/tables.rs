@@ -3,9 +3,10 @@
 use sg_common::{
     abi::map,
     layout::{
-        AccountBucket, Bucket4, Bucket6, Class, Counters, CtHost, CtInterface, IndexSet, Interface,
-        Range, Runtime,
+        Accounted4, Accounted6, Class, Counters, CtHost, CtInterface, CtLocal, IndexSet, Interface,
+        Range, Runtime, Slot4, Slot6, Tags,
     },
+    table::Occupancy,
 };
 
 use crate::{
@@ -40,18 +41,24 @@ pub struct Tables {
     pub identities: Table<u32, u32>,
     /// Addresses of interfaces, one map per bank.
     pub addresses: Table<u32, u32>,
-    /// Conntrack, IPv4.
-    pub ct4: Table<u32, Bucket4>,
-    /// Conntrack, IPv6.
-    pub ct6: Table<u32, Bucket6>,
-    /// Accounts of `ct4`.
-    pub account4: Table<u32, AccountBucket>,
-    /// Accounts of `ct6`.
-    pub account6: Table<u32, AccountBucket>,
+    /// Tags of the conntrack table, IPv4.
+    pub tags4: Table<u32, Tags>,
+    /// Tags of the conntrack table, IPv6.
+    pub tags6: Table<u32, Tags>,
+    /// Conntrack without accounts, IPv4.
+    pub ct4: Table<u32, Slot4>,
+    /// Conntrack without accounts, IPv6.
+    pub ct6: Table<u32, Slot6>,
+    /// Conntrack with accounts, IPv4.
+    pub accounted4: Table<u32, Accounted4>,
+    /// Conntrack with accounts, IPv6.
+    pub accounted6: Table<u32, Accounted6>,
     /// Occupancy per interface.
     pub ct_interfaces: Table<u32, CtInterface>,
     /// Occupancy of the host.
     pub ct_host: Table<u32, CtHost>,
+    /// What CPUs keep to themselves of it.
+    pub ct_local: Table<u32, CtLocal>,
     /// Counters per interface, per CPU.
     pub counters: Table<u32, Counters>,
 }
@@ -75,12 +82,15 @@ impl Tables {
             members6: Table::open(&pins.map(map::MEMBERS6))?,
             identities: Table::open(&pins.map(map::IDENTITIES))?,
             addresses: Table::open(&pins.map(map::ADDRESSES))?,
+            tags4: Table::open(&pins.map(map::TAGS4))?,
+            tags6: Table::open(&pins.map(map::TAGS6))?,
             ct4: Table::open(&pins.map(map::CT4))?,
             ct6: Table::open(&pins.map(map::CT6))?,
-            account4: Table::open(&pins.map(map::ACCOUNT4))?,
-            account6: Table::open(&pins.map(map::ACCOUNT6))?,
+            accounted4: Table::open(&pins.map(map::ACCOUNTED4))?,
+            accounted6: Table::open(&pins.map(map::ACCOUNTED6))?,
             ct_interfaces: Table::open(&pins.map(map::CT_INTERFACES))?,
             ct_host: Table::open(&pins.map(map::CT_HOST))?,
+            ct_local: Table::open(&pins.map(map::CT_LOCAL))?,
             counters: Table::open(&pins.map(map::COUNTERS))?,
         })
     }
@@ -105,8 +115,20 @@ impl Tables {
     ///
     /// # Errors
     /// See [`TableError`].
-    pub fn occupancy(&self, interface: u32) -> Result<CtInterface, TableError> {
-        let found = self.ct_interfaces.get(&interface)?;
-        Ok(found.unwrap_or(CtInterface::ZERO))
+    pub fn occupancy(&self, interface: u32) -> Result<Occupancy, TableError> {
+        let shared = self.ct_interfaces.get(&interface)?;
+        let locals = self.ct_local.get_per_cpu(&interface)?;
+        let shared = shared.unwrap_or(CtInterface::ZERO);
+        Ok(Occupancy::of_interface(&shared, &locals))
+    }
+
+    /// Occupancy of the host; events are counted by interface.
+    ///
+    /// # Errors
+    /// See [`TableError`].
+    pub fn host_occupancy(&self) -> Result<Occupancy, TableError> {
+        let shared = self.ct_host.get(&0)?.unwrap_or(CtHost::ZERO);
+        let locals = self.ct_local.get_per_cpu(&0)?;
+        Ok(Occupancy::of_host(&shared, &locals))
     }
 }

@@ -3,7 +3,7 @@
 //! # The `meta` word of an entry
 //! | bits | meaning |
 //! |---|---|
-//! | 0–31 | tag: low half of the flow's hash |
+//! | 0–31 | generation that last judged the flow |
 //! | 32–39 | [`State`] |
 //! | 40–47 | [`flag`] |
 //! | 48–63 | version, raised by every claim, so that a reused way is noticed |
@@ -24,7 +24,7 @@ use crate::layout::{TIMEOUTS, Timeout};
 pub enum State {
     /// The way is empty.
     Free = 0,
-    /// The way is being written.
+    /// The way is being written, or emptied.
     Claimed = 1,
     /// SYN seen from the opener.
     TcpSynSent = 2,
@@ -107,6 +107,8 @@ pub mod flag {
     pub const ADOPTED: u8 = 1 << 5;
     /// An unproven RST was seen since the last legal packet.
     pub const DOUBTED: u8 = 1 << 6;
+    /// Of a claimed way: nobody is to find a flow here any more.
+    pub const WITHDRAWN: u8 = 1 << 7;
 }
 
 /// The `meta` word, taken apart and put together.
@@ -116,13 +118,18 @@ pub struct Meta(pub u64);
 impl Meta {
     /// A word from its parts.
     #[inline(always)]
-    pub const fn new(tag: u32, state: u8, flags: u8, version: u16) -> Self {
-        Self(tag as u64 | (state as u64) << 32 | (flags as u64) << 40 | (version as u64) << 48)
+    pub const fn new(generation: u32, state: u8, flags: u8, version: u16) -> Self {
+        Self(
+            generation as u64
+                | (state as u64) << 32
+                | (flags as u64) << 40
+                | (version as u64) << 48,
+        )
     }
 
-    /// Low half of the flow's hash.
+    /// Generation that last judged the flow.
     #[inline(always)]
-    pub const fn tag(self) -> u32 {
+    pub const fn generation(self) -> u32 {
         self.0 as u32
     }
 
@@ -153,7 +160,26 @@ impl Meta {
     /// The same entry in another state.
     #[inline(always)]
     pub const fn with(self, state: u8, flags: u8) -> Self {
-        Self::new(self.tag(), state, flags, self.version())
+        Self::new(self.generation(), state, flags, self.version())
+    }
+
+    /// The same entry, judged under another generation.
+    #[inline(always)]
+    pub const fn judged(self, generation: u32) -> Self {
+        Self(self.0 & !(u32::MAX as u64) | generation as u64)
+    }
+
+    /// The word of a way that is claimed, to write a flow that `generation` judges.
+    #[inline(always)]
+    pub const fn claimed(self, generation: u32) -> Self {
+        let version = self.version().wrapping_add(1);
+        Self::new(generation, State::Claimed as u8, 0, version)
+    }
+
+    /// The word of a way whose flow is going.
+    #[inline(always)]
+    pub const fn withdrawn(self) -> Self {
+        self.with(State::Claimed as u8, flag::WITHDRAWN)
     }
 
     /// The empty way that follows this entry.

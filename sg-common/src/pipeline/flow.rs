@@ -2,8 +2,8 @@
 
 use super::{Outcome, Passage, Plan, always::Kinds, drop, pass, stage};
 use crate::{
-    classify,
-    conntrack::{self, Segment, Side, State, Step, expired, flag, tcp},
+    atomic, classify,
+    conntrack::{self, Opening, Segment, Side, State, Step, expired, flag, tcp},
     family::Family,
     layout::{Timeout, interface_flags},
     table::{self, Entry, Inserted, Removal},
@@ -27,9 +27,7 @@ impl<T: Tables> Passage<'_, T> {
     /// A packet whose flow has an entry.
     #[inline(always)]
     pub(super) fn hit<F: Kinds>(&self, datagram: &Datagram<F>, entry: &mut Entry<F>) -> Outcome {
-        // SAFETY: a valid entry; an aligned word.
-        let judged = unsafe { crate::atomic::load(&raw const (*entry.live()).generation) };
-        if judged != self.context.generation
+        if entry.meta.generation() != self.context.generation
             || self.over(entry)
             || datagram.first_fragment
             || (datagram.protocol == protocol::TCP && datagram.segment.is_syn())
@@ -67,13 +65,8 @@ impl<T: Tables> Passage<'_, T> {
 
     #[inline(always)]
     fn account<F: Family>(&self, entry: &Entry<F>) {
-        if self.context.runtime.accounting != 0 {
-            entry.account(
-                self.context.tables,
-                self.direction as usize,
-                self.packets,
-                self.bytes,
-            );
+        if self.context.tables.accounting() {
+            entry.account(self.direction as usize, self.packets, self.bytes);
         }
     }
 
@@ -83,7 +76,7 @@ impl<T: Tables> Passage<'_, T> {
     pub(super) fn recheck<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan) -> Outcome {
         plan.fallback = stage::MISS.index() as u32;
         if datagram.protocol == protocol::TCP && datagram.segment.is_syn() {
-            let judged = self.policy(datagram, plan);
+            let judged = self.policy_again(datagram, plan);
             if judged == drop(DropReason::NoRule) {
                 return judged;
             }
@@ -98,8 +91,7 @@ impl<T: Tables> Passage<'_, T> {
     #[inline(never)]
     pub(super) fn again<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan) -> Outcome {
         let fallback = Outcome::from_raw(plan.fallback);
-        let Some(mut entry) =
-            table::lookup::<T, F>(&self.context, datagram.hash, &datagram.flow, table::ways())
+        let Some(mut entry) = table::lookup::<T, F>(&self.context, datagram.hash, &datagram.flow)
         else {
             return fallback;
         };
@@ -117,10 +109,8 @@ impl<T: Tables> Passage<'_, T> {
             plan.revoked = true;
             Removal::Removed
         } else {
-            // SAFETY: a valid entry; an aligned word.
-            unsafe {
-                crate::atomic::store(&raw mut (*entry.live()).generation, self.context.generation);
-            }
+            // If another CPU is quicker, the next packet is judged again.
+            entry.exchange(entry.meta.judged(self.context.generation));
             if syn {
                 self.syn_again(&entry, datagram.segment);
                 self.account(&entry);
@@ -132,7 +122,7 @@ impl<T: Tables> Passage<'_, T> {
             }
             return pass(PassKind::Established);
         };
-        table::remove(self.context.tables, &mut entry, removal);
+        table::remove(&self.context, &mut entry, removal);
         fallback
     }
 
@@ -162,8 +152,7 @@ impl<T: Tables> Passage<'_, T> {
     /// its opener is not among [`Self::openers`].
     #[inline(always)]
     fn revoked<F: Family>(&self, entry: &Entry<F>, openers: u32) -> bool {
-        // SAFETY: a valid entry; an aligned word.
-        let judged = unsafe { crate::atomic::load(&raw const (*entry.live()).generation) };
+        let judged = entry.meta.generation();
         let before = judged.wrapping_sub(self.interface.reevaluate_from) > i32::MAX as u32;
         let opener = if entry.meta.flags() & flag::OPENER_LOCAL != 0 {
             classify::BY_LOCAL
@@ -250,7 +239,7 @@ impl<T: Tables> Passage<'_, T> {
                 return false;
             }
             if newly_assured {
-                table::assured(self.context.tables, self.id);
+                table::assured(&self.context, self.id);
             }
         }
         let live = entry.live();
@@ -273,7 +262,7 @@ impl<T: Tables> Passage<'_, T> {
     }
 
     /// A packet without an entry.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn policy<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan) -> Outcome {
         if self.untracked(datagram) {
             return pass(PassKind::Untracked);
@@ -292,6 +281,12 @@ impl<T: Tables> Passage<'_, T> {
             return pass(PassKind::Stateless);
         }
         stage::OPEN
+    }
+
+    /// [`Self::policy`] where size counts.
+    #[inline(never)]
+    fn policy_again<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan) -> Outcome {
+        self.policy(datagram, plan)
     }
 
     /// What no rule allows, unless the generation before can still be asked.
@@ -321,7 +316,7 @@ impl<T: Tables> Passage<'_, T> {
     }
 
     /// How an allowed flow starts; `stage` says who opens it.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn begin<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan, stage: Outcome) {
         let opener = if stage == stage::TAKE_LOCAL {
             Side::Local
@@ -343,25 +338,24 @@ impl<T: Tables> Passage<'_, T> {
     }
 
     /// Makes the entry of a flow that [`Self::begin`] has described.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn open<F: Kinds>(
         &self,
         datagram: &Datagram<F>,
         plan: &Plan,
-        made: PassKind,
-    ) -> Outcome {
-        let inserted = table::insert::<T, F>(
+        last: bool,
+    ) -> Inserted {
+        // Read when written into the entry: kept in registers till then it would only be spilled to a stack
+        // that is too small.
+        let opening = atomic::opaque(&raw const plan.opening as u64) as *const Opening;
+        table::insert::<T, F>(
             &self.context,
             self.interface,
             datagram.hash,
             &datagram.flow,
-            &plan.opening,
-        );
-        match inserted {
-            Inserted::Made => pass(made),
-            // Another CPU made it a moment ago; this packet is the flow's second.
-            Inserted::Exists => pass(PassKind::Established),
-            Inserted::Full => drop(DropReason::AllowanceExceeded),
-        }
+            // SAFETY: the same reference.
+            unsafe { &*opening },
+            last,
+        )
     }
 }

@@ -23,8 +23,8 @@ use crate::{
     classify::{Question, Selector},
     conntrack::Side,
     family::{Family, V4, V6, address_key},
-    layout::{Interface, WAYS, interface_flags},
-    table::{self, Context},
+    layout::{Interface, interface_flags, policy_flags},
+    table::{self, Context, Inserted, Probe},
     tables::Tables,
     verdict::{Direction, DropReason, PassKind},
     wire::{
@@ -60,7 +60,8 @@ struct Passage<'a, T> {
     bytes: u32,
 }
 
-/// Judges a frame and counts the verdict.
+/// Judges a frame as far as headers and a live entry suffice, and counts the verdict. If they do not
+/// ([`Outcome::decided`]), [`later`] goes on.
 #[inline(always)]
 pub fn judge<T: Tables, P: Frame>(
     tables: &T,
@@ -98,7 +99,7 @@ pub fn judge<T: Tables, P: Frame>(
         bytes: arrival.bytes,
     };
     let mut family = 0;
-    let mut outcome = match wire::ethernet(frame) {
+    let outcome = match wire::ethernet(frame) {
         Ok(Payload::Ipv4) => passage.first::<V4, P>(frame, scratch),
         Ok(Payload::Ipv6) => {
             family = what::IPV6;
@@ -108,8 +109,16 @@ pub fn judge<T: Tables, P: Frame>(
         Err(DropReason::Ethertype) => passage.other(frame),
         Err(reason) => drop(reason),
     };
-    if outcome.0 >= stage::FRAGMENT.0 {
-        outcome = passage.stages(outcome, family, scratch);
+    if !outcome.decided() {
+        let direction = if passage.inbound() { 0 } else { what::EGRESS };
+        scratch.call = Call {
+            id: arrival.id,
+            generation,
+            packets: arrival.packets,
+            bytes: arrival.bytes,
+            what: outcome.0 | family | direction,
+        };
+        return outcome;
     }
     tables.count(
         arrival.id,
@@ -119,6 +128,44 @@ pub fn judge<T: Tables, P: Frame>(
         arrival.bytes,
     );
     outcome
+}
+
+/// Goes on where [`judge`] left off, stage after stage, and counts the verdict.
+#[inline(always)]
+pub fn later<T: Tables>(tables: &T, scratch: &mut Scratch) -> Outcome {
+    let call = scratch.call;
+    let beside = call.what & !0xffff;
+    let mut outcome = Outcome(call.what & 0xffff);
+    for _ in 0..atomic::opaque(stage::MOST) {
+        outcome = tables.run(outcome.0 | beside, scratch);
+        if outcome.decided() {
+            break;
+        }
+    }
+    if !outcome.decided() {
+        // Not reached; who adds a stage and forgets to count it closes the gate.
+        outcome = drop(DropReason::InterfaceUnknown);
+    }
+    let direction = if beside & what::EGRESS != 0 {
+        Direction::Egress
+    } else {
+        Direction::Ingress
+    };
+    tables.count(
+        call.id,
+        direction,
+        outcome.index(),
+        call.packets,
+        call.bytes,
+    );
+    outcome
+}
+
+/// What becomes of a packet that [`later`] should have judged and that it was not handed: it is dropped, and
+/// counted.
+#[inline(always)]
+pub fn lost<T: Tables>(tables: &T, arrival: &Arrival) -> Outcome {
+    unknown(tables, arrival)
 }
 
 /// Runs a stage after the first; `what` says which, for which family and direction.
@@ -135,24 +182,50 @@ pub fn run<T: Tables>(tables: &T, what: u32, scratch: &mut Scratch) -> Outcome {
     }
 }
 
+/// Judges a packet of one family without an entry. Not a part of [`run`], like [`open`].
+#[inline(always)]
+pub fn miss<T: Tables, const IPV6: bool>(tables: &T, what: u32, scratch: &mut Scratch) -> Outcome {
+    let Some(passage) = Passage::resume(tables, what, scratch) else {
+        return drop(DropReason::InterfaceUnknown);
+    };
+    if IPV6 {
+        passage.missed::<V6>(scratch)
+    } else {
+        passage.missed::<V4>(scratch)
+    }
+}
+
+/// Whether [`miss`] runs this stage instead of [`run`].
+#[inline(always)]
+pub fn misses(what: u32) -> bool {
+    what & 0xffff == stage::MISS.0
+}
+
 /// Whether [`open`] runs this stage instead of [`run`].
 #[inline(always)]
 pub fn opens(what: u32) -> bool {
-    what & 0xffff >= stage::OPEN.0
+    (stage::OPEN.0..stage::OPEN.0 + stage::MAKE_ROOM).contains(&(what & 0xffff))
 }
 
-/// Runs one of the stages that open a flow. Not a part of [`run`] because it has the deepest calls.
+/// Runs one of the stages that open a flow, of one family. Not a part of [`run`]: most of the packets that
+/// need a stage at all need these, and they are one call.
 #[inline(always)]
-pub fn open<T: Tables>(tables: &T, what: u32, scratch: &mut Scratch) -> Outcome {
+pub fn open<T: Tables, const IPV6: bool>(tables: &T, what: u32, scratch: &mut Scratch) -> Outcome {
     let Some(passage) = Passage::resume(tables, what, scratch) else {
         return drop(DropReason::InterfaceUnknown);
     };
     let stage = Outcome(what & 0xffff);
-    if what & what::IPV6 != 0 {
+    if IPV6 {
         passage.opening::<V6>(scratch, stage)
     } else {
         passage.opening::<V4>(scratch, stage)
     }
+}
+
+/// Whether a stage is of an IPv6 packet.
+#[inline(always)]
+pub fn is_ipv6(what: u32) -> bool {
+    what & what::IPV6 != 0
 }
 
 /// No policy, no passage. Counted by the hook's direction: the orientation is not known either.
@@ -226,28 +299,6 @@ impl<'a, T: Tables> Passage<'a, T> {
         outcome
     }
 
-    /// The others, one after the other.
-    #[inline(always)]
-    fn stages(&self, first: Outcome, family: u32, scratch: &mut Scratch) -> Outcome {
-        let direction = if self.inbound() { 0 } else { what::EGRESS };
-        let mut stage = first;
-        scratch.call = Call {
-            id: self.id,
-            generation: self.context.generation,
-            packets: self.packets,
-            bytes: self.bytes,
-        };
-        for _ in 0..atomic::opaque(stage::MOST) {
-            let what = stage.0 | family | direction;
-            stage = self.context.tables.run(what, scratch);
-            if stage.0 < stage::FRAGMENT.0 {
-                return stage;
-            }
-        }
-        // Not reached; who adds a stage and forgets to count it closes the gate.
-        drop(DropReason::InterfaceUnknown)
-    }
-
     /// A stage that needs no frame; answers the verdict or the next one.
     #[inline(always)]
     fn later<F: Kinds>(&self, stage: Outcome, scratch: &mut Scratch) -> Outcome {
@@ -263,6 +314,16 @@ impl<'a, T: Tables> Passage<'a, T> {
             return outcome;
         }
         let (datagram, plan) = F::packet(scratch);
+        if stage.0 >= stage::OPEN.0 {
+            let tables = self.context.tables;
+            let stage = stage.0 - stage::MAKE_ROOM;
+            if stage < stage::OPEN.0 + stage::MAKE_ROOM {
+                tables.make_room(F::IPV6, datagram.hash, self.id);
+                return Outcome(stage);
+            }
+            tables.reclaim_beside(F::IPV6, datagram.hash);
+            return Outcome((stage + stage::MAKE_ROOM - stage::RECLAIM) | stage::LAST);
+        }
         let outcome = if stage == stage::FRAGMENT {
             return self.later_fragment(datagram);
         } else if stage == stage::SERVICE {
@@ -273,35 +334,55 @@ impl<'a, T: Tables> Passage<'a, T> {
             return self.recheck(datagram, plan);
         } else if stage == stage::AGAIN {
             self.again(datagram, plan)
-        } else if stage == stage::MISS {
-            self.policy(datagram, plan)
         } else {
-            return self.hand_over(datagram, plan);
+            // It may open a flow: that room is to be made need not be found out first.
+            let outcome = self.hand_over(datagram, plan);
+            let opens = outcome.0 >= stage::OPEN.0;
+            Outcome(outcome.0 + if opens { stage::MAKE_ROOM } else { 0 })
         };
         self.remember(datagram, outcome);
         outcome
+    }
+
+    /// The stage of a packet without an entry.
+    #[inline(always)]
+    fn missed<F: Kinds>(&self, scratch: &mut Scratch) -> Outcome {
+        let (datagram, plan) = F::packet(scratch);
+        let foreign = self.foreign(datagram);
+        if foreign != stage::MISS {
+            return foreign;
+        }
+        let outcome = self.policy(datagram, plan);
+        if outcome != stage::OPEN {
+            self.remember(datagram, outcome);
+            return outcome;
+        }
+        let crowded = table::crowded(&self.context, self.interface, self.id);
+        Outcome(outcome.0 + if crowded { stage::MAKE_ROOM } else { 0 })
     }
 
     /// The last stage of a flow that is allowed to begin.
     #[inline(always)]
     fn opening<F: Kinds>(&self, scratch: &mut Scratch, stage: Outcome) -> Outcome {
         let (datagram, plan) = F::packet(scratch);
-        self.begin(datagram, plan, stage);
-        let tables = self.context.tables;
-        tables.make_room(F::IPV6, datagram.hash, self.id);
-        let made = if stage == stage::OPEN {
-            PassKind::New
-        } else {
-            PassKind::TakenOver
+        let kind = Outcome(stage::OPEN.0 + (stage.0 & stage::KIND));
+        let last = stage.0 & stage::LAST != 0;
+        self.begin(datagram, plan, kind);
+        let outcome = match self.open(datagram, plan, last) {
+            Inserted::Made if kind == stage::OPEN => pass(PassKind::New),
+            Inserted::Made => pass(PassKind::TakenOver),
+            // Another CPU made it a moment ago; this packet is the flow's second.
+            Inserted::Exists => pass(PassKind::Established),
+            Inserted::Full if last => drop(DropReason::AllowanceExceeded),
+            Inserted::Full => return Outcome(stage.0 + stage::RECLAIM),
         };
-        let outcome = self.open(datagram, plan, made);
         self.remember(datagram, outcome);
         outcome
     }
 
     /// Source and destination check (fact 5.5): whose packet this is not; `MISS`: go on. A packet that
     /// its entry answered was checked when the entry was made or last judged.
-    #[inline(never)]
+    #[inline(always)]
     fn foreign<F: Family>(&self, datagram: &Datagram<F>) -> Outcome {
         let local = &datagram.flow.local;
         if !self.flag(interface_flags::SOURCE_DEST_CHECK)
@@ -320,7 +401,7 @@ impl<'a, T: Tables> Passage<'a, T> {
     }
 
     /// The first stage: headers, always-passed kinds, and packets of live flows.
-    #[inline(never)]
+    #[inline(always)]
     fn packet<F: Kinds, P: Frame>(&self, frame: &P, scratch: &mut Scratch) -> Outcome {
         scratch.plan.revoked = false;
         let datagram = F::room(scratch, 0);
@@ -376,9 +457,10 @@ impl<'a, T: Tables> Passage<'a, T> {
             }
         }
         self.identify(datagram, self.direction);
-        match table::lookup::<T, F>(&self.context, datagram.hash, &datagram.flow, WAYS) {
-            Some(mut entry) => self.hit(datagram, &mut entry),
-            None => stage::MISS,
+        match table::probe::<T, F>(&self.context, datagram.hash, &datagram.flow) {
+            Probe::Hit(mut entry) => self.hit(datagram, &mut entry),
+            Probe::Miss => stage::MISS,
+            Probe::Unsure => stage::RECHECK,
         }
     }
 
@@ -421,6 +503,13 @@ impl<'a, T: Tables> Passage<'a, T> {
 
     #[inline(always)]
     fn untracked<F: Family>(&self, datagram: &Datagram<F>) -> bool {
+        // Most interfaces are not open to everywhere in either direction, and then nothing is.
+        let policies = &self.interface.policy;
+        let family = usize::from(F::IPV6);
+        let open = policies[family].flags | policies[family + 2].flags;
+        if open & (policy_flags::OPEN_TCP | policy_flags::OPEN_UDP) == 0 {
+            return false;
+        }
         self.context.tables.untracked(
             F::IPV6,
             self.context.bank(),

@@ -55,8 +55,7 @@ impl<T: Tables> Passage<'_, T> {
     /// Whether the quoted packet is of a flow that lives, or needs no tracking.
     #[inline(never)]
     pub(super) fn quoted<F: Kinds>(&self, quoted: &Datagram<F>) -> Outcome {
-        if let Some(entry) =
-            table::lookup::<T, F>(&self.context, quoted.hash, &quoted.flow, table::ways())
+        if let Some(entry) = table::lookup::<T, F>(&self.context, quoted.hash, &quoted.flow)
             && !self.over(&entry)
         {
             return pass(PassKind::Related);

@@ -71,6 +71,12 @@ impl Outcome {
         self.0 < crate::verdict::PASS_KINDS as u32
     }
 
+    /// Whether this is a verdict, and not a stage.
+    #[inline(always)]
+    pub fn decided(self) -> bool {
+        self.0 < FRAGMENT.0
+    }
+
     /// [`Verdict::outcome`].
     #[inline(always)]
     pub fn index(self) -> usize {
@@ -111,14 +117,22 @@ pub(super) const AGAIN: Outcome = Outcome(0x107);
 /// No rule, but perhaps a flow that was untracked until the last change.
 pub(super) const HAND_OVER: Outcome = Outcome(0x108);
 /// Allowed to open a flow.
-pub(super) const OPEN: Outcome = Outcome(0x109);
+pub(super) const OPEN: Outcome = Outcome(0x200);
 /// A flow that was untracked until the last change, opened by the workload.
-pub(super) const TAKE_LOCAL: Outcome = Outcome(0x10a);
+pub(super) const TAKE_LOCAL: Outcome = Outcome(0x201);
 /// The same, opened by the peer.
-pub(super) const TAKE_REMOTE: Outcome = Outcome(0x10b);
+pub(super) const TAKE_REMOTE: Outcome = Outcome(0x202);
+/// In the number of the three: which it is.
+pub(super) const KIND: u32 = 0xf;
+/// In the number of the three: the last attempt.
+pub(super) const LAST: u32 = 0x10;
+/// In the number of the three: first one of the unassured flows goes.
+pub(super) const MAKE_ROOM: u32 = 0x100;
+/// In the number of the three: first what is over goes.
+pub(super) const RECLAIM: u32 = 0x200;
 
-/// The longest way: RECHECK, AGAIN, MISS, HAND_OVER, TAKE_LOCAL.
-pub(super) const MOST: u64 = 5;
+/// The longest way: RECHECK, AGAIN, MISS, HAND_OVER, TAKE_LOCAL, MAKE_ROOM, TAKE_LOCAL, RECLAIM, TAKE_LOCAL.
+pub(super) const MOST: u64 = 9;
 
 #[inline(always)]
 pub(super) fn pass(kind: PassKind) -> Outcome {
@@ -137,6 +151,8 @@ pub(super) struct Call {
     pub(super) generation: u32,
     pub(super) packets: u32,
     pub(super) bytes: u32,
+    /// The next stage, and what else [`super::run`] is told.
+    pub(super) what: u32,
 }
 
 /// Bits beside the stage of what [`super::run`] is to do.

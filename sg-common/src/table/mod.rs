@@ -1,31 +1,46 @@
-//! The conntrack table: find, insert, remove, reclaim — without a helper call on the hit path.
+//! The conntrack table: find, insert, remove, reclaim — without a helper call and without a lock.
 //!
-//! A set-associative array: the flow's hash names two buckets of [`WAYS`] entries, a flow stands in
-//! one of them, and a new one goes where fewer stand. A second, draining table of the same shape is
-//! searched as well while there is one; inserts go to the current one only.
+//! A set-associative array: the flow's hash names two buckets of [`WAYS`] entries. A flow stands in the first
+//! as long as that has room to spare, else in the emptier of the two, and if both are full in the stash, a
+//! few buckets that belong to everybody. Entries are found by their tags (`tags.rs`), which stand apart from
+//! them: those of a million flows fit a cache that the entries do not. A second, draining table of the same
+//! shape is searched as well while there is one; inserts go to the current one only.
 //!
 //! # Who races, and why it is right
-//! * Inserts of one flow by two CPUs: serialised by the stripe lock that the flow's hash names. Under
-//!   it the flow's buckets of the current table are searched again, so a flow never stands twice
-//!   there. The draining table gains no flows, and a flow that is copied stands in the current table
-//!   before it leaves the old one, so a lookup that missed both need not be repeated for the old.
-//! * Inserts of different flows into one way: compare-and-exchange on the way's `meta` word; the
-//!   loser looks for another way.
-//! * A reader against a way that is freed and claimed again: it compares `meta` before and after it
-//!   reads the flow; the version in the word changes with every claim. (On weakly ordered machines a
-//!   torn read could pass for a hit of the same tag and version only if 65,536 claims happened
-//!   between two loads.)
+//! The `meta` word of an entry is what counts; its tag only says where to look. Words change by
+//! compare-and-exchange, versions with every claim.
+//! * Inserts of different flows into one way: one claims the word, the other looks for another way. A way
+//!   belongs to whoever claimed it until its word says otherwise, its tag included: who removes a flow takes
+//!   the word first, then clears the tag, then frees the word.
+//! * Inserts of one flow by two CPUs: each writes its entry, tag included, and *then* searches the flow's
+//!   buckets for a rival, with a full barrier between, so that of two the later sees the earlier. It gives way
+//!   to one that is tracked, and to one that is claimed at a lower index; one that is claimed at a higher
+//!   index it withdraws, by an exchange of that word, which then can no longer become tracked. So never two
+//!   become tracked, and the one at the lowest index always does, unless another was before it (`settle`).
+//! * A reader against a way that is freed and claimed again: it compares `meta` before and after it reads the
+//!   flow. (On weakly ordered machines a torn read could pass for a hit of the same version only if 65,536
+//!   claims happened between two loads.)
 //! * Removal against a transition: both exchange the same word, one wins.
+//! * The draining table gains no flows, and a flow that is copied stands in the current table before it leaves
+//!   the old one, so a lookup that missed both need not be repeated for the old.
+//! * Accounts are added to by plain loads and stores: two CPUs that carry the same direction of one flow at
+//!   the same moment may lose one of two counts. An atomic addition would wait for the entry to arrive from
+//!   memory before the next packet's could be asked for.
 
 mod insert;
+mod occupancy;
 mod removal;
+mod tags;
 
-pub use insert::{Inserted, insert, make_room};
-pub use removal::{Removal, assured, flush, oldest_age, reclaim, remove, replace_oldest};
+pub use insert::{Inserted, crowded, insert, make_room, reclaim_beside, settle};
+pub use occupancy::{Occupancy, assured};
+pub use removal::{Removal, flush, oldest_age, reclaim, remove, replace_oldest};
+pub use tags::lane;
 
 use crate::{
+    abi::CT_STASH,
     atomic,
-    conntrack::{Meta, State},
+    conntrack::Meta,
     family::{Family, Flow},
     layout::{Live, Runtime, WAYS},
     tables::Tables,
@@ -53,8 +68,8 @@ impl<T> Context<'_, T> {
 
 /// Where an entry stands.
 pub struct Entry<F: Family> {
-    bucket: *mut F::Bucket,
-    way: usize,
+    slot: *mut F::Slot,
+    /// Index of the slot.
     index: u32,
     /// 1: in the draining table. (No `bool`: bpf-linker writes types with a niche that is not their
     /// first byte as BTF that the kernel refuses.)
@@ -75,155 +90,188 @@ impl<F: Family> Entry<F> {
     /// The dynamic part.
     #[inline(always)]
     pub fn live(&self) -> *mut Live {
-        F::live(self.bucket, self.way)
+        F::live(self.slot)
     }
 
-    /// Moves the entry to another state; `false` if somebody else changed it first.
+    /// Changes the word; `false` if somebody else changed it first.
     #[inline(always)]
     pub fn exchange(&mut self, new: Meta) -> bool {
-        // SAFETY: the word of a valid bucket.
-        let done =
-            unsafe { atomic::compare_exchange(F::meta(self.bucket, self.way), self.meta.0, new.0) };
+        // SAFETY: the word of a valid entry.
+        let done = unsafe { atomic::compare_exchange(F::meta(self.slot), self.meta.0, new.0) };
         if done {
             self.meta = new;
         }
         done
     }
 
-    /// Adds a packet to the entry's account.
+    /// Adds a packet to the entry's account, which there must be.
     #[inline(always)]
-    pub fn account<T: Tables>(&self, tables: &T, direction: usize, packets: u32, bytes: u32) {
-        if let Some(account) = tables.account(F::IPV6, self.old != 0, self.index, self.way) {
-            // SAFETY: a valid account; two CPUs may carry one flow, so the adds are atomic.
-            unsafe {
-                let direction = atomic::opaque(direction as u64) as usize & 1;
-                let packet_words = (&raw mut (*account).packets).cast::<u64>();
-                let byte_words = (&raw mut (*account).bytes).cast::<u64>();
-                atomic::add(packet_words.add(direction), u64::from(packets));
-                atomic::add(byte_words.add(direction), u64::from(bytes));
+    pub fn account(&self, direction: usize, packets: u32, bytes: u32) {
+        let account = F::account(self.slot);
+        let direction = atomic::opaque(direction as u64) as usize & 1;
+        // SAFETY: a valid account; aligned words.
+        unsafe {
+            let low = (&raw mut (*account).packets).cast::<u32>().add(direction);
+            let sum = u64::from(atomic::load(low)) + u64::from(packets);
+            atomic::store(low, sum as u32);
+            if sum >> 32 != 0 {
+                let high = (&raw mut (*self.live()).packets_high)
+                    .cast::<u16>()
+                    .add(direction);
+                atomic::store(high, atomic::load(high).wrapping_add(1));
             }
+            let total = (&raw mut (*account).bytes).cast::<u64>().add(direction);
+            atomic::store(total, atomic::load(total).wrapping_add(u64::from(bytes)));
         }
     }
 }
 
-/// The two buckets of a hash among `buckets`, which is not 0.
+/// Buckets of a table that has `buckets` besides the stash.
 #[inline(always)]
-pub fn places(hash: u64, buckets: u32) -> (u32, u32) {
+pub const fn with_stash(buckets: u32) -> u32 {
+    buckets + CT_STASH
+}
+
+/// Places that a flow may stand in: its two buckets, and its bucket of the stash.
+const PLACES: u64 = 3;
+
+/// A place of a hash in a table of `buckets`, which is not 0, besides the stash.
+#[inline(always)]
+pub fn place(hash: u64, buckets: u32, which: u64) -> u32 {
     let spread = |hash: u64| (((hash >> 32) * u64::from(buckets)) >> 32) as u32;
+    if which == 2 {
+        return buckets + ((hash >> 16) as u32 & (CT_STASH - 1));
+    }
     let first = spread(hash);
+    if which == 0 {
+        return first;
+    }
     let second = spread(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     if second != first {
-        (first, second)
+        second
     } else if first + 1 < buckets {
-        (first, first + 1)
+        first + 1
     } else {
-        (first, 0)
+        0
     }
 }
 
-/// One bit for each way where `(meta >> shift & mask) ^ key` is zero. Without branches: one compare
-/// of all ways at once is cheaper than a mispredicted one, and the verifier follows one path instead
-/// of hundreds.
+/// The entry in a way, if it is of `flow`, with the word that proves it.
 #[inline(always)]
-fn matching_ways<F: Family>(
-    bucket: *mut F::Bucket,
-    ways: usize,
-    shift: u32,
-    mask: u32,
-    key: u32,
-) -> u32 {
-    let mut zero = 0;
-    for way in 0..ways {
-        // SAFETY: the word of a valid bucket.
-        let meta = unsafe { atomic::load(F::meta(bucket, way)) };
-        let rest = atomic::opaque(((meta >> shift) & u64::from(mask)) ^ u64::from(key));
-        // Adding 2³² − 1 carries into bit 32 unless `rest` is zero.
-        let nonzero = (rest + u64::from(u32::MAX)) >> 32;
-        zero |= ((nonzero ^ 1) as u32) << way;
-    }
-    zero
-}
-
-/// The ways that are free.
-#[inline(always)]
-pub(super) fn free_ways<F: Family>(bucket: *mut F::Bucket) -> u32 {
-    matching_ways::<F>(bucket, ways(), 32, 0xff, State::Free as u32)
-}
-
-/// Tags of one bucket that may equal a flow's by chance before its own is reached. Beyond that a flow
-/// would be missed; with 32 secret bits in a tag it is not seen to happen.
-const TAG_COLLISIONS: usize = 1;
-
-/// The way of `bucket` that holds `flow`, with the word that proves it. `ways` is [`WAYS`] where
-/// speed counts (unrolled) and [`ways`] where size does.
-#[inline(always)]
-fn search<F: Family>(
-    bucket: *mut F::Bucket,
-    ways: usize,
+fn held<T: Tables, F: Family>(
+    tables: &T,
+    old: bool,
+    index: u32,
     flow: &Flow<F::Address>,
-    tag: u32,
-) -> Option<(usize, Meta)> {
-    let mut candidates = matching_ways::<F>(bucket, ways, 0, u32::MAX, tag);
-    for _ in 0..=TAG_COLLISIONS {
-        if candidates == 0 {
-            break;
-        }
-        let way = candidates.trailing_zeros() as usize;
-        // SAFETY: the word of a valid bucket.
-        let meta = Meta(unsafe { atomic::load(F::meta(bucket, way)) });
-        if meta.tracked() && F::holds(bucket, way, flow) {
-            // SAFETY: as above.
-            let again = Meta(unsafe { atomic::load(F::meta(bucket, way)) });
-            if again.version() == meta.version() && again.tracked() {
-                return Some((way, again));
+) -> Option<Entry<F>> {
+    let slot = F::slot(tables, old, index)?;
+    // SAFETY: the word of a valid entry.
+    let meta = Meta(unsafe { atomic::load(F::meta(slot)) });
+    if !meta.tracked() || !F::holds(slot, flow) {
+        return None;
+    }
+    // SAFETY: as above.
+    let again = Meta(unsafe { atomic::load(F::meta(slot)) });
+    if again.version() != meta.version() || !again.tracked() {
+        return None;
+    }
+    Some(Entry {
+        slot,
+        index,
+        old: u32::from(old),
+        meta: again,
+    })
+}
+
+/// What a [`probe`] found.
+pub enum Probe<F: Family> {
+    /// The flow's entry, expired or not.
+    Hit(Entry<F>),
+    /// There is none.
+    Miss,
+    /// Several tags are alike: [`lookup`] knows.
+    Unsure,
+}
+
+/// A quick [`lookup`] that looks at one entry of each bucket: one in several thousand is left [`Unsure`].
+///
+/// [`Unsure`]: Probe::Unsure
+#[inline(always)]
+pub fn probe<T: Tables, F: Family>(
+    context: &Context<T>,
+    hash: u64,
+    flow: &Flow<F::Address>,
+) -> Probe<F> {
+    let family = usize::from(F::IPV6);
+    let tag = tags::tag(hash);
+    let mut unsure = false;
+    let mut buckets = context.runtime.buckets[family];
+    let mut old = false;
+    for step in 0..atomic::opaque(2 * PLACES) {
+        let mut which = step;
+        if step >= PLACES {
+            which = step - PLACES;
+            if step == PLACES {
+                buckets = context.runtime.old_buckets[family];
+                if buckets == 0 {
+                    break;
+                }
+                old = true;
             }
         }
-        candidates &= candidates - 1;
+        let bucket = place(hash, buckets, which);
+        let Some(tags) = context.tables.tags(F::IPV6, old, bucket) else {
+            continue;
+        };
+        let mask = tags::equal(tags, tag);
+        if mask == 0 {
+            continue;
+        }
+        let bit = tags::lowest(mask);
+        let index = bucket * WAYS as u32 + tags::way(bit);
+        if let Some(entry) = held::<T, F>(context.tables, old, index, flow) {
+            return Probe::Hit(entry);
+        }
+        unsure |= mask != bit;
     }
-    None
+    if unsure { Probe::Unsure } else { Probe::Miss }
 }
 
-/// The entry of `flow`, expired or not: in the current table, else in the draining one. `ways` is
-/// [`WAYS`] where speed counts (unrolled) and [`ways`] where size does.
+/// The entry of `flow`, expired or not: in the current table, else in the draining one.
 #[inline(always)]
 pub fn lookup<T: Tables, F: Family>(
     context: &Context<T>,
     hash: u64,
     flow: &Flow<F::Address>,
-    ways: usize,
 ) -> Option<Entry<F>> {
     let family = usize::from(F::IPV6);
-    let (mut index, mut second) = places(hash, context.runtime.buckets[family]);
-    let mut old = false;
-    // Two buckets of each table. A loop, not four copies: instruction cache is worth more than a
-    // predicted branch.
-    for step in 0..atomic::opaque(4) {
-        if step == 2 {
-            let buckets = context.runtime.old_buckets[family];
-            if buckets == 0 {
+    let tag = tags::tag(hash);
+    for step in 0..atomic::opaque(2 * PLACES) {
+        let old = step >= PLACES;
+        let (buckets, which) = if old {
+            (context.runtime.old_buckets[family], step - PLACES)
+        } else {
+            (context.runtime.buckets[family], step)
+        };
+        if buckets == 0 {
+            break;
+        }
+        let bucket = place(hash, buckets, which);
+        let Some(tags) = context.tables.tags(F::IPV6, old, bucket) else {
+            continue;
+        };
+        let mut mask = tags::equal(tags, tag);
+        for _ in 0..atomic::opaque(WAYS as u64) {
+            if mask == 0 {
                 break;
             }
-            (index, second) = places(hash, buckets);
-            old = true;
+            let bit = tags::lowest(mask);
+            let index = bucket * WAYS as u32 + tags::way(bit);
+            if let Some(entry) = held::<T, F>(context.tables, old, index, flow) {
+                return Some(entry);
+            }
+            mask ^= bit;
         }
-        if let Some(bucket) = F::bucket(context.tables, old, index)
-            && let Some((way, meta)) = search::<F>(bucket, ways, flow, hash as u32)
-        {
-            return Some(Entry {
-                bucket,
-                way,
-                index,
-                old: u32::from(old),
-                meta,
-            });
-        }
-        index = second;
     }
     None
-}
-
-/// [`WAYS`], hidden from the compiler: a rolled loop, since instruction cache is scarce.
-#[inline(always)]
-pub fn ways() -> usize {
-    atomic::opaque(WAYS as u64) as usize
 }

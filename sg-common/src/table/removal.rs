@@ -1,11 +1,15 @@
 //! How entries go: one by one, by expiry, or to make room.
 
-use super::{Context, Entry, ways};
+use super::{
+    Context, Entry,
+    occupancy::{Credits, Records},
+    tags,
+};
 use crate::{
     atomic,
     conntrack::{Meta, expired, flag},
     family::Family,
-    layout::{WAYS, interface_flags},
+    layout::{Tags, WAYS, interface_flags},
     tables::Tables,
 };
 
@@ -22,53 +26,46 @@ pub enum Removal {
 
 /// Frees an entry, unless somebody else changed it since it was looked at.
 #[inline(always)]
-pub fn remove<T: Tables, F: Family>(tables: &T, entry: &mut Entry<F>, removal: Removal) -> bool {
-    let owner = F::owner(entry.bucket, entry.way);
+pub fn remove<T: Tables, F: Family>(
+    context: &Context<T>,
+    entry: &mut Entry<F>,
+    removal: Removal,
+) -> bool {
+    let owner = F::owner(entry.slot);
     let flags = entry.meta.flags();
-    if !entry.meta.tracked() || !entry.exchange(entry.meta.freed()) {
+    let freed = entry.meta.freed();
+    if !entry.meta.tracked() || !entry.exchange(entry.meta.withdrawn()) {
         return false;
     }
-    release(tables, owner >> 8, flags, removal);
+    let (ways, old) = (WAYS as u32, entry.old != 0);
+    if let Some(tags) = context.tables.tags(F::IPV6, old, entry.index / ways) {
+        tags::set(tags, entry.index % ways, 0);
+    }
+    entry.exchange(freed);
+    release(context, owner >> 8, flags, removal);
     true
 }
 
 /// Gives back what an entry was charged for.
 #[inline(never)]
-fn release<T: Tables>(tables: &T, id: u32, flags: u8, removal: Removal) {
-    let (Some(interface), Some(host)) = (tables.ct_interface(id), tables.ct_host()) else {
+fn release<T: Tables>(context: &Context<T>, id: u32, flags: u8, removal: Removal) {
+    let Some(records) = Records::of(context.tables, id) else {
         return;
     };
-    // SAFETY: valid records; only atomic adds.
-    unsafe {
-        atomic::sub(&raw mut (*interface).tracked, 1);
-        atomic::sub(&raw mut (*host).tracked, 1);
-        if flags & flag::SHARED != 0 {
-            atomic::sub(&raw mut (*host).shared, 1);
-        } else {
-            atomic::sub(&raw mut (*interface).reserved, 1);
-        }
-        if flags & flag::ASSURED == 0 {
-            atomic::sub(&raw mut (*interface).unassured, 1);
-            atomic::sub(&raw mut (*host).unassured, 1);
-        }
-        match removal {
-            Removal::Expired => atomic::add(&raw mut (*interface).expired, 1),
-            Removal::Replaced => atomic::add(&raw mut (*interface).replaced, 1),
-            Removal::Removed => atomic::add(&raw mut (*interface).removed, 1),
-        };
+    let credits = Credits::of(context, id);
+    records.discharge(flags, credits);
+    if flags & flag::ASSURED == 0 {
+        records.sub_unassured(credits);
     }
-}
-
-/// Takes an entry out of the unassured ones: both sides have answered (once, by whoever set the
-/// flag), or it was counted and not made.
-#[inline(never)]
-pub fn assured<T: Tables>(tables: &T, id: u32) {
-    if let (Some(interface), Some(host)) = (tables.ct_interface(id), tables.ct_host()) {
-        // SAFETY: valid records; only atomic adds.
-        unsafe {
-            atomic::sub(&raw mut (*interface).unassured, 1);
-            atomic::sub(&raw mut (*host).unassured, 1);
-        }
+    // SAFETY: a valid record of this CPU.
+    unsafe {
+        let local = &mut *records.local;
+        let event = match removal {
+            Removal::Expired => &mut local.expired,
+            Removal::Replaced => &mut local.replaced,
+            Removal::Removed => &mut local.removed,
+        };
+        *event = event.wrapping_add(1);
     }
 }
 
@@ -84,122 +81,120 @@ fn over<T: Tables>(context: &Context<T>, owner: u32, meta: Meta, seen: u32) -> b
     }
 }
 
-/// Frees the expired entries of a bucket; answers how many.
+/// Calls `each` with every entry of a bucket that may hold a flow, and its word.
 #[inline(always)]
-pub fn reclaim<T: Tables, F: Family>(context: &Context<T>, old: bool, index: u32) -> u32 {
-    let Some(bucket) = F::bucket(context.tables, old, index) else {
-        return 0;
+fn visit<T: Tables, F: Family>(
+    context: &Context<T>,
+    old: bool,
+    bucket: u32,
+    mut each: impl FnMut(Entry<F>),
+) {
+    let Some(tags) = context.tables.tags(F::IPV6, old, bucket) else {
+        return;
     };
-    let mut freed = 0;
-    for way in 0..ways() {
-        // SAFETY: words of a valid bucket.
-        let (meta, seen) = unsafe {
-            (
-                Meta(atomic::load(F::meta(bucket, way))),
-                atomic::load(&raw const (*F::live(bucket, way)).seen),
-            )
+    let mut mask = occupied(tags);
+    for _ in 0..atomic::opaque(WAYS as u64) {
+        if mask == 0 {
+            break;
+        }
+        let bit = tags::lowest(mask);
+        mask ^= bit;
+        let index = bucket * WAYS as u32 + tags::way(bit);
+        let Some(slot) = F::slot(context.tables, old, index) else {
+            break;
         };
-        if meta.tracked() && over(context, F::owner(bucket, way), meta, seen) {
-            let mut entry = Entry::<F> {
-                bucket,
-                way,
+        // SAFETY: the word of a valid entry.
+        let meta = Meta(unsafe { atomic::load(F::meta(slot)) });
+        if meta.tracked() {
+            each(Entry {
+                slot,
                 index,
                 old: u32::from(old),
                 meta,
-            };
-            if remove(context.tables, &mut entry, Removal::Expired) {
-                freed += 1;
-            }
+            });
         }
     }
+}
+
+/// The mask of the ways that are not free.
+#[inline(always)]
+fn occupied(tags: *const Tags) -> u64 {
+    tags::equal(tags, 0) ^ tags::ALL
+}
+
+/// Frees the expired entries of a bucket; answers how many.
+#[inline(always)]
+pub fn reclaim<T: Tables, F: Family>(context: &Context<T>, old: bool, bucket: u32) -> u32 {
+    let mut freed = 0;
+    visit::<T, F>(context, old, bucket, |mut entry| {
+        // SAFETY: an aligned word of a valid entry.
+        let seen = unsafe { atomic::load(&raw const (*entry.live()).seen) };
+        if over(context, F::owner(entry.slot), entry.meta, seen)
+            && remove(context, &mut entry, Removal::Expired)
+        {
+            freed += 1;
+        }
+    });
     freed
 }
 
 /// Frees the entries of one interface in a bucket; answers how many.
 #[inline(never)]
-pub fn flush<T: Tables, F: Family>(tables: &T, old: bool, index: u32, id: u32) -> u32 {
-    let Some(bucket) = F::bucket(tables, old, index) else {
-        return 0;
-    };
+pub fn flush<T: Tables, F: Family>(context: &Context<T>, old: bool, bucket: u32, id: u32) -> u32 {
     let mut freed = 0;
-    for way in 0..ways() {
-        // SAFETY: the word of a valid bucket.
-        let meta = Meta(unsafe { atomic::load(F::meta(bucket, way)) });
-        if meta.tracked() && F::owner(bucket, way) >> 8 == id {
-            let mut entry = Entry::<F> {
-                bucket,
-                way,
-                index,
-                old: u32::from(old),
-                meta,
-            };
-            if remove(tables, &mut entry, Removal::Removed) {
-                freed += 1;
-            }
+    visit::<T, F>(context, old, bucket, |mut entry| {
+        if F::owner(entry.slot) >> 8 == id && remove(context, &mut entry, Removal::Removed) {
+            freed += 1;
         }
-    }
+    });
     freed
 }
 
-/// Idle time in jiffies, way and word of the unassured entry of a bucket that has been idle longest, of
-/// interface `id` or, if that is 0, of any; no way if there is none.
+/// Idle time in jiffies and one more, index and word of the unassured entry of a bucket that has been idle
+/// longest, of interface `id` or, if that is 0, of any; all 0 if there is none.
 #[inline(always)]
-fn oldest<T: Tables, F: Family>(
-    context: &Context<T>,
-    bucket: *mut F::Bucket,
-    id: u32,
-) -> (u32, usize, Meta) {
-    let mut oldest = (0, WAYS, Meta(0));
-    for way in 0..ways() {
-        // SAFETY: words of a valid bucket.
-        let meta = Meta(unsafe { atomic::load(F::meta(bucket, way)) });
-        if !meta.tracked() || meta.flags() & flag::ASSURED != 0 {
-            continue;
+fn oldest<T: Tables, F: Family>(context: &Context<T>, bucket: u32, id: u32) -> (u32, u32, Meta) {
+    let mut oldest = (0, 0, Meta(0));
+    visit::<T, F>(context, false, bucket, |entry| {
+        if entry.meta.flags() & flag::ASSURED != 0 {
+            return;
         }
-        // SAFETY: as above.
-        let seen = unsafe { atomic::load(&raw const (*F::live(bucket, way)).seen) };
+        // SAFETY: an aligned word of a valid entry.
+        let seen = unsafe { atomic::load(&raw const (*entry.live()).seen) };
         let mut age = context.now.wrapping_sub(seen);
         if age > i32::MAX as u32 {
             // Another CPU's clock is a tick ahead.
             age = 0;
         }
-        if (id == 0 || F::owner(bucket, way) >> 8 == id) && age >= oldest.0 {
-            oldest = (age, way, meta);
+        if (id == 0 || F::owner(entry.slot) >> 8 == id) && age >= oldest.0 {
+            oldest = (age + 1, entry.index, entry.meta);
         }
-    }
+    });
     oldest
 }
 
 /// How long the longest idle unassured entry of a bucket has been idle, in jiffies and one more; 0 if
 /// there is none. `id` as in [`replace_oldest`].
 #[inline(always)]
-pub fn oldest_age<T: Tables, F: Family>(context: &Context<T>, index: u32, id: u32) -> u32 {
-    let Some(bucket) = F::bucket(context.tables, false, index) else {
-        return 0;
-    };
-    match oldest::<T, F>(context, bucket, id) {
-        (_, WAYS, _) => 0,
-        (age, _, _) => age + 1,
-    }
+pub fn oldest_age<T: Tables, F: Family>(context: &Context<T>, bucket: u32, id: u32) -> u32 {
+    oldest::<T, F>(context, bucket, id).0
 }
 
 /// Frees the unassured entry of a bucket that has been idle longest, of interface `id` or, if that is 0,
 /// of any; unless it changed since it was looked at.
 #[inline(always)]
-pub fn replace_oldest<T: Tables, F: Family>(context: &Context<T>, index: u32, id: u32) {
-    let Some(bucket) = F::bucket(context.tables, false, index) else {
-        return;
-    };
-    let (_, way, meta) = oldest::<T, F>(context, bucket, id);
-    if way >= WAYS {
+pub fn replace_oldest<T: Tables, F: Family>(context: &Context<T>, bucket: u32, id: u32) {
+    let (age, index, meta) = oldest::<T, F>(context, bucket, id);
+    if age == 0 {
         return;
     }
-    let mut entry = Entry::<F> {
-        bucket,
-        way,
-        index,
-        old: 0,
-        meta,
-    };
-    remove(context.tables, &mut entry, Removal::Replaced);
+    if let Some(slot) = F::slot(context.tables, false, index) {
+        let mut entry = Entry::<F> {
+            slot,
+            index,
+            old: 0,
+            meta,
+        };
+        remove(context, &mut entry, Removal::Replaced);
+    }
 }

@@ -6,7 +6,7 @@ use sg_common::{
     abi::map,
     conntrack::{Meta, flag},
     host::Host,
-    layout::{FragmentKey, Live, WAYS},
+    layout::{FragmentKey, Live},
     tables::Tables as _,
 };
 use sg_oracle::{policy::Policy, random};
@@ -51,25 +51,19 @@ impl Loaded {
     fn align(&self) {
         let tables = &self.bench.session.tables;
         let (host, moved) = (&self.bench.host, self.bench.moved);
-        let read = tables.ct4.for_each(|index, bucket| {
-            for way in (0..WAYS).filter(|way| Meta(bucket.meta[*way]).tracked()) {
-                // SAFETY: a valid bucket, and nothing runs on it now.
-                unsafe {
-                    let same = host.bucket4(false, index).unwrap();
-                    (*same).slots[way].live.seen =
-                        bucket.slots[way].live.seen.wrapping_add(moved as u32);
-                }
+        let read = tables.accounted4.for_each(|index, one| {
+            if Meta(one.slot.meta).tracked() {
+                let seen = one.slot.live.seen.wrapping_add(moved as u32);
+                // SAFETY: a valid entry, and nothing runs on it now.
+                unsafe { (*host.slot4(false, index).unwrap()).live.seen = seen };
             }
         });
         read.unwrap();
-        let read = tables.ct6.for_each(|index, bucket| {
-            for way in (0..WAYS).filter(|way| Meta(bucket.meta[*way]).tracked()) {
+        let read = tables.accounted6.for_each(|index, one| {
+            if Meta(one.slot.meta).tracked() {
+                let seen = one.slot.live.seen.wrapping_add(moved as u32);
                 // SAFETY: as above.
-                unsafe {
-                    let same = host.bucket6(false, index).unwrap();
-                    (*same).slots[way].live.seen =
-                        bucket.slots[way].live.seen.wrapping_add(moved as u32);
-                }
+                unsafe { (*host.slot6(false, index).unwrap()).live.seen = seen };
             }
         });
         read.unwrap();
@@ -79,32 +73,30 @@ impl Loaded {
     fn age(&mut self, jiffies: u32) {
         let tables = &self.bench.session.tables;
         let mut changed = Vec::new();
-        let read = tables.ct4.for_each(|index, bucket| {
-            let mut older = *bucket;
-            for (meta, slot) in bucket.meta.iter().zip(&mut older.slots) {
-                age(Meta(*meta), slot.owner, &mut slot.live, jiffies);
-            }
-            if older != *bucket {
+        let read = tables.accounted4.for_each(|index, one| {
+            let mut older = *one;
+            let slot = &mut older.slot;
+            age(Meta(slot.meta), slot.owner, &mut slot.live, jiffies);
+            if older != *one {
                 changed.push((index, older));
             }
         });
         read.unwrap();
-        for (index, bucket) in changed {
-            tables.ct4.set(&index, &bucket).unwrap();
+        for (index, one) in changed {
+            tables.accounted4.set(&index, &one).unwrap();
         }
         let mut changed = Vec::new();
-        let read = tables.ct6.for_each(|index, bucket| {
-            let mut older = *bucket;
-            for (meta, slot) in bucket.meta.iter().zip(&mut older.slots) {
-                age(Meta(*meta), slot.owner, &mut slot.live, jiffies);
-            }
-            if older != *bucket {
+        let read = tables.accounted6.for_each(|index, one| {
+            let mut older = *one;
+            let slot = &mut older.slot;
+            age(Meta(slot.meta), slot.owner, &mut slot.live, jiffies);
+            if older != *one {
                 changed.push((index, older));
             }
         });
         read.unwrap();
-        for (index, bucket) in changed {
-            tables.ct6.set(&index, &bucket).unwrap();
+        for (index, one) in changed {
+            tables.accounted6.set(&index, &one).unwrap();
         }
         let all: Vec<_> = self.fragments.iter().map(Result::unwrap).collect();
         for (key, stamp) in all {

@@ -12,8 +12,7 @@ use rustix::net::{
     AddressFamily, Protocol, SendFlags, SocketType, sendto, socket,
     sockopt::{set_socket_keepalive, set_tcp_keepidle, set_tcp_keepintvl},
 };
-use sg_common::{abi::map, layout::CtHost};
-use sg_userspace::{pin::Pins, table::Table};
+use sg_userspace::{pin::Pins, tables::Tables};
 
 use crate::{
     common::{
@@ -43,11 +42,8 @@ fn idle_flows_are_over_at_once_and_swept_without_any_process() {
     // The peer's answers are the test's to give.
     link.peer.sysctl("net/ipv4/icmp_echo_ignore_all", "1");
     link.peer.sysctl("net/ipv6/icmp/echo_ignore_all", "1");
-    let host: Table<u32, CtHost> = {
-        let pins = Pins::new(&link.enforcer.context.bpffs);
-        Table::open(&pins.map(map::CT_HOST)).unwrap()
-    };
-    let tracked = || host.get(&0).unwrap().unwrap().tracked;
+    let tables = Tables::open(&Pins::new(&link.enforcer.context.bpffs)).unwrap();
+    let tracked = || tables.host_occupancy().unwrap().tracked;
 
     let before = link.counters();
     let ends = Family::ALL.map(|family| {

@@ -7,9 +7,9 @@ use std::{
 
 use sg_common::{
     conntrack::{Meta, State, flag},
-    family::{Family, V4, V6},
     host::Host,
-    layout::{Account, AccountBucket, Bucket4, Bucket6, Live, WAYS},
+    layout::{Account, Accounted4, Accounted6, Live, WAYS},
+    table::with_stash,
     tables::Tables as _,
 };
 use sg_oracle::Flow;
@@ -18,16 +18,16 @@ use sg_userspace::tables::Tables;
 /// One tracked flow: all of it but when it was last seen, and when its opener was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Family, bucket, way.
-    place: (u8, u32, usize),
+    /// Family, and index of the slot.
+    place: (u8, u32),
     /// `interface << 8 | protocol`.
     owner: u32,
     /// As in the slot.
     ports: u32,
-    /// Tag, state, flags, version.
+    /// Generation, state, flags, version.
     meta: u64,
-    /// Generation, then acknowledgement and FIN numbers of both sides.
-    live: [u32; 5],
+    /// Acknowledgement and FIN numbers of both sides.
+    live: [u32; 4],
     /// Local and remote address.
     addresses: [[u32; 4]; 2],
     /// Packets and bytes of both directions.
@@ -37,7 +37,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// `None` if the way is empty.
     fn new(
-        place: (u8, u32, usize),
+        place: (u8, u32),
         (owner, ports): (u32, u32),
         meta: u64,
         live: &Live,
@@ -47,19 +47,15 @@ impl Entry {
         // Of anything but TCP the second pair is a time.
         let times = owner & 0xff != 6;
         let fin = if times { [0; 2] } else { live.fin };
+        let [ingress, egress] = live.packets(account);
         Meta(meta).tracked().then(|| Self {
             place,
             owner,
             ports,
             meta,
-            live: [live.generation, live.ack[0], live.ack[1], fin[0], fin[1]],
+            live: [live.ack[0], live.ack[1], fin[0], fin[1]],
             addresses,
-            account: [
-                account.packets[0],
-                account.packets[1],
-                account.bytes[0],
-                account.bytes[1],
-            ],
+            account: [ingress, egress, account.bytes[0], account.bytes[1]],
         })
     }
 
@@ -113,74 +109,58 @@ impl Entry {
     }
 }
 
-fn of_bucket4(index: u32, bucket: &Bucket4, accounts: &AccountBucket) -> Vec<Entry> {
-    let entry = |way: usize| {
-        let slot = &bucket.slots[way];
-        Entry::new(
-            (4, index, way),
-            (slot.owner, slot.ports),
-            bucket.meta[way],
-            &slot.live,
-            [[slot.local, 0, 0, 0], [slot.remote, 0, 0, 0]],
-            &accounts.accounts[way],
-        )
-    };
-    (0..WAYS).filter_map(entry).collect()
+fn of_slot4(index: u32, Accounted4 { slot, account }: &Accounted4) -> Option<Entry> {
+    Entry::new(
+        (4, index),
+        (slot.owner, slot.ports),
+        slot.meta,
+        &slot.live,
+        [[slot.local, 0, 0, 0], [slot.remote, 0, 0, 0]],
+        account,
+    )
 }
 
-fn of_bucket6(index: u32, bucket: &Bucket6, accounts: &AccountBucket) -> Vec<Entry> {
-    let entry = |way: usize| {
-        let slot = &bucket.slots[way];
-        Entry::new(
-            (6, index, way),
-            (slot.owner, slot.ports),
-            bucket.meta[way],
-            &slot.live,
-            [slot.local, slot.remote],
-            &accounts.accounts[way],
-        )
-    };
-    (0..WAYS).filter_map(entry).collect()
+fn of_slot6(index: u32, Accounted6 { slot, account }: &Accounted6) -> Option<Entry> {
+    Entry::new(
+        (6, index),
+        (slot.owner, slot.ports),
+        slot.meta,
+        &slot.live,
+        [slot.local, slot.remote],
+        account,
+    )
 }
 
-/// Every tracked flow in the kernel.
+/// Every tracked flow in the kernel, whose tables have accounts.
 pub(crate) fn in_kernel(tables: &Tables) -> Vec<Entry> {
-    let (mut accounts, mut found) = (Vec::new(), Vec::new());
-    let read = tables.account4.for_each(|_, bucket| accounts.push(*bucket));
+    let mut found = Vec::new();
+    let read = tables
+        .accounted4
+        .for_each(|index, one| found.extend(of_slot4(index, one)));
     read.unwrap();
-    let read = tables.ct4.for_each(|index, bucket| {
-        found.extend(of_bucket4(index, bucket, &accounts[index as usize]));
-    });
-    read.unwrap();
-    let mut accounts = Vec::new();
-    let read = tables.account6.for_each(|_, bucket| accounts.push(*bucket));
-    read.unwrap();
-    let read = tables.ct6.for_each(|index, bucket| {
-        found.extend(of_bucket6(index, bucket, &accounts[index as usize]));
-    });
+    let read = tables
+        .accounted6
+        .for_each(|index, one| found.extend(of_slot6(index, one)));
     read.unwrap();
     found
 }
 
 /// Every tracked flow of the host's tables.
 pub(crate) fn on_host(host: &Host) -> Vec<Entry> {
-    let accounts = |ipv6: bool, index: u32| AccountBucket {
-        accounts: std::array::from_fn(|way| {
-            let account = host.account(ipv6, false, index, way).unwrap();
-            // SAFETY: a valid account, and nothing runs on it now.
-            unsafe { *account }
-        }),
-    };
     let mut found = Vec::new();
-    for index in 0..host.runtime.buckets[usize::from(V4::IPV6)] {
-        // SAFETY: as above.
-        let bucket = unsafe { *host.bucket4(false, index).unwrap() };
-        found.extend(of_bucket4(index, &bucket, &accounts(false, index)));
+    let [slots4, slots6] = host
+        .runtime
+        .buckets
+        .map(|buckets| with_stash(buckets) * WAYS as u32);
+    for index in 0..slots4 {
+        let slot = host.slot4(false, index).unwrap();
+        // SAFETY: the host's slots have accounts, and nothing runs on them now.
+        found.extend(of_slot4(index, unsafe { &*slot.cast::<Accounted4>() }));
     }
-    for index in 0..host.runtime.buckets[usize::from(V6::IPV6)] {
+    for index in 0..slots6 {
+        let slot = host.slot6(false, index).unwrap();
         // SAFETY: as above.
-        let bucket = unsafe { *host.bucket6(false, index).unwrap() };
-        found.extend(of_bucket6(index, &bucket, &accounts(true, index)));
+        found.extend(of_slot6(index, unsafe { &*slot.cast::<Accounted6>() }));
     }
     found
 }

@@ -167,13 +167,19 @@ pub(crate) fn judge(
         bytes: frame.len() as u32,
     };
     let mut scratch = Scratch::ZERO;
-    pipeline::judge(host, &Merged(frame), &arrival, &mut scratch).verdict()
+    let outcome = pipeline::judge(host, &Merged(frame), &arrival, &mut scratch);
+    if outcome.decided() {
+        outcome.verdict()
+    } else {
+        pipeline::later(host, &mut scratch).verdict()
+    }
 }
 
 /// Ends all flows of an interface, as the kernel's command does.
 pub(crate) fn flush(host: &Host, id: u32) {
     for (ipv6, buckets) in [false, true].into_iter().zip(host.runtime.buckets) {
-        for index in 0..buckets {
+        for index in 0..table::with_stash(buckets) {
+            let host = &host.context();
             if ipv6 {
                 table::flush::<Host, V6>(host, false, index, id);
             } else {

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use sg_common::{
     host::Host,
-    layout::CtInterface,
+    table::Occupancy,
     verdict::{Direction, Verdict},
 };
 use sg_oracle::{policy::Policy, random::Hook};
@@ -107,12 +107,7 @@ pub(crate) fn compiled_policy(policy: &Policy) -> Compiled {
     compiled
 }
 
-/// Occupancy without what follows from the moment a flow was made.
-pub(crate) fn comparable(state: CtInterface) -> CtInterface {
-    CtInterface {
-        window: 0,
-        window_created: 0,
-        per_second: 0,
-        ..state
-    }
+/// Occupancy without what depends on which CPU judged what.
+pub(crate) fn comparable(state: Occupancy) -> Occupancy {
+    Occupancy { peak: 0, ..state }
 }

@@ -1,0 +1,129 @@
+//! Tags: sixteen bits for each entry of a bucket, together half a cache line, so that a lookup in a large
+//! table misses the cache once, for the entry itself.
+//!
+//! A *mask* has a bit for each of a bucket's tags: bit `16 · lane + word` for the tag in that lane of that
+//! word. A tag's way is what multiplying its bit by [`WAY`] leaves in the highest four bits, which is cheaper
+//! than counting zeros (the technique of de Bruijn sequences; BPF has no instruction for either).
+
+use crate::{
+    atomic,
+    layout::{Tags, WAYS},
+};
+
+/// One bit in each lane of 16.
+const ONES: u64 = 0x0001_0001_0001_0001;
+/// The highest bit of each lane.
+const HIGH: u64 = ONES << 15;
+
+/// The mask of all tags.
+pub(super) const ALL: u64 = ONES * 0xf;
+
+/// Its windows of four bits at the sixteen positions of a mask are the numbers 0 to 15.
+const WAY: u64 = 0x0800_9a00_ae00_f000;
+/// By way, four bits each: which of the bucket's sixteen tags, `4 · word + lane`, is its.
+const LANES: u64 = 0x37db_a21f_e96c_5840;
+
+/// The tag of a flow: bits of its hash that do not choose its bucket; never 0, which stands for "free".
+#[inline(always)]
+pub(super) fn tag(hash: u64) -> u64 {
+    let tag = hash & 0xffff;
+    // Without a branch: 0 becomes 1.
+    tag | (tag.wrapping_sub(1) >> 63)
+}
+
+/// The mask of the tags that equal `tag`.
+#[inline(always)]
+pub(super) fn equal(tags: *const Tags, tag: u64) -> u64 {
+    let pattern = tag.wrapping_mul(ONES);
+    let mut different = 0;
+    for word in 0..WAYS / 4 {
+        // SAFETY: `tags` is valid (contract of `Tables`), and there are four words.
+        let tags = unsafe { atomic::load((&raw const (*tags).words).cast::<u64>().add(word)) };
+        let rest = tags ^ pattern;
+        // The highest bit of a lane: whether anything in the lane is set.
+        let set = ((rest & !HIGH).wrapping_add(!HIGH) | rest) & HIGH;
+        different |= set >> (15 - word);
+    }
+    different ^ ALL
+}
+
+/// The lowest bit of a mask that is not 0.
+#[inline(always)]
+pub(super) fn lowest(mask: u64) -> u64 {
+    mask & mask.wrapping_neg()
+}
+
+/// The way that a single bit of a mask stands for.
+#[inline(always)]
+pub(super) fn way(bit: u64) -> u32 {
+    (atomic::opaque(bit.wrapping_mul(WAY)) >> 60) as u32
+}
+
+/// Which of a bucket's tags, as 16-bit numbers in memory, is that of a way.
+#[inline(always)]
+pub const fn lane(way: u32) -> usize {
+    let place = (LANES >> ((way & 15) * 4)) as usize & 15;
+    if cfg!(target_endian = "little") {
+        place
+    } else {
+        place ^ 3
+    }
+}
+
+/// Writes the tag of a way.
+#[inline(always)]
+pub(super) fn set(tags: *mut Tags, way: u32, tag: u64) {
+    let place = atomic::opaque(lane(way) as u64) as usize & (WAYS - 1);
+    // SAFETY: `tags` is valid (contract of `Tables`), and there are sixteen.
+    unsafe { atomic::store(tags.cast::<u16>().add(place), tag as u16) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_has_one_bit_and_one_tag() {
+        let mut ways = std::vec::Vec::new();
+        for position in (0..64).filter(|position| position % 16 < 4) {
+            let mut tags = Tags::ZERO;
+            let way = way(1 << position);
+            set(&raw mut tags, way, 0x8001);
+            assert_eq!(equal(&raw const tags, 0x8001), 1 << position);
+            assert_eq!(equal(&raw const tags, 0).count_ones(), 15);
+            ways.push(way);
+        }
+        ways.sort_unstable();
+        assert!(ways.into_iter().eq(0..WAYS as u32));
+    }
+
+    #[test]
+    fn neighbours_do_not_look_equal() {
+        // Borrows and carries between lanes are what such arithmetic gets wrong.
+        let all = [0_u64, 1, 2, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff];
+        for first in all {
+            for second in all {
+                let word = first | second << 16 | first << 32 | second << 48;
+                let tags = Tags { words: [word; 4] };
+                for asked in all {
+                    let expected = (0..WAYS)
+                        .filter(|place| if place % 2 == 0 { first } else { second } == asked)
+                        .count();
+                    let found = equal(&raw const tags, asked);
+                    assert_eq!(
+                        found.count_ones() as usize,
+                        expected,
+                        "{first} {second} {asked}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_tag_is_zero() {
+        assert_eq!(tag(0xabcd_0000), 1);
+        assert_eq!(tag(0xabcd_0001), 1);
+        assert_eq!(tag(0xabcd_ffff), 0xffff);
+    }
+}
