@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, 1 the answer is no (something is missing, a check or a test failed), 2 it
 //! could not be done.
 
+mod bench;
 mod build;
 mod check;
 mod clean;
@@ -52,6 +53,9 @@ enum Command {
     Serve(demo::service::Arguments),
     /// Runs every test, those of the kernel side included; needs root and asks sudo for it.
     Test(test::Arguments),
+    /// Measures what packets, flows, rules and changes cost beside floors and peers, and holds it
+    /// against the goals; needs root and asks sudo for it.
+    Bench(bench::Arguments),
     /// Feeds a fuzz target inputs that reach ever more of the code, until the time is over or one
     /// fails. New inputs stay under target/.
     Fuzz(fuzz::Arguments),
@@ -90,6 +94,7 @@ fn run(command: Command) -> Result<Answer> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Serve(arguments) => demo::service::serve(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Check => check::run(),
         Command::Docs(arguments) => docs::run(&arguments),
