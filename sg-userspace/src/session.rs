@@ -165,7 +165,19 @@ impl Session {
         lock: &Lock,
         conntrack: Conntrack,
     ) -> Result<Self, SessionError> {
-        let object = Object::embedded()?;
+        Self::create_from(Object::embedded()?, context, lock, conntrack)
+    }
+
+    /// The same with another object than the embedded one.
+    ///
+    /// # Errors
+    /// As [`Session::create`].
+    pub fn create_from(
+        object: Object,
+        context: &Context,
+        lock: &Lock,
+        conntrack: Conntrack,
+    ) -> Result<Self, SessionError> {
         let pins = Pins::new(&context.bpffs);
         pins.check()?;
         pins.remove_all()?;

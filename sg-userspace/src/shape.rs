@@ -131,7 +131,14 @@ impl Object {
     /// # Errors
     /// [`ShapeError::NoObject`], [`ShapeError::Object`], [`ShapeError::Undeclared`].
     pub fn embedded() -> Result<Self, ShapeError> {
-        let bytes = object::bytes().ok_or(ShapeError::NoObject)?;
+        Self::parse(object::bytes().ok_or(ShapeError::NoObject)?)
+    }
+
+    /// Parses an object that was read at run time.
+    ///
+    /// # Errors
+    /// [`ShapeError::Object`], [`ShapeError::Undeclared`].
+    pub fn parse(bytes: &'static [u8]) -> Result<Self, ShapeError> {
         let parsed =
             aya_obj::Object::parse(bytes).map_err(|error| ShapeError::Object(Box::new(error)))?;
         for name in map::ALL {

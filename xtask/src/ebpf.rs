@@ -18,12 +18,30 @@ pub(crate) enum Flavour {
     Debug,
     /// As it is shipped.
     Release,
+    /// The programs that the others are measured with.
+    Bench,
 }
 
 impl Flavour {
     /// The flavour that goes with a build profile of sgctl.
     pub(crate) fn of(release: bool) -> Self {
         if release { Self::Release } else { Self::Debug }
+    }
+
+    /// Name of the binary.
+    fn binary(self) -> &'static str {
+        match self {
+            Self::Debug | Self::Release => "sg-ebpf",
+            Self::Bench => "sg-bench",
+        }
+    }
+
+    /// Where the object belongs.
+    pub(crate) fn place(self) -> PathBuf {
+        match self {
+            Self::Debug | Self::Release => workspace::object(),
+            Self::Bench => workspace::bench_object(),
+        }
     }
 }
 
@@ -35,7 +53,7 @@ enum Failure {
     Toolchain(String),
 }
 
-/// Builds `target/ebpf/sg.bpf.o` with the first toolchain that can, installing one if need be. The
+/// Builds an object with the first toolchain that can, installing one if need be. The
 /// file is left alone if nothing changes in it.
 ///
 /// # Errors
@@ -45,7 +63,7 @@ pub(crate) fn build(flavour: Flavour) -> Result<()> {
     let mut effort = Effort::Install;
     while let Some(toolchain) = setup::toolchain(&tried, effort)? {
         match attempt(&toolchain, flavour)? {
-            Ok(object) => return publish(&object, &toolchain),
+            Ok(object) => return publish(&object, &flavour.place(), &toolchain),
             Err(Failure::Source) => effort = Effort::Find,
             Err(Failure::Toolchain(why)) => {
                 eprintln!("{toolchain} did not build the eBPF object ({why}); trying the next");
@@ -72,7 +90,7 @@ fn attempt(toolchain: &Toolchain, flavour: Flavour) -> Result<Result<PathBuf, Fa
         "build",
         "--release",
         "--bin",
-        "sg-ebpf",
+        flavour.binary(),
         "--target",
         compiler::TARGET,
     ]);
@@ -89,7 +107,8 @@ fn attempt(toolchain: &Toolchain, flavour: Flavour) -> Result<Result<PathBuf, Fa
     }
     let object = target_directory
         .join(compiler::TARGET)
-        .join("release/sg-ebpf");
+        .join("release")
+        .join(flavour.binary());
     let content = fs::read(&object).with_context(|| format!("read {}", object.display()))?;
     if !content.windows(5).any(|window| window == b".BTF\0") {
         return Ok(Err(Failure::Toolchain(
@@ -157,25 +176,24 @@ fn diagnose(output: &str) -> Failure {
 
 /// Strips the object and moves it to its place; an equal one keeps its time stamp, so that nothing
 /// is rebuilt on its account.
-fn publish(object: &Path, toolchain: &Toolchain) -> Result<()> {
-    let directory = workspace::object_directory();
-    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-    let stripped = workspace::ebpf_target_directory().join("sg.bpf.o");
+fn publish(object: &Path, place: &Path, toolchain: &Toolchain) -> Result<()> {
+    let directory = place.parent().context("an object has a directory")?;
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    let stripped = workspace::ebpf_target_directory().join("stripped.bpf.o");
     strip(object, &stripped, toolchain)?;
 
-    let place = workspace::object();
     let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
     let new = read(&stripped)?;
-    let state = if read(&place).is_ok_and(|old| old == new) {
+    let state = if read(place).is_ok_and(|old| old == new) {
         "unchanged"
     } else {
-        fs::rename(&stripped, &place)
+        fs::rename(&stripped, place)
             .with_context(|| format!("move {} to {}", stripped.display(), place.display()))?;
         "built"
     };
     println!(
         "{}: {} KiB, {state}",
-        workspace::shown(&place),
+        workspace::shown(place),
         new.len().div_ceil(1024)
     );
     Ok(())

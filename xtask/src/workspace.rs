@@ -31,6 +31,11 @@ pub(crate) fn object() -> PathBuf {
     object_directory().join("sg.bpf.o")
 }
 
+/// The object that the programs are measured with; not where `sg-userspace/build.rs` watches.
+pub(crate) fn bench_object() -> PathBuf {
+    root().join("target/bench/sg-bench.bpf.o")
+}
+
 /// Cargo's target directory for the eBPF crate, for either target.
 pub(crate) fn ebpf_target_directory() -> PathBuf {
     root().join("target/ebpf-build")

@@ -127,7 +127,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        print!("{}", report.table(saved.as_ref()));
+        print!("{}", report.table(saved.as_ref(), arguments.full));
     }
     Ok(Answer::Yes)
 }
@@ -142,6 +142,7 @@ fn build(arguments: &Arguments, sgctl: bool) -> Result<PathBuf> {
     if arguments.built {
         return Ok(target.join("release/sgctl"));
     }
+    ebpf::build(Flavour::Bench)?;
     if sgctl {
         return build::sgctl(true);
     }

@@ -18,6 +18,9 @@ pub(crate) struct Figure {
     pub(crate) unit: String,
     /// One value per round. Round n of one figure was taken next to round n of the others.
     pub(crate) rounds: Vec<f64>,
+    /// Shown in the table of a full run only.
+    #[serde(default)]
+    pub(crate) aside: bool,
 }
 
 /// Which side of a goal is the good one.
@@ -98,6 +101,15 @@ impl Figure {
             name: name.to_owned(),
             unit: unit.to_owned(),
             rounds,
+            aside: false,
+        }
+    }
+
+    /// The same, for full tables only.
+    pub(crate) fn aside(self) -> Self {
+        Self {
+            aside: true,
+            ..self
         }
     }
 
@@ -149,21 +161,26 @@ impl Goal {
 
 impl Report {
     /// The figures, and the goal table last, in at most 120 columns; `saved` is an earlier run.
-    pub(crate) fn table(&self, saved: Option<&Report>) -> String {
+    pub(crate) fn table(&self, saved: Option<&Report>, full: bool) -> String {
         let mut text = self.machine.to_string();
-        self.write_figures(&mut text, saved);
+        self.write_figures(&mut text, saved, full);
         self.write_goals(&mut text, saved);
         text
     }
 
-    fn write_figures(&self, text: &mut String, saved: Option<&Report>) {
+    fn write_figures(&self, text: &mut String, saved: Option<&Report>, full: bool) {
         let earlier: BTreeMap<(&str, &str), f64> = saved
             .iter()
             .flat_map(|saved| &saved.findings.figures)
             .map(|one| ((&*one.group, &*one.name), one.median()))
             .collect();
         let mut group = "";
-        for one in &self.findings.figures {
+        for one in self
+            .findings
+            .figures
+            .iter()
+            .filter(|one| full || !one.aside)
+        {
             if one.group != group {
                 group = &one.group;
                 let _ = write!(
