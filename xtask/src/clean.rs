@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 
 use crate::{Answer, process, workspace};
 
-/// How namespaces and directories of demo and tests are called: this, then a name of the run.
+/// How namespaces and directories of demo, tests and benchmarks are called: this, then a name of the run.
 /// Nothing else is ever touched outside of `target`.
-const PREFIXES: [&str; 2] = ["sgdemo-", "sgtest-"];
+const PREFIXES: [&str; 3] = ["sgbench-", "sgdemo-", "sgtest-"];
 
 /// Where `ip netns` keeps named namespaces.
 const NAMESPACES: &str = "/run/netns";
@@ -24,6 +24,7 @@ pub(crate) fn run() -> Result<Answer> {
         workspace::object_directory(),
         workspace::ebpf_target_directory(),
         workspace::tools_directory(),
+        workspace::bench_directory(),
         workspace::fuzz_directory(),
     ];
     let mut found = false;

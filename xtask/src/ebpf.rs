@@ -18,6 +18,8 @@ pub(crate) enum Flavour {
     Debug,
     /// As it is shipped.
     Release,
+    /// As it is shipped, for a benchmark to load: the one that is built into sgctl stays as it is.
+    Measured,
     /// The programs that the others are measured with.
     Bench,
 }
@@ -31,7 +33,7 @@ impl Flavour {
     /// Name of the binary.
     fn binary(self) -> &'static str {
         match self {
-            Self::Debug | Self::Release => "sg-ebpf",
+            Self::Debug | Self::Release | Self::Measured => "sg-ebpf",
             Self::Bench => "sg-bench",
         }
     }
@@ -40,7 +42,8 @@ impl Flavour {
     pub(crate) fn place(self) -> PathBuf {
         match self {
             Self::Debug | Self::Release => workspace::object(),
-            Self::Bench => workspace::bench_object(),
+            Self::Measured => workspace::bench_directory().join("sg.bpf.o"),
+            Self::Bench => workspace::bench_directory().join("sg-bench.bpf.o"),
         }
     }
 }

@@ -31,9 +31,9 @@ pub(crate) fn object() -> PathBuf {
     object_directory().join("sg.bpf.o")
 }
 
-/// The object that the programs are measured with; not where `sg-userspace/build.rs` watches.
-pub(crate) fn bench_object() -> PathBuf {
-    root().join("target/bench/sg-bench.bpf.o")
+/// Objects and reports of benchmarks.
+pub(crate) fn bench_directory() -> PathBuf {
+    root().join("target/bench")
 }
 
 /// Cargo's target directory for the eBPF crate, for either target.

@@ -143,10 +143,10 @@ fn build(arguments: &Arguments, sgctl: bool) -> Result<PathBuf> {
         return Ok(target.join("release/sgctl"));
     }
     ebpf::build(Flavour::Bench)?;
+    ebpf::build(Flavour::Measured)?;
     if sgctl {
         return build::sgctl(true);
     }
-    ebpf::build(Flavour::Release)?;
     Ok(target.join("release/sgctl"))
 }
 
@@ -175,9 +175,7 @@ fn place(name: &str) -> Result<PathBuf> {
     {
         bail!("`{name}` is no name for a report: letters, digits, - _ .");
     }
-    Ok(workspace::root()
-        .join("target/bench")
-        .join(format!("{name}.json")))
+    Ok(workspace::bench_directory().join(format!("{name}.json")))
 }
 
 fn load(name: &str) -> Result<Report> {

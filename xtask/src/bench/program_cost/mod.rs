@@ -21,7 +21,8 @@ use sg_userspace::netns::Netns;
 
 use super::Options;
 use super::report::Findings;
-use crate::{process, workspace};
+use crate::ebpf::Flavour;
+use crate::process;
 
 /// Where a frame meets a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +54,8 @@ pub(crate) fn measure(options: &Options) -> Result<Findings> {
         Ok(bytes.leak())
     };
     let objects = plan::Objects {
-        enforcer: read(workspace::object())?,
-        bench: read(workspace::bench_object())?,
+        enforcer: read(Flavour::Measured.place())?,
+        bench: read(Flavour::Bench.place())?,
     };
     let namespace = Namespace::new()?;
     let netns = Netns::open(Some(&namespace.name))?;
