@@ -24,7 +24,6 @@ pub(crate) fn run() -> Result<Answer> {
         workspace::object_directory(),
         workspace::ebpf_target_directory(),
         workspace::tools_directory(),
-        workspace::bench_directory(),
         workspace::fuzz_directory(),
     ];
     let mut found = false;

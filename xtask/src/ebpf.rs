@@ -42,8 +42,8 @@ impl Flavour {
     pub(crate) fn place(self) -> PathBuf {
         match self {
             Self::Debug | Self::Release => workspace::object(),
-            Self::Measured => workspace::bench_directory().join("sg.bpf.o"),
-            Self::Bench => workspace::bench_directory().join("sg-bench.bpf.o"),
+            Self::Measured => workspace::ebpf_target_directory().join("bench/sg.bpf.o"),
+            Self::Bench => workspace::ebpf_target_directory().join("bench/sg-bench.bpf.o"),
         }
     }
 }

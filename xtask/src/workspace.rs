@@ -31,7 +31,7 @@ pub(crate) fn object() -> PathBuf {
     object_directory().join("sg.bpf.o")
 }
 
-/// Objects and reports of benchmarks.
+/// Reports of benchmarks.
 pub(crate) fn bench_directory() -> PathBuf {
     root().join("target/bench")
 }

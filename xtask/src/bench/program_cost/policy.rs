@@ -38,6 +38,11 @@ impl Policy {
 
     /// A group of TCP rules either way, each with a port and its share of the prefixes.
     pub(crate) fn group(&mut self, name: &str, rules: u32, prefixes: u32) {
+        self.group_from(name, 0, rules, prefixes);
+    }
+
+    /// The same with ports that begin with those of another rule than the first.
+    pub(crate) fn group_from(&mut self, name: &str, port: u32, rules: u32, prefixes: u32) {
         let mut list = String::new();
         for rule in 0..rules {
             let mut peers = String::new();
@@ -46,7 +51,7 @@ impl Policy {
             for number in first as u32..(end.max(first + 1)) as u32 {
                 let _ = write!(peers, "\"{}\", \"{}\", ", cidr4(number), cidr6(number));
             }
-            let port = rule_port(rule);
+            let port = rule_port(port + rule);
             let _ = writeln!(
                 list,
                 "    {{ protocol = \"tcp\", ports = {port}, cidr = [{peers}] }},"

@@ -12,7 +12,7 @@ use super::floor::Floor;
 use super::frame::{
     self, ACK, LOCAL_PORT, PEER4, PEER6, REMOTE_PORT, SYN, TCP, WORKLOAD4, WORKLOAD6,
 };
-use super::pattern::Pattern;
+use super::pattern::{Pattern, rule_port};
 use super::plan::{Case, Net, Objects, Plan, Prepare, SEQUENCE};
 use super::policy::{CLOSED, Policy};
 use super::world::World;
@@ -28,8 +28,12 @@ const ROOM: u32 = 262_144;
 /// `XDP_PASS` of `include/uapi/linux/bpf.h`.
 const XDP_PASS: u32 = 2;
 
-/// Interfaces of the small world, in the order of their devices.
-const SMALL: [&str; 4] = ["talk", "thousand", "open", "dns"];
+/// Interfaces that are measured, in the order of their devices.
+const MEASURED: [&str; 7] = [
+    "talk", "thousand", "open", "dns", "10-10", "10-10k", "1k-10k",
+];
+/// Growth that is none: what two measurements of the same may differ by.
+const NO_GROWTH: f64 = 1.05;
 
 /// Cases that others may need as well, and where they stand.
 struct Scenarios<'a> {
@@ -93,6 +97,21 @@ impl Scenarios<'_> {
         }
         if self.options.wants("new flow") {
             self.new_flow()?;
+        }
+        if self.options.wants("rules") {
+            self.rules()?;
+        }
+        if self.options.wants("host") {
+            self.host()?;
+        }
+        if self.options.wants("members") {
+            self.members()?;
+        }
+        if self.options.wants("fragment") {
+            self.fragment()?;
+        }
+        if self.options.wants("ICMP error") {
+            self.icmp_error()?;
         }
         if self.plan.cases.is_empty() {
             bail!("no case is called like that");
@@ -261,6 +280,246 @@ impl Scenarios<'_> {
         Ok(())
     }
 
+    /// Growth with the rules of an interface.
+    fn rules(&mut self) -> Result<()> {
+        let few_prefixes = self.trie(false, 10)?;
+        let many_prefixes = self.trie(false, 10_000)?;
+        let lpm = minus(net(many_prefixes), net(few_prefixes));
+        let least = self.denied_by(false, "10-10", 10, 10)?;
+        let few = self.denied_by(false, "10-10k", 10, 10_000)?;
+        let many = self.denied_by(false, "1k-10k", 1000, 10_000)?;
+        self.row(
+            "denied, 1 k rules, 10 k prefixes",
+            "10 rules, 10 k",
+            1.25,
+            None,
+            net(many),
+            net(few),
+        );
+        let what = "  the same less LPM's growth";
+        self.row(
+            what,
+            "10 rules, 10 prefixes",
+            1.25,
+            None,
+            minus(net(many), lpm.clone()),
+            net(least),
+        );
+        let least = self.new_by(false, "10-10", 10, 10)?;
+        let few = self.new_by(false, "10-10k", 10, 10_000)?;
+        let many = self.new_by(false, "1k-10k", 1000, 10_000)?;
+        self.row(
+            "new flow, 1 k rules, 10 k prefixes",
+            "10 rules, 10 k",
+            1.25,
+            None,
+            net(many),
+            net(few),
+        );
+        let what = "  the same less the growth of LPM";
+        self.row(
+            what,
+            "10 rules, 10 prefixes",
+            1.25,
+            None,
+            minus(net(many), lpm),
+            net(least),
+        );
+        Ok(())
+    }
+
+    /// Growth with what else is on the host.
+    fn host(&mut self) -> Result<()> {
+        let one = self.denied_case(Hook::Xdp, false)?;
+        let (name, frame) = (
+            "denied, XDP, IPv4, 1 k rules, 1 k interfaces",
+            syn(Hook::Xdp, false),
+        );
+        let verdict = Verdict::Drop(DropReason::NoRule);
+        let pattern = strangers(false, 1000, 1000);
+        let many = self.case_in(
+            "host",
+            name,
+            Hook::Xdp,
+            frame,
+            pattern,
+            "thousand",
+            verdict,
+            Prepare::Nothing,
+        )?;
+        self.row(
+            "denied, 1 k interfaces and groups",
+            "1 interface",
+            NO_GROWTH,
+            None,
+            net(many),
+            net(one),
+        );
+        let one = self.established_case(Hook::Xdp, false, 1 << 10)?;
+        self.establish("host", false, 1 << 10)?;
+        let (name, frame) = (
+            "established, XDP, IPv4, 1 k flows, 1 k interfaces",
+            frame::tcp(false, true, ACK, LOCAL_PORT),
+        );
+        let pattern = peers(frame::offsets(false, true), 1 << 10);
+        let verdict = Verdict::Pass(PassKind::Established);
+        let many = self.case_in(
+            "host",
+            name,
+            Hook::Xdp,
+            frame,
+            pattern,
+            "talk",
+            verdict,
+            Prepare::Nothing,
+        )?;
+        self.row(
+            "established, 1 k interfaces and groups",
+            "1 interface",
+            NO_GROWTH,
+            None,
+            net(many),
+            net(one),
+        );
+        Ok(())
+    }
+
+    /// Growth with the members of a group that a rule refers to.
+    fn members(&mut self) -> Result<()> {
+        let mut sizes = vec![(10, "10 members"), (1_000_000, "1 M members")];
+        if self.options.full {
+            sizes.insert(1, (10_000, "10 k members"));
+        }
+        let mut found = Vec::new();
+        for (count, world) in sizes {
+            let frame = syn(Hook::Xdp, false);
+            let pattern = Pattern {
+                port_bits: 0,
+                ..peers(frame::offsets(false, true), count)
+            };
+            let verdict = Verdict::Drop(DropReason::NoRule);
+            let name = format!("denied, XDP, IPv4, {world}");
+            let ours = self.case_in(
+                world,
+                &name,
+                Hook::Xdp,
+                frame,
+                pattern,
+                "talk",
+                verdict,
+                Prepare::Nothing,
+            )?;
+            let name = format!("parse and hash lookup, IPv4, {world}");
+            let lookup = self.filled("hash", "HASH", false, &name, pattern)?;
+            found.push((net(ours), net(lookup)));
+        }
+        let (Some((few, lookup_few)), Some((many, lookup_many))) = (found.first(), found.last())
+        else {
+            return Ok(());
+        };
+        let less = minus(many.clone(), minus(lookup_many.clone(), lookup_few.clone()));
+        self.row(
+            "denied, 1 M members, less a lookup's growth",
+            "10 members",
+            NO_GROWTH,
+            None,
+            less,
+            few.clone(),
+        );
+        Ok(())
+    }
+
+    fn fragment(&mut self) -> Result<()> {
+        for ipv6 in [false, true] {
+            let name = format!("later fragment, XDP, {}", family(ipv6));
+            let at = frame::fragment_id(ipv6);
+            let later = Pattern {
+                count: 1 << 10,
+                port_at: at,
+                port: 1,
+                port_bits: 10,
+                ..nothing()
+            };
+            let first = Pattern {
+                sequential: 1,
+                ..later
+            };
+            let program = self.world("small")?.program(Hook::Xdp)?;
+            // They are forgotten after 15 seconds.
+            let prepare = Prepare::Run(program, frame::fragment(ipv6, true), first, 1 << 10);
+            let verdict = Verdict::Pass(PassKind::Fragment);
+            self.case(
+                &name,
+                Hook::Xdp,
+                frame::fragment(ipv6, false),
+                later,
+                "dns",
+                verdict,
+                prepare,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn icmp_error(&mut self) -> Result<()> {
+        for ipv6 in [false, true] {
+            self.establish("small", ipv6, 1 << 10)?;
+            let name = format!("ICMP error, XDP, {}, 1 k flows", family(ipv6));
+            let pattern = peers(frame::quoted_offsets(ipv6), 1 << 10);
+            let verdict = Verdict::Pass(PassKind::Related);
+            self.case(
+                &name,
+                Hook::Xdp,
+                frame::icmp_error(ipv6),
+                pattern,
+                "talk",
+                verdict,
+                Prepare::Nothing,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A SYN to a closed port under other rules.
+    fn denied_by(&mut self, ipv6: bool, interface: &str, rules: u32, prefixes: u32) -> Result<Net> {
+        let name = format!(
+            "denied, XDP, {}, rules and prefixes {interface}",
+            family(ipv6)
+        );
+        let verdict = Verdict::Drop(DropReason::NoRule);
+        let pattern = strangers(ipv6, rules, prefixes);
+        self.case_in(
+            "rules",
+            &name,
+            Hook::Xdp,
+            syn(Hook::Xdp, ipv6),
+            pattern,
+            interface,
+            verdict,
+            Prepare::Nothing,
+        )
+    }
+
+    /// A SYN that one of other rules allows.
+    fn new_by(&mut self, ipv6: bool, interface: &str, rules: u32, prefixes: u32) -> Result<Net> {
+        let name = format!(
+            "new flow, XDP, {}, rules and prefixes {interface}",
+            family(ipv6)
+        );
+        let verdict = Verdict::Pass(PassKind::New);
+        let pattern = within(Hook::Xdp, ipv6, rules, prefixes);
+        self.case_in(
+            "rules",
+            &name,
+            Hook::Xdp,
+            syn(Hook::Xdp, ipv6),
+            pattern,
+            interface,
+            verdict,
+            Prepare::Flush,
+        )
+    }
+
     /// A packet of one of `count` established flows.
     fn established_case(&mut self, hook: Hook, ipv6: bool, count: u32) -> Result<Net> {
         let name = format!(
@@ -424,14 +683,30 @@ impl Scenarios<'_> {
     }
 
     fn floor(&mut self, kind: &str, map: &str, ipv6: bool, count: u32) -> Result<Net> {
-        let family = digit(ipv6);
-        let name = format!("parse and {kind} lookup, IPv{family}, {}", flows(count));
-        if let Some(known) = self.floors.get(&name) {
+        let name = format!(
+            "parse and {kind} lookup, IPv{}, {}",
+            digit(ipv6),
+            flows(count)
+        );
+        let pattern = peers(frame::offsets(ipv6, true), count);
+        self.filled(kind, map, ipv6, &name, pattern)
+    }
+
+    /// A lookup in a map that holds all packets of a pattern.
+    fn filled(
+        &mut self,
+        kind: &str,
+        map: &str,
+        ipv6: bool,
+        name: &str,
+        pattern: Pattern,
+    ) -> Result<Net> {
+        if let Some(known) = self.floors.get(name) {
             return Ok(*known);
         }
+        let (family, count) = (digit(ipv6), pattern.count);
         let mut floor = Floor::new(self.plan.objects.bench, &format!("{map}{family}"), count)?;
         let frame = frame::tcp(ipv6, true, ACK, LOCAL_PORT);
-        let pattern = peers(frame::offsets(ipv6, true), count);
         let all = Pattern {
             sequential: 1,
             ..pattern
@@ -440,7 +715,7 @@ impl Scenarios<'_> {
         let answer = self.plan.feed(&insert, &frame, &all, count)?;
         anyhow::ensure!(answer == XDP_PASS, "the {kind} map has no room");
         let program = floor.program(&format!("xdp_{kind}{family}"))?;
-        self.bare(&name, frame, pattern, program, Prepare::Nothing)
+        self.bare(name, frame, pattern, program, Prepare::Nothing)
     }
 
     /// A program that does nothing, without the wrapper's packets: a raw case.
@@ -524,7 +799,7 @@ impl Scenarios<'_> {
         } else {
             Direction::Egress
         };
-        let device = SMALL
+        let device = MEASURED
             .iter()
             .position(|one| *one == interface)
             .unwrap_or_default();
@@ -549,24 +824,9 @@ impl Scenarios<'_> {
             return Ok(Rc::clone(made));
         }
         eprintln!("preparing: {name}");
-        let large = name.starts_with("large");
-        let mut policy = Policy::new(if large { 1 << 20 } else { ROOM });
-        policy.group("thousand", 1000, 1000);
-        policy.interface("talk", "thousand");
-        if name == "small" {
-            policy.interface("thousand", "thousand");
-            let all = "{ protocol = \"all\", cidr = [\"0.0.0.0/0\", \"::/0\"] }";
-            policy.rules("open", all, all);
-            policy.interface("open", "open");
-            let dns = "{ protocol = \"udp\", ports = 53, cidr = [\"100.64.0.0/10\", \"2001:db8:2::/48\"] }";
-            policy.rules("dns", dns, "");
-            policy.interface("dns", "dns");
-        }
-        let made = Rc::new(World::new(
-            self.plan.objects.enforcer,
-            policy.text(),
-            &SMALL,
-        )?);
+        let policy = definition(name);
+        let made = World::new(self.plan.objects.enforcer, policy.text(), &MEASURED)?;
+        let made = Rc::new(made);
         self.worlds.insert(name, Rc::clone(&made));
         Ok(made)
     }
@@ -654,6 +914,68 @@ impl Scenarios<'_> {
     }
 }
 
+/// The definition of a world.
+fn definition(world: &str) -> Policy {
+    let mut policy = Policy::new(if world.starts_with("large") {
+        1 << 20
+    } else {
+        ROOM
+    });
+    if let Some(members) = world.strip_suffix(" members") {
+        let count = match members {
+            "10" => 10,
+            "10 k" => 10_000,
+            _ => 1_000_000,
+        };
+        let rule = format!(
+            "{{ protocol = \"tcp\", ports = {}, group = \"peers\" }}",
+            rule_port(0)
+        );
+        policy.rules("own", &rule, &rule);
+        policy.rules("peers", "", "");
+        policy.members(
+            "peers",
+            (u32::from_be_bytes(PEER4), u128::from_be_bytes(PEER6)),
+            count,
+        );
+        policy.interface("talk", "own");
+        return policy;
+    }
+    policy.group("thousand", 1000, 1000);
+    policy.interface("talk", "thousand");
+    policy.interface("thousand", "thousand");
+    match world {
+        "small" => {
+            let all = "{ protocol = \"all\", cidr = [\"0.0.0.0/0\", \"::/0\"] }";
+            policy.rules("open", all, all);
+            policy.interface("open", "open");
+            let dns = "{ protocol = \"udp\", ports = 53, cidr = [\"100.64.0.0/10\", \"2001:db8:2::/48\"] }";
+            policy.rules("dns", dns, "");
+            policy.interface("dns", "dns");
+        }
+        "rules" => {
+            for (name, rules, prefixes) in [
+                ("10-10", 10, 10),
+                ("10-10k", 10, 10_000),
+                ("1k-10k", 1000, 10_000),
+            ] {
+                policy.group(name, rules, prefixes);
+                policy.interface(name, name);
+            }
+        }
+        "host" => {
+            for number in 2..1000 {
+                let name = format!("other-{number}");
+                // Other ports make them other policies.
+                policy.group_from(&name, number, 10, 10);
+                policy.interface(&name, &name);
+            }
+        }
+        _ => {}
+    }
+    policy
+}
+
 fn short(rounds: &[f64]) -> String {
     Spread::of(rounds).map_or(String::new(), |spread| number(spread.median))
 }
@@ -731,6 +1053,15 @@ fn within(hook: Hook, ipv6: bool, rules: u32, prefixes: u32) -> Pattern {
         ipv6: ipv6.into(),
         rule_port_at: other,
         ..Pattern::default()
+    }
+}
+
+/// Packets at random of peers within prefixes, to a closed port.
+fn strangers(ipv6: bool, rules: u32, prefixes: u32) -> Pattern {
+    Pattern {
+        sequential: 0,
+        rule_port_at: 0,
+        ..within(Hook::Xdp, ipv6, rules, prefixes)
     }
 }
 
