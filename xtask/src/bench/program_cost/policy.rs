@@ -43,7 +43,7 @@ impl Policy {
 
     /// The same with ports that begin with those of another rule than the first.
     pub(crate) fn group_from(&mut self, name: &str, port: u32, rules: u32, prefixes: u32) {
-        let mut list = String::new();
+        let (mut list, mut lists) = (String::new(), String::new());
         for rule in 0..rules {
             let mut peers = String::new();
             let first = u64::from(rule) * u64::from(prefixes) / u64::from(rules);
@@ -51,15 +51,19 @@ impl Policy {
             for number in first as u32..(end.max(first + 1)) as u32 {
                 let _ = write!(peers, "\"{}\", \"{}\", ", cidr4(number), cidr6(number));
             }
+            // Prefixes of one list are one class of addresses.
+            let peers = if prefixes > rules {
+                let _ = write!(lists, "[prefix_lists.{name}-{rule}]\nentries = [{peers}]\n");
+                format!("prefix_list = \"{name}-{rule}\"")
+            } else {
+                format!("cidr = [{peers}]")
+            };
             let port = rule_port(port + rule);
-            let _ = writeln!(
-                list,
-                "    {{ protocol = \"tcp\", ports = {port}, cidr = [{peers}] }},"
-            );
+            let _ = writeln!(list, "{{ protocol = \"tcp\", ports = {port}, {peers} }},");
         }
         let _ = write!(
             self.text,
-            "[groups.{name}]\ningress = [\n{list}]\negress = [\n{list}]\n"
+            "{lists}[groups.{name}]\ningress = [\n{list}]\negress = [\n{list}]\n"
         );
     }
 
