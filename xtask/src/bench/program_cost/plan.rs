@@ -37,6 +37,8 @@ pub(crate) enum Prepare {
     Nothing,
     /// The flows of the interface that is watched are ended.
     Flush,
+    /// So many more packets of the case's own sequence, and time for what they made to grow old.
+    Age(u32, Duration),
     /// Another program is given packets, of which each is answered or not: frame, pattern, how many.
     Run(ProgramFd, Vec<u8>, Pattern, u32),
 }
@@ -74,6 +76,8 @@ pub(crate) struct Plan {
     pub(crate) cases: Vec<Case>,
     pub(crate) rounds: Vec<Vec<f64>>,
     packets: Vec<u32>,
+    /// Next number of sequences that go on from batch to batch.
+    onward: u32,
     /// Which cases have a control, in the order in which they were added.
     pub(crate) nets: Vec<Net>,
     pub(crate) meter: Meter,
@@ -89,6 +93,7 @@ impl Plan {
             cases: Vec::new(),
             rounds: Vec::new(),
             packets: Vec::new(),
+            onward: 0,
             nets: Vec::new(),
             meter: Meter::new()?,
         })
@@ -192,6 +197,7 @@ impl Plan {
             cases,
             meter,
             packets,
+            onward,
             ..
         } = self;
         let (case, packets) = (&cases[number], packets[number]);
@@ -208,12 +214,12 @@ impl Plan {
         meter.sample(|| {
             let mut took = Duration::ZERO;
             for _ in 0..batches {
-                prepare(case, wrapper)?;
+                prepare(case, wrapper, onward)?;
                 let before = case
                     .watch
                     .as_ref()
                     .map(|(world, id, ..)| world.counters(*id));
-                wrapper.set(case.hook, &case.pattern, &case.program)?;
+                wrapper.set(case.hook, &next(case, onward, packets), &case.program)?;
                 let (answer, spent) = undisturbed(|| -> Result<_> {
                     if warm != 0 {
                         wrapper.run(case.hook, ifindex, &case.frame, warm)?;
@@ -249,12 +255,27 @@ impl Plan {
 /// Name of a case that is measured for others only.
 const CONTROL: &str = "empty program behind the wrapper";
 
-fn prepare(case: &Case, wrapper: &mut Wrapper) -> Result<()> {
+/// The pattern of the next batch.
+fn next(case: &Case, onward: &mut u32, packets: u32) -> Pattern {
+    let mut pattern = case.pattern;
+    if let Prepare::Age(..) = case.prepare {
+        pattern.counter = *onward;
+        *onward = onward.wrapping_add(packets);
+    }
+    pattern
+}
+
+fn prepare(case: &Case, wrapper: &mut Wrapper, onward: &mut u32) -> Result<()> {
     match &case.prepare {
         Prepare::Nothing => {}
         Prepare::Flush => {
             let (world, id, ..) = case.watch.as_ref().context("an interface is watched")?;
             world.flush(*id)?;
+        }
+        Prepare::Age(packets, time) => {
+            wrapper.set(case.hook, &next(case, onward, *packets), &case.program)?;
+            wrapper.run(case.hook, FIRST_DEVICE + case.device, &case.frame, *packets)?;
+            std::thread::sleep(*time);
         }
         Prepare::Run(program, frame, pattern, packets) => {
             wrapper.set(case.hook, pattern, program)?;

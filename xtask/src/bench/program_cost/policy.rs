@@ -36,6 +36,11 @@ impl Policy {
         );
     }
 
+    /// A timeout of the interface just given, in seconds.
+    pub(crate) fn timeout(&mut self, name: &str, seconds: u32) {
+        let _ = writeln!(self.text, "timeouts = {{ {name} = {seconds} }}");
+    }
+
     /// A group of TCP rules either way, each with a port and its share of the prefixes.
     pub(crate) fn group(&mut self, name: &str, rules: u32, prefixes: u32) {
         self.group_from(name, 0, rules, prefixes);

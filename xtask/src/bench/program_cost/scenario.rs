@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use sg_common::verdict::{Direction, DropReason, PassKind, Verdict};
@@ -29,8 +30,15 @@ const ROOM: u32 = 262_144;
 const XDP_PASS: u32 = 2;
 
 /// Interfaces that are measured, in the order of their devices.
-const MEASURED: [&str; 7] = [
-    "talk", "thousand", "open", "dns", "10-10", "10-10k", "1k-10k",
+const MEASURED: [&str; 8] = [
+    "talk", "thousand", "open", "dns", "10-10", "10-10k", "1k-10k", "100k-10k",
+];
+/// Interfaces with so many rules over so many prefixes.
+const RULES: [(&str, u32, u32); 4] = [
+    ("10-10", 10, 10),
+    ("10-10k", 10, 10_000),
+    ("1k-10k", 1000, 10_000),
+    ("100k-10k", 100_000, 10_000),
 ];
 /// Growth that is none: what two measurements of the same may differ by.
 const NO_GROWTH: f64 = 1.05;
@@ -170,9 +178,24 @@ impl Scenarios<'_> {
             self.row(&what, "IPv4", 1.2, None, net(six), net(four));
             if self.options.full {
                 self.lookup(true, count)?;
+                self.floor("lru", "LRU", true, count)?;
+            }
+        }
+        for (hook, ipv6) in self.others() {
+            for count in [1, 1 << 10, 1 << 16, 1 << 20] {
+                self.established_case(hook, ipv6, count)?;
+                self.lookup(ipv6, count)?;
             }
         }
         Ok(())
+    }
+
+    /// Hooks and families, in a full run.
+    fn others(&self) -> impl Iterator<Item = (Hook, bool)> + use<> {
+        let all = [Hook::Xdp, Hook::TcIngress, Hook::TcEgress];
+        let all = all.map(|hook| [(hook, false), (hook, true)]);
+        let full = self.options.full;
+        all.into_iter().flatten().filter(move |_| full)
     }
 
     fn untracked(&mut self) -> Result<()> {
@@ -192,6 +215,9 @@ impl Scenarios<'_> {
             let tc = self.untracked_case(hook, false)?;
             let what = format!("untracked, {} less XDP", hook.name());
             self.absolute(&what, 15.0, minus(net(tc), net(ours)));
+        }
+        for (hook, ipv6) in self.others() {
+            self.untracked_case(hook, ipv6)?;
         }
         Ok(())
     }
@@ -247,6 +273,10 @@ impl Scenarios<'_> {
             let what = format!("denied, {} less XDP", hook.name());
             self.absolute(&what, 15.0, minus(net(tc), net(ours)));
         }
+        for (hook, ipv6) in self.others() {
+            self.denied_case(hook, ipv6)?;
+            self.policy_floor(ipv6, 1000)?;
+        }
         Ok(())
     }
 
@@ -277,7 +307,43 @@ impl Scenarios<'_> {
             let what = format!("new flow, {} less XDP", hook.name());
             self.absolute(&what, 15.0, minus(net(tc), net(ours)));
         }
+        for (hook, ipv6) in self.others() {
+            self.new_case(hook, ipv6)?;
+            self.insert(ipv6)?;
+            self.insert_allocating(ipv6)?;
+            for (world, what, time) in [
+                ("flood", "of which each replaces another", Duration::ZERO),
+                (
+                    "brief",
+                    "over 64 k expired ones",
+                    Duration::from_millis(1200),
+                ),
+            ] {
+                self.crowded(world, hook, ipv6, what, time)?;
+            }
+        }
         Ok(())
+    }
+
+    /// New flows where unassured ones are at their limit already.
+    fn crowded(
+        &mut self,
+        world: &'static str,
+        hook: Hook,
+        ipv6: bool,
+        what: &str,
+        time: Duration,
+    ) -> Result<Net> {
+        let name = format!("new flow, {}, {}, {what}", hook.name(), family(ipv6));
+        let at = frame::offsets(ipv6, hook.is_ingress());
+        let pattern = Pattern {
+            sequential: 1,
+            ..peers(at, 1)
+        };
+        let frame = frame::tcp(ipv6, hook.is_ingress(), SYN, LOCAL_PORT);
+        let verdict = Verdict::Pass(PassKind::New);
+        let prepare = Prepare::Age(ROOM / 4, time);
+        self.case_in(world, &name, hook, frame, pattern, "talk", verdict, prepare)
     }
 
     /// Growth with the rules of an interface.
@@ -316,6 +382,16 @@ impl Scenarios<'_> {
             net(many),
             net(few),
         );
+        for ipv6 in [false, true] {
+            if !self.options.full {
+                break;
+            }
+            for (interface, rules, prefixes) in RULES {
+                self.denied_by(ipv6, interface, rules, prefixes)?;
+                self.new_by(ipv6, interface, rules, prefixes)?;
+                self.trie(ipv6, prefixes)?;
+            }
+        }
         let what = "  the same less the growth of LPM";
         self.row(
             what,
@@ -647,6 +723,20 @@ impl Scenarios<'_> {
         Ok(minus(net(insert), net(parse)))
     }
 
+    /// The same into a hash map that allocates.
+    fn insert_allocating(&mut self, ipv6: bool) -> Result<Net> {
+        let family = digit(ipv6);
+        let map = if ipv6 { "ALLOCATING6" } else { "ALLOCATING4" };
+        let mut floor = Floor::new(self.plan.objects.bench, map, ROOM)?;
+        let pattern = within(Hook::Xdp, ipv6, 1000, 1000);
+        let frame = syn(Hook::Xdp, ipv6);
+        let delete = floor.program(&format!("xdp_delete_allocating{family}"))?;
+        let prepare = Prepare::Run(delete, frame.clone(), pattern, SEQUENCE);
+        let program = floor.program(&format!("xdp_insert_allocating{family}"))?;
+        let name = format!("parse and insert into a hash map that allocates, IPv{family}");
+        self.bare(&name, frame, pattern, program, prepare)
+    }
+
     /// LPM + LOOKUP at 1 k: a longest match among as many prefixes, and a lookup.
     fn policy_floor(&mut self, ipv6: bool, prefixes: u32) -> Result<Sum> {
         let lookup = self.lookup(ipv6, 1 << 10)?;
@@ -941,6 +1031,19 @@ fn definition(world: &str) -> Policy {
         policy.interface("talk", "own");
         return policy;
     }
+    if let "flood" | "brief" = world {
+        let peers = "cidr = [\"100.64.0.0/10\", \"2001:db8:2::/48\"]";
+        policy.rules(
+            "peers",
+            &format!("{{ protocol = \"tcp\", ports = {LOCAL_PORT}, {peers} }}"),
+            &format!("{{ protocol = \"tcp\", ports = \"1-65535\", {peers} }}"),
+        );
+        policy.interface("talk", "peers");
+        if world == "brief" {
+            policy.timeout("tcp_syn_sent", 1);
+        }
+        return policy;
+    }
     policy.group("thousand", 1000, 1000);
     policy.interface("talk", "thousand");
     policy.interface("thousand", "thousand");
@@ -954,14 +1057,15 @@ fn definition(world: &str) -> Policy {
             policy.interface("dns", "dns");
         }
         "rules" => {
-            for (name, rules, prefixes) in [
-                ("10-10", 10, 10),
-                ("10-10k", 10, 10_000),
-                ("1k-10k", 1000, 10_000),
-            ] {
+            for (name, rules, prefixes) in RULES.into_iter().filter(|(_, rules, _)| *rules <= 1000)
+            {
                 policy.group(name, rules, prefixes);
                 policy.interface(name, name);
             }
+        }
+        "100 k rules" => {
+            policy.group("100k-10k", 100_000, 10_000);
+            policy.interface("100k-10k", "100k-10k");
         }
         "host" => {
             for number in 2..1000 {
