@@ -12,10 +12,23 @@ pub const PROGRAM_XDP_INGRESS: &str = "xdp_ingress";
 pub const PROGRAM_TC_INGRESS: &str = "tc_ingress";
 /// Egress of an interface, TC.
 pub const PROGRAM_TC_EGRESS: &str = "tc_egress";
-/// What [`PROGRAM_XDP_INGRESS`] hands packets to that have no live entry: it stands in [`map::LATER_XDP`].
-pub const PROGRAM_XDP_LATER: &str = "xdp_later";
-/// The same for [`PROGRAM_TC_INGRESS`] and [`PROGRAM_TC_EGRESS`], in [`map::LATER_TC`].
-pub const PROGRAM_TC_LATER: &str = "tc_later";
+/// Programs that go on where the ones at the hooks leave off, by [`stage`]: of XDP, then of TC. Each program set
+/// has its own in an array of programs.
+pub const PROGRAMS_LATER: [[&str; 3]; 2] = [
+    ["xdp_general", "xdp_miss", "xdp_later"],
+    ["tc_general", "tc_miss", "tc_later"],
+];
+
+/// Indexes of [`map::STAGES_XDP`] and [`map::STAGES_TC`].
+pub mod stage {
+    /// Everything but plain TCP and UDP, from its headers on.
+    pub const GENERAL: u32 = 0;
+    /// A packet without entry: policy, and the entry that comes of it.
+    pub const MISS: u32 = 1;
+    /// Everything else.
+    pub const LATER: u32 = 2;
+}
+
 /// Conntrack commands, run by BPF_PROG_TEST_RUN only: see [`crate::layout::CtCommand`].
 pub const PROGRAM_CT_CONTROL: &str = "ct_control";
 
@@ -73,11 +86,11 @@ macro_rules! maps {
         /// Map names as they stand in the object and, prefixed by nothing, in the pin directory.
         pub mod map {
             $($(#[doc = $doc])* pub const $name: &str = stringify!($name);)*
-            /// Array of programs, 1 ×: where a packet at XDP goes on that has no live entry. Each program set has
+            /// Array of programs by [`crate::abi::stage`]: where a packet at XDP goes on. Each program set has
             /// its own, pinned beside its programs.
-            pub const LATER_XDP: &str = "LATER_XDP";
+            pub const STAGES_XDP: &str = "STAGES_XDP";
             /// The same at TC.
-            pub const LATER_TC: &str = "LATER_TC";
+            pub const STAGES_TC: &str = "STAGES_TC";
             /// Every map that all program sets share.
             pub const ALL: &[&str] = &[$($name),*];
             /// What each map of [`ALL`] holds, as its documentation says.

@@ -43,7 +43,7 @@ pub trait Family: Copy {
     /// ICMP type of an echo reply.
     const ECHO_REPLY: u8;
 
-    /// Universal hash of a flow under a secret: NH (RFC 4418 §5.2) with 32-bit words, then a mixer.
+    /// Universal hash of a flow under a secret: NH (RFC 4418 §5.2) with 32-bit words, then [`mix`].
     fn hash(flow: &Flow<Self::Address>, seed: &[u32; 12]) -> u64;
     /// The address as it stands in shared keys.
     fn key_bytes(address: &Self::Address) -> [u8; 16];
@@ -166,14 +166,13 @@ unsafe fn difference(held: *const u32, first: u32, second: u32) -> u64 {
     unsafe { atomic::load(held.cast::<u64>()) ^ wanted }
 }
 
-/// Finalizer of MurmurHash3 (public domain): every input bit reaches every output bit.
+/// What an NH value, whose collisions nobody can foresee, makes of a place and a tag: multiplication by a secret
+/// odd number (multiply-shift, universal too), of which the upper half is good. NH's lower bits, which are
+/// products', are folded in first.
 #[inline(always)]
-fn mix(mut hash: u64) -> u64 {
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
+fn mix(hash: u64, seed: &[u32; 12]) -> u64 {
+    let secret = u64::from(seed[10]) << 32 | u64::from(seed[11]) | 1;
+    (hash ^ hash >> 32).wrapping_mul(secret)
 }
 
 /// One term of NH.
@@ -203,12 +202,11 @@ impl Family for V4 {
 
     #[inline(always)]
     fn hash(flow: &Flow<u32>, seed: &[u32; 12]) -> u64 {
-        mix(term(flow.owner, flow.ports, seed, 0).wrapping_add(term(
-            flow.local,
-            flow.remote,
+        let local_remote = term(flow.local, flow.remote, seed, 2);
+        mix(
+            term(flow.owner, flow.ports, seed, 0).wrapping_add(local_remote),
             seed,
-            2,
-        )))
+        )
     }
 
     #[inline(always)]
@@ -303,11 +301,14 @@ impl Family for V6 {
 
     #[inline(always)]
     fn hash(flow: &Flow<[u32; 4]>, seed: &[u32; 12]) -> u64 {
-        mix(term(flow.owner, flow.ports, seed, 0)
-            .wrapping_add(term(flow.local[0], flow.local[1], seed, 2))
-            .wrapping_add(term(flow.local[2], flow.local[3], seed, 4))
-            .wrapping_add(term(flow.remote[0], flow.remote[1], seed, 6))
-            .wrapping_add(term(flow.remote[2], flow.remote[3], seed, 8)))
+        mix(
+            term(flow.owner, flow.ports, seed, 0)
+                .wrapping_add(term(flow.local[0], flow.local[1], seed, 2))
+                .wrapping_add(term(flow.local[2], flow.local[3], seed, 4))
+                .wrapping_add(term(flow.remote[0], flow.remote[1], seed, 6))
+                .wrapping_add(term(flow.remote[2], flow.remote[3], seed, 8)),
+            seed,
+        )
     }
 
     #[inline(always)]

@@ -15,6 +15,7 @@ use std::{
 };
 
 use crate::{
+    abi::stage,
     atomic,
     classify::{self, Question, Selector},
     family::{V4, V6},
@@ -26,6 +27,7 @@ use crate::{
     table::{self, Context, Occupancy, with_stash},
     tables::Tables,
     verdict::{Direction, OUTCOMES, Verdict},
+    wire::Frame,
 };
 
 /// Memory that several threads write through raw pointers, as BPF programs write map values.
@@ -151,13 +153,21 @@ impl Host {
             packets: 1,
             bytes: frame.len() as u32,
         };
-        let mut scratch = Scratch::ZERO.clone();
-        let outcome = pipeline::judge(self, &frame, &arrival, &mut scratch);
-        if outcome.decided() {
-            outcome.verdict()
-        } else {
-            pipeline::later(self, &mut scratch).verdict()
+        self.judge_frame(&frame, &arrival)
+    }
+
+    /// Judges a frame of any kind as the hooks do.
+    pub fn judge_frame<P: Frame>(&self, frame: &P, arrival: &Arrival) -> Verdict {
+        let mut scratch = Scratch::ZERO;
+        let mut outcome = pipeline::judge(self, frame, arrival, &mut scratch);
+        while !outcome.decided() {
+            outcome = match outcome.next() {
+                stage::GENERAL => pipeline::general(self, frame, arrival, &mut scratch),
+                stage::MISS => pipeline::miss(self, &mut scratch),
+                _ => pipeline::later(self, &mut scratch),
+            };
         }
+        outcome.verdict()
     }
 
     /// What was counted for an interface and direction.
@@ -350,8 +360,8 @@ impl Tables for Host {
             pipeline::opens(what),
             pipeline::is_ipv6(what),
         ) {
-            (true, _, false) => pipeline::miss::<Self, false>(self, what, scratch),
-            (true, _, true) => pipeline::miss::<Self, true>(self, what, scratch),
+            (true, _, false) => pipeline::missed::<Self, false>(self, what, scratch),
+            (true, _, true) => pipeline::missed::<Self, true>(self, what, scratch),
             (_, true, false) => pipeline::open::<Self, false>(self, what, scratch),
             (_, true, true) => pipeline::open::<Self, true>(self, what, scratch),
             _ => pipeline::run(self, what, scratch),

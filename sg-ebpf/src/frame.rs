@@ -58,6 +58,35 @@ impl Packet {
         }
     }
 
+    /// The first buffer of a frame at XDP, as if it were all. Whether there are others takes a call, which
+    /// costs as much as a third of judging a packet of a flow; if the first holds a whole IP packet the others
+    /// hold padding.
+    #[inline(always)]
+    pub fn first_buffer(ctx: &XdpContext) -> Self {
+        let (start, end) = (ctx.data(), ctx.data_end());
+        Self {
+            start,
+            end,
+            len: end.wrapping_sub(start) as u32,
+            merged: false,
+            tagged: false,
+        }
+    }
+
+    /// A frame at TC, of which only the linear part can be read.
+    #[inline(always)]
+    pub fn linear(ctx: &TcContext) -> Self {
+        // SAFETY: the kernel hands a valid context.
+        let (len, tagged) = unsafe { ((*ctx.skb.skb).len, (*ctx.skb.skb).vlan_present != 0) };
+        Self {
+            start: ctx.data(),
+            end: ctx.data_end(),
+            len,
+            merged: false,
+            tagged,
+        }
+    }
+
     /// A frame at TC. Headers outside the linear part (GSO, forwarded jumbo frames) are pulled in.
     #[inline(always)]
     pub fn from_skb(ctx: &TcContext) -> Self {

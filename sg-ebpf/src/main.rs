@@ -15,7 +15,10 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use sg_common::pipeline::{self, Arrival, Outcome};
+use sg_common::{
+    pipeline::{self, Arrival, Outcome},
+    verdict::OUTCOMES,
+};
 
 use crate::{frame::Packet, tables::Kernel};
 
@@ -33,7 +36,7 @@ static ACCOUNTING: Global<u32> = Global::new(0);
 pub fn xdp_ingress(ctx: XdpContext) -> u32 {
     // SAFETY: the kernel hands a valid context.
     let ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
-    let packet = Packet::from_xdp(&ctx);
+    let packet = Packet::first_buffer(&ctx);
     let arrival = Arrival {
         id: maps::interface_id(NAMESPACE.load(), ifindex),
         hook_ingress: true,
@@ -43,22 +46,60 @@ pub fn xdp_ingress(ctx: XdpContext) -> u32 {
     let Some(scratch) = maps::scratch() else {
         return xdp_action::XDP_DROP;
     };
-    let mut outcome = pipeline::judge(&Kernel, &packet, &arrival, scratch);
-    if !outcome.decided() {
-        // SAFETY: the scratch says where to go on.
-        unsafe { maps::LATER_XDP.tail_call(&ctx, 0) };
-        outcome = pipeline::lost(&Kernel, &arrival);
-    }
-    xdp_action(&ctx, outcome)
+    next_xdp(&ctx, pipeline::judge(&Kernel, &packet, &arrival, scratch))
 }
 
-/// Where [`xdp_ingress`] leaves off. A program of its own: its calls need the whole stack, and a tail call
-/// costs less than a call.
+/// [`pipeline::general`] for [`xdp_ingress`]. Programs of their own, because a tail call costs less than a call
+/// and leaves each the whole stack.
+#[xdp(frags)]
+pub fn xdp_general(ctx: XdpContext) -> u32 {
+    let packet = Packet::from_xdp(&ctx);
+    let Some(scratch) = maps::scratch() else {
+        return xdp_action::XDP_DROP;
+    };
+    let arrival = Arrival {
+        bytes: packet.len,
+        ..pipeline::arrival(scratch)
+    };
+    let outcome = pipeline::general(&Kernel, &packet, &arrival, scratch);
+    next_xdp(&ctx, outcome)
+}
+
+/// [`pipeline::miss`] for [`xdp_ingress`].
+#[xdp(frags)]
+pub fn xdp_miss(ctx: XdpContext) -> u32 {
+    match maps::scratch() {
+        Some(scratch) => next_xdp(&ctx, pipeline::miss(&Kernel, scratch)),
+        None => xdp_action::XDP_DROP,
+    }
+}
+
+/// [`pipeline::later`] for [`xdp_ingress`].
 #[xdp(frags)]
 pub fn xdp_later(ctx: XdpContext) -> u32 {
     match maps::scratch() {
         Some(scratch) => xdp_action(&ctx, pipeline::later(&Kernel, scratch)),
         None => xdp_action::XDP_DROP,
+    }
+}
+
+/// Hands a packet that is not decided to the next program.
+#[inline(always)]
+fn next_xdp(ctx: &XdpContext, mut outcome: Outcome) -> u32 {
+    if !outcome.decided() {
+        // SAFETY: the scratch says where to go on.
+        unsafe { maps::STAGES_XDP.tail_call(ctx, outcome.next()) };
+        outcome = lost();
+    }
+    xdp_action(ctx, outcome)
+}
+
+/// A packet that was not handed on.
+#[inline(always)]
+fn lost() -> Outcome {
+    match maps::scratch() {
+        Some(scratch) => pipeline::lost(&Kernel, &pipeline::arrival(scratch)),
+        None => Outcome::from_raw(OUTCOMES as u32 - 1),
     }
 }
 
@@ -85,27 +126,11 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
     judge_skb(&ctx, false)
 }
 
-/// Where [`tc_ingress`] and [`tc_egress`] leave off.
-#[classifier]
-pub fn tc_later(ctx: TcContext) -> i32 {
-    match maps::scratch() {
-        Some(scratch) => tc_action(&ctx, pipeline::later(&Kernel, scratch)),
-        None => TC_ACT_SHOT,
-    }
-}
-
-/// Commands on the conntrack table, run by BPF_PROG_TEST_RUN.
-#[classifier]
-pub fn ct_control(ctx: TcContext) -> i32 {
-    control::run(&ctx) as i32
-}
-
-/// A passing packet goes on to the next program of the chain (TCX_NEXT has TC_ACT_UNSPEC's value).
 #[inline(always)]
 fn judge_skb(ctx: &TcContext, hook_ingress: bool) -> i32 {
     // SAFETY: the kernel hands a valid context.
     let (ifindex, segments) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).gso_segs) };
-    let packet = Packet::from_skb(ctx);
+    let packet = Packet::linear(ctx);
     let arrival = Arrival {
         id: maps::interface_id(NAMESPACE.load(), ifindex),
         hook_ingress,
@@ -115,15 +140,51 @@ fn judge_skb(ctx: &TcContext, hook_ingress: bool) -> i32 {
     let Some(scratch) = maps::scratch() else {
         return TC_ACT_SHOT;
     };
-    let mut outcome = pipeline::judge(&Kernel, &packet, &arrival, scratch);
+    next_tc(ctx, pipeline::judge(&Kernel, &packet, &arrival, scratch))
+}
+
+/// [`pipeline::general`] for [`tc_ingress`] and [`tc_egress`].
+#[classifier]
+pub fn tc_general(ctx: TcContext) -> i32 {
+    let packet = Packet::from_skb(&ctx);
+    let Some(scratch) = maps::scratch() else {
+        return TC_ACT_SHOT;
+    };
+    let arrival = pipeline::arrival(scratch);
+    let outcome = pipeline::general(&Kernel, &packet, &arrival, scratch);
+    next_tc(&ctx, outcome)
+}
+
+/// [`pipeline::miss`] for [`tc_ingress`] and [`tc_egress`].
+#[classifier]
+pub fn tc_miss(ctx: TcContext) -> i32 {
+    match maps::scratch() {
+        Some(scratch) => next_tc(&ctx, pipeline::miss(&Kernel, scratch)),
+        None => TC_ACT_SHOT,
+    }
+}
+
+/// [`pipeline::later`] for [`tc_ingress`] and [`tc_egress`].
+#[classifier]
+pub fn tc_later(ctx: TcContext) -> i32 {
+    match maps::scratch() {
+        Some(scratch) => tc_action(&ctx, pipeline::later(&Kernel, scratch)),
+        None => TC_ACT_SHOT,
+    }
+}
+
+/// As [`next_xdp`].
+#[inline(always)]
+fn next_tc(ctx: &TcContext, mut outcome: Outcome) -> i32 {
     if !outcome.decided() {
         // SAFETY: the scratch says where to go on.
-        unsafe { maps::LATER_TC.tail_call(ctx, 0) };
-        outcome = pipeline::lost(&Kernel, &arrival);
+        unsafe { maps::STAGES_TC.tail_call(ctx, outcome.next()) };
+        outcome = lost();
     }
     tc_action(ctx, outcome)
 }
 
+/// A passing packet goes on to the next program of the chain (TCX_NEXT has TC_ACT_UNSPEC's value).
 #[inline(always)]
 fn tc_action(ctx: &TcContext, outcome: Outcome) -> i32 {
     if outcome.passes() {
@@ -133,6 +194,12 @@ fn tc_action(ctx: &TcContext, outcome: Outcome) -> i32 {
         debug_drop!(ctx, unsafe { (*ctx.skb.skb).ifindex }, outcome);
         TC_ACT_SHOT
     }
+}
+
+/// Commands on the conntrack table, run by BPF_PROG_TEST_RUN.
+#[classifier]
+pub fn ct_control(ctx: TcContext) -> i32 {
+    control::run(&ctx) as i32
 }
 
 /// Logs a dropped packet in debug builds of the object.

@@ -133,12 +133,10 @@ pub fn header_copy() -> Option<*mut u8> {
     HEADER_COPY.get_ptr_mut(0).map(|copy| copy.cast())
 }
 
-/// [`sg_common::abi::PROGRAM_XDP_LATER`].
 #[btf_map]
-pub static LATER_XDP: ProgramArray<1> = ProgramArray::new();
-/// [`sg_common::abi::PROGRAM_TC_LATER`].
+pub static STAGES_XDP: ProgramArray<3> = ProgramArray::new();
 #[btf_map]
-pub static LATER_TC: ProgramArray<1> = ProgramArray::new();
+pub static STAGES_TC: ProgramArray<3> = ProgramArray::new();
 
 /// The id of an interface, or 0.
 #[inline(always)]

@@ -312,22 +312,22 @@ pub extern "C" fn sg_run(what: u32) -> u32 {
     }
 }
 
-/// [`pipeline::miss`] for IPv4 as a global function.
+/// [`pipeline::missed`] for IPv4 as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn sg_miss4(what: u32) -> u32 {
     match maps::scratch() {
-        Some(scratch) => pipeline::miss::<Kernel, false>(&Kernel, what, scratch).index() as u32,
+        Some(scratch) => pipeline::missed::<Kernel, false>(&Kernel, what, scratch).index() as u32,
         None => OUTCOMES as u32,
     }
 }
 
-/// [`pipeline::miss`] for IPv6 as a global function.
+/// [`pipeline::missed`] for IPv6 as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn sg_miss6(what: u32) -> u32 {
     match maps::scratch() {
-        Some(scratch) => pipeline::miss::<Kernel, true>(&Kernel, what, scratch).index() as u32,
+        Some(scratch) => pipeline::missed::<Kernel, true>(&Kernel, what, scratch).index() as u32,
         None => OUTCOMES as u32,
     }
 }

@@ -12,7 +12,7 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use sg_common::abi::{
     GLOBAL_ACCOUNTING, GLOBAL_NAMESPACE, PROGRAM_CT_CONTROL, PROGRAM_TC_EGRESS, PROGRAM_TC_INGRESS,
-    PROGRAM_TC_LATER, PROGRAM_XDP_INGRESS, PROGRAM_XDP_LATER, map,
+    PROGRAM_XDP_INGRESS, PROGRAMS_LATER, map,
 };
 
 use crate::{
@@ -188,28 +188,29 @@ impl<'a> ProgramSet<'a> {
         for (map, entries) in &entries {
             loader.map_max_entries(map, *entries);
         }
-        for map in [map::LATER_XDP, map::LATER_TC] {
+        for map in [map::STAGES_XDP, map::STAGES_TC] {
             loader.map_pin_path(map, self.directory.join(map));
         }
         let mut ebpf = loader
             .load(self.object.bytes)
             .map_err(|source| ProgramsError::Object(Box::new(source)))?;
-        let later = match name {
-            PROGRAM_XDP_INGRESS => Some((PROGRAM_XDP_LATER, map::LATER_XDP)),
-            PROGRAM_TC_INGRESS | PROGRAM_TC_EGRESS => Some((PROGRAM_TC_LATER, map::LATER_TC)),
-            _ => None,
+        let (stages, array) = match name {
+            PROGRAM_XDP_INGRESS => (&PROGRAMS_LATER[0][..], map::STAGES_XDP),
+            PROGRAM_TC_INGRESS | PROGRAM_TC_EGRESS => (&PROGRAMS_LATER[1][..], map::STAGES_TC),
+            _ => (&[][..], map::STAGES_TC),
         };
-        if let Some((later, array)) = later
-            && !self.directory.join(later).exists()
-        {
-            self.load_from(&mut ebpf, later)?;
-            let fd = program_fd(&ebpf, later)?;
+        for (index, stage) in (0..).zip(stages) {
+            if self.directory.join(stage).exists() {
+                continue;
+            }
+            self.load_from(&mut ebpf, stage)?;
+            let fd = program_fd(&ebpf, stage)?;
             let map = ebpf
                 .map_mut(array)
                 .ok_or(ProgramsError::Missing { name: array })?;
             ProgramArray::try_from(map)
-                .and_then(|mut array| array.set(0, &fd, 0))
-                .map_err(|source| failed("hand packets to", later, source))?;
+                .and_then(|mut array| array.set(index, &fd, 0))
+                .map_err(|source| failed("hand packets to", stage, source))?;
         }
         self.load_from(&mut ebpf, name)
     }

@@ -14,7 +14,7 @@
 
 mod step;
 
-pub use step::{Step, datagram_step, tcp_step, udp_step};
+pub use step::{Step, ahead, datagram_step, tcp_step, udp_step};
 
 use crate::layout::{TIMEOUTS, Timeout};
 

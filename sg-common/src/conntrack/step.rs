@@ -163,7 +163,7 @@ pub fn tcp_step(meta: Meta, live: &Live, sender: Side, segment: Segment) -> Step
 
 /// Whether `a` is later than `b` in sequence space (RFC 9293 §3.4).
 #[inline(always)]
-const fn ahead(a: u32, b: u32) -> bool {
+pub const fn ahead(a: u32, b: u32) -> bool {
     let distance = a.wrapping_sub(b);
     distance != 0 && distance <= i32::MAX as u32
 }

@@ -6,6 +6,7 @@
 //! | file | what of the way |
 //! |---|---|
 //! | `mod.rs` | entry, order of the stages, headers |
+//! | `fast.rs` | the short way of plain packets of live flows |
 //! | `stage.rs` | what the stages are |
 //! | `always.rs` | what passes whatever the rules |
 //! | `fragment.rs` | later fragments |
@@ -13,6 +14,7 @@
 //! | `flow.rs` | packets of flows, and new flows |
 
 mod always;
+mod fast;
 mod flow;
 mod fragment;
 mod related;
@@ -60,10 +62,77 @@ struct Passage<'a, T> {
     bytes: u32,
 }
 
-/// Judges a frame as far as headers and a live entry suffice, and counts the verdict. If they do not
-/// ([`Outcome::decided`]), [`later`] goes on.
+/// Judges a frame of a live flow, and counts the verdict. One that is not decided ([`Outcome::decided`]) goes
+/// on where [`Outcome::next`] says: [`general`], [`miss`] or [`later`].
 #[inline(always)]
 pub fn judge<T: Tables, P: Frame>(
+    tables: &T,
+    frame: &P,
+    arrival: &Arrival,
+    scratch: &mut Scratch,
+) -> Outcome {
+    let (outcome, direction) = fast::judge(tables, frame, arrival, scratch);
+    if outcome == stage::GENERAL {
+        let hook = if arrival.hook_ingress {
+            what::HOOK_INGRESS
+        } else {
+            0
+        };
+        scratch.call = Call::new(arrival, 0, outcome.0 | hook);
+    }
+    if outcome.decided() {
+        count(tables, arrival, direction, outcome);
+    }
+    outcome
+}
+
+/// What [`judge`] knew of the frame that [`general`] goes on with.
+#[inline(always)]
+pub fn arrival(scratch: &Scratch) -> Arrival {
+    let call = scratch.call;
+    Arrival {
+        id: call.id,
+        hook_ingress: call.what & what::HOOK_INGRESS != 0,
+        packets: call.packets,
+        bytes: call.bytes,
+    }
+}
+
+#[inline(always)]
+fn count<T: Tables>(tables: &T, arrival: &Arrival, direction: Direction, outcome: Outcome) {
+    tables.count(
+        arrival.id,
+        direction,
+        outcome.index(),
+        arrival.packets,
+        arrival.bytes,
+    );
+}
+
+/// [`crate::family::Flow::ports`] of a packet that travels in `direction`.
+#[inline(always)]
+fn ports(direction: Direction, source: u16, destination: u16) -> u32 {
+    let (local, remote) = match direction {
+        Direction::Ingress => (destination, source),
+        Direction::Egress => (source, destination),
+    };
+    u32::from(local) << 16 | u32::from(remote)
+}
+
+/// The direction of what arrives at an interface.
+#[inline(always)]
+fn direction(interface: &Interface, arrival: &Arrival) -> Direction {
+    let host = interface.flags & interface_flags::HOST != 0;
+    if arrival.hook_ingress == host {
+        Direction::Egress
+    } else {
+        Direction::Ingress
+    }
+}
+
+/// Judges any frame as far as headers and a live entry suffice, and counts the verdict if there is one.
+#[inline(always)]
+pub fn general<T: Tables, P: Frame>(
     tables: &T,
     frame: &P,
     arrival: &Arrival,
@@ -79,12 +148,7 @@ pub fn judge<T: Tables, P: Frame>(
     if interface.flags & interface_flags::PRESENT == 0 {
         return unknown(tables, arrival);
     }
-    let host = interface.flags & interface_flags::HOST != 0;
-    let direction = if arrival.hook_ingress == host {
-        Direction::Egress
-    } else {
-        Direction::Ingress
-    };
+    let direction = direction(interface, arrival);
     let passage = Passage {
         context: Context {
             tables,
@@ -98,46 +162,48 @@ pub fn judge<T: Tables, P: Frame>(
         packets: arrival.packets,
         bytes: arrival.bytes,
     };
-    let mut family = 0;
+    let mut beside = what::of::<V4>(direction);
     let outcome = match wire::ethernet(frame) {
         Ok(Payload::Ipv4) => passage.first::<V4, P>(frame, scratch),
         Ok(Payload::Ipv6) => {
-            family = what::IPV6;
+            beside = what::of::<V6>(direction);
             passage.first::<V6, P>(frame, scratch)
         }
         Ok(Payload::Arp) => passage.arp(frame),
         Err(DropReason::Ethertype) => passage.other(frame),
         Err(reason) => drop(reason),
     };
-    if !outcome.decided() {
-        let direction = if passage.inbound() { 0 } else { what::EGRESS };
-        scratch.call = Call {
-            id: arrival.id,
-            generation,
-            packets: arrival.packets,
-            bytes: arrival.bytes,
-            what: outcome.0 | family | direction,
-        };
-        return outcome;
+    if outcome.decided() {
+        count(tables, arrival, direction, outcome);
+    } else {
+        scratch.call = Call::new(arrival, generation, outcome.0 | beside);
     }
-    tables.count(
-        arrival.id,
-        direction,
-        outcome.index(),
-        arrival.packets,
-        arrival.bytes,
-    );
     outcome
 }
 
-/// Goes on where [`judge`] left off, stage after stage, and counts the verdict.
+/// Judges a packet that has no entry, makes one if a rule says so, and counts the verdict. What is not decided
+/// here is left to [`later`].
+#[inline(always)]
+pub fn miss<T: Tables>(tables: &T, scratch: &mut Scratch) -> Outcome {
+    let call = scratch.call;
+    let Some(passage) = Passage::resume(tables, call.what, scratch) else {
+        return settle(tables, scratch, drop(DropReason::InterfaceUnknown));
+    };
+    let outcome = if is_ipv6(call.what) {
+        passage.missed_and_opened::<V6>(scratch)
+    } else {
+        passage.missed_and_opened::<V4>(scratch)
+    };
+    settle(tables, scratch, outcome)
+}
+
+/// Goes on stage after stage, and counts the verdict.
 #[inline(always)]
 pub fn later<T: Tables>(tables: &T, scratch: &mut Scratch) -> Outcome {
     let call = scratch.call;
-    let beside = call.what & !0xffff;
     let mut outcome = Outcome(call.what & 0xffff);
     for _ in 0..atomic::opaque(stage::MOST) {
-        outcome = tables.run(outcome.0 | beside, scratch);
+        outcome = tables.run(call.stage(outcome), scratch);
         if outcome.decided() {
             break;
         }
@@ -146,23 +212,30 @@ pub fn later<T: Tables>(tables: &T, scratch: &mut Scratch) -> Outcome {
         // Not reached; who adds a stage and forgets to count it closes the gate.
         outcome = drop(DropReason::InterfaceUnknown);
     }
-    let direction = if beside & what::EGRESS != 0 {
-        Direction::Egress
+    settle(tables, scratch, outcome)
+}
+
+/// Counts a verdict, or remembers which stage comes next.
+#[inline(always)]
+fn settle<T: Tables>(tables: &T, scratch: &mut Scratch, outcome: Outcome) -> Outcome {
+    let call = scratch.call;
+    if outcome.decided() {
+        let direction = call.direction();
+        tables.count(
+            call.id,
+            direction,
+            outcome.index(),
+            call.packets,
+            call.bytes,
+        );
     } else {
-        Direction::Ingress
-    };
-    tables.count(
-        call.id,
-        direction,
-        outcome.index(),
-        call.packets,
-        call.bytes,
-    );
+        scratch.call.what = call.stage(outcome);
+    }
     outcome
 }
 
-/// What becomes of a packet that [`later`] should have judged and that it was not handed: it is dropped, and
-/// counted.
+/// What becomes of a packet that another program should have gone on with and was not handed: it is dropped,
+/// and counted.
 #[inline(always)]
 pub fn lost<T: Tables>(tables: &T, arrival: &Arrival) -> Outcome {
     unknown(tables, arrival)
@@ -182,9 +255,13 @@ pub fn run<T: Tables>(tables: &T, what: u32, scratch: &mut Scratch) -> Outcome {
     }
 }
 
-/// Judges a packet of one family without an entry. Not a part of [`run`], like [`open`].
+/// The stage of a packet without an entry, where it is not the first. Not a part of [`run`], like [`open`].
 #[inline(always)]
-pub fn miss<T: Tables, const IPV6: bool>(tables: &T, what: u32, scratch: &mut Scratch) -> Outcome {
+pub fn missed<T: Tables, const IPV6: bool>(
+    tables: &T,
+    what: u32,
+    scratch: &mut Scratch,
+) -> Outcome {
     let Some(passage) = Passage::resume(tables, what, scratch) else {
         return drop(DropReason::InterfaceUnknown);
     };
@@ -195,7 +272,7 @@ pub fn miss<T: Tables, const IPV6: bool>(tables: &T, what: u32, scratch: &mut Sc
     }
 }
 
-/// Whether [`miss`] runs this stage instead of [`run`].
+/// Whether [`missed`] runs this stage instead of [`run`].
 #[inline(always)]
 pub fn misses(what: u32) -> bool {
     what & 0xffff == stage::MISS.0
@@ -335,19 +412,47 @@ impl<'a, T: Tables> Passage<'a, T> {
         } else if stage == stage::AGAIN {
             self.again(datagram, plan)
         } else {
-            // It may open a flow: that room is to be made need not be found out first.
-            let outcome = self.hand_over(datagram, plan);
-            let opens = outcome.0 >= stage::OPEN.0;
-            Outcome(outcome.0 + if opens { stage::MAKE_ROOM } else { 0 })
+            self.hand_over(datagram, plan)
         };
+        if outcome.0 >= stage::OPEN.0 {
+            // Whether room is to be made need not be found out first, so seldom is this.
+            return Outcome(outcome.0 + stage::MAKE_ROOM);
+        }
         self.remember(datagram, outcome);
         outcome
+    }
+
+    /// [`Self::missed`] and [`Self::opening`], as most flows begin.
+    #[inline(always)]
+    fn missed_and_opened<F: Kinds>(&self, scratch: &mut Scratch) -> Outcome {
+        let outcome = self.missed::<F>(scratch);
+        if outcome == stage::OPEN {
+            return self.opening::<F>(scratch, outcome);
+        }
+        outcome
+    }
+
+    /// Why no packet has these addresses. One that its entry answered was asked before the entry was made.
+    #[inline(always)]
+    fn impossible<F: Kinds>(&self, datagram: &Datagram<F>) -> Option<DropReason> {
+        if !F::source_possible(datagram.source(self.direction), datagram.protocol) {
+            Some(DropReason::IpSource)
+        } else if !F::destination_possible(datagram.destination(self.direction)) {
+            Some(DropReason::IpDestination)
+        } else if datagram.flow.local == datagram.flow.remote {
+            Some(DropReason::Land)
+        } else {
+            None
+        }
     }
 
     /// The stage of a packet without an entry.
     #[inline(always)]
     fn missed<F: Kinds>(&self, scratch: &mut Scratch) -> Outcome {
         let (datagram, plan) = F::packet(scratch);
+        if let Some(reason) = self.impossible(datagram) {
+            return drop(reason);
+        }
         let foreign = self.foreign(datagram);
         if foreign != stage::MISS {
             return foreign;
@@ -420,14 +525,8 @@ impl<'a, T: Tables> Passage<'a, T> {
         {
             return outcome;
         }
-        if !F::source_possible(datagram.source(self.direction), datagram.protocol) {
-            return drop(DropReason::IpSource);
-        }
-        if !F::destination_possible(datagram.destination(self.direction)) {
-            return drop(DropReason::IpDestination);
-        }
-        if datagram.flow.local == datagram.flow.remote {
-            return drop(DropReason::Land);
+        if let Some(reason) = self.impossible(datagram) {
+            return drop(reason);
         }
         let service =
             self.flag(interface_flags::SERVICES) && self.service::<F>(&datagram.flow.remote);
@@ -522,19 +621,13 @@ impl<'a, T: Tables> Passage<'a, T> {
     /// Completes the flow of a packet that travels in `direction`, and hashes it.
     #[inline(always)]
     fn identify<F: Family>(&self, datagram: &mut Datagram<F>, direction: Direction) {
-        let (source, destination) = (
-            u32::from(datagram.source_port),
-            u32::from(datagram.destination_port),
-        );
-        let egress = direction as u8 == Direction::Egress as u8;
         datagram.flow.ports = if datagram.protocol == F::ICMP {
             // A request from either side is a flow of its own, even with one identifier (attacks G1).
-            let request = (destination >> 8) as u8 == F::ECHO_REQUEST;
+            let request = (datagram.destination_port >> 8) as u8 == F::ECHO_REQUEST;
+            let egress = direction as u8 == Direction::Egress as u8;
             u32::from(datagram.identifier) << 16 | u32::from(egress == request)
-        } else if egress {
-            source << 16 | destination
         } else {
-            destination << 16 | source
+            ports(direction, datagram.source_port, datagram.destination_port)
         };
         datagram.flow.owner = self.id << 8 | u32::from(datagram.protocol);
         datagram.hash = F::hash(&datagram.flow, &self.context.runtime.seed);

@@ -4,11 +4,13 @@
 //! a program has; one after the other in one function, the verifier would follow each of them from every
 //! end of those before; and the packets that need none stay in few lines of instruction cache.
 
+use super::Arrival;
 use crate::{
+    abi,
     conntrack::Opening,
-    family::{V4, V6},
+    family::{Family, V4, V6},
     verdict::{
-        DropReason, PassKind,
+        Direction, DropReason, PassKind,
         Verdict::{self, Drop, Pass},
     },
     wire::ip::{Datagram, Parse},
@@ -74,7 +76,19 @@ impl Outcome {
     /// Whether this is a verdict, and not a stage.
     #[inline(always)]
     pub fn decided(self) -> bool {
-        self.0 < FRAGMENT.0
+        self.0 < GENERAL.0
+    }
+
+    /// Which program goes on with a packet that is not decided: see [`crate::abi::stage`].
+    #[inline(always)]
+    pub fn next(self) -> u32 {
+        if self == GENERAL {
+            abi::stage::GENERAL
+        } else if self == MISS {
+            abi::stage::MISS
+        } else {
+            abi::stage::LATER
+        }
     }
 
     /// [`Verdict::outcome`].
@@ -95,6 +109,8 @@ impl Outcome {
     }
 }
 
+/// The long way, from its beginning.
+pub(super) const GENERAL: Outcome = Outcome(0xff);
 /// A later fragment.
 pub(super) const FRAGMENT: Outcome = Outcome(0x100);
 /// An ICMP error.
@@ -155,8 +171,50 @@ pub(super) struct Call {
     pub(super) what: u32,
 }
 
+impl Call {
+    #[inline(always)]
+    pub(super) fn new(arrival: &Arrival, generation: u32, what: u32) -> Self {
+        Self {
+            id: arrival.id,
+            generation,
+            packets: arrival.packets,
+            bytes: arrival.bytes,
+            what,
+        }
+    }
+
+    /// The call with another stage.
+    #[inline(always)]
+    pub(super) fn stage(self, stage: Outcome) -> u32 {
+        self.what & !0xffff | stage.0
+    }
+
+    #[inline(always)]
+    pub(super) fn direction(self) -> Direction {
+        if self.what & what::EGRESS != 0 {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        }
+    }
+}
+
 /// Bits beside the stage of what [`super::run`] is to do.
 pub(super) mod what {
+    use super::{Direction, Family};
+
     pub(in crate::pipeline) const IPV6: u32 = 1 << 16;
     pub(in crate::pipeline) const EGRESS: u32 = 1 << 17;
+    /// Of [`super::GENERAL`]: the hook is the device's ingress.
+    pub(in crate::pipeline) const HOOK_INGRESS: u32 = 1 << 18;
+
+    /// Those of a packet.
+    #[inline(always)]
+    pub(in crate::pipeline) fn of<F: Family>(direction: Direction) -> u32 {
+        let family = if F::IPV6 { IPV6 } else { 0 };
+        match direction {
+            Direction::Ingress => family,
+            Direction::Egress => family | EGRESS,
+        }
+    }
 }

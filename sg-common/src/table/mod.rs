@@ -146,7 +146,7 @@ pub fn place(hash: u64, buckets: u32, which: u64) -> u32 {
     if which == 0 {
         return first;
     }
-    let second = spread(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let second = spread((hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     if second != first {
         second
     } else if first + 1 < buckets {

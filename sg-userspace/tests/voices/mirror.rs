@@ -7,7 +7,7 @@ use sg_common::{
     family::{V4, V6},
     host::{Bank, Host, INTERFACES},
     layout::{ETHERTYPE, Interface, interface_flags},
-    pipeline::{self, Arrival, Scratch},
+    pipeline::Arrival,
     table,
     verdict::Verdict,
     wire::Frame,
@@ -166,13 +166,7 @@ pub(crate) fn judge(
         packets: segments,
         bytes: frame.len() as u32,
     };
-    let mut scratch = Scratch::ZERO;
-    let outcome = pipeline::judge(host, &Merged(frame), &arrival, &mut scratch);
-    if outcome.decided() {
-        outcome.verdict()
-    } else {
-        pipeline::later(host, &mut scratch).verdict()
-    }
+    host.judge_frame(&Merged(frame), &arrival)
 }
 
 /// Ends all flows of an interface, as the kernel's command does.

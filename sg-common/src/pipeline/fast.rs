@@ -1,0 +1,307 @@
+//! The short way of the packets that there are most of: TCP and UDP without anything unusual about them.
+//!
+//! It takes a packet no further than it is sure to agree with the long way (`mod.rs`), and leaves everything
+//! else to that: options, extension headers, fragments, flags that end or open a connection for which there is
+//! an entry, states that the packet would change. Addresses are not checked before an entry is found: no flow
+//! has impossible ones, because a flow's first packet took a longer way.
+
+use super::{Arrival, Call, Outcome, Room, Scratch, stage, what};
+use crate::{
+    atomic,
+    conntrack::{self, Meta, Segment, Side, State, expired, flag, tcp},
+    family::{Family, Flow, V4, V6},
+    layout::{Interface, Timeout, interface_flags},
+    table::{self, Context, Entry, Probe},
+    tables::Tables,
+    verdict::{Direction, PassKind},
+    wire::{self, ETHERNET, Frame, Payload, Window, ip::Datagram, transport::protocol},
+};
+
+/// What the short way reads of an IP header.
+struct Header<A> {
+    source: A,
+    destination: A,
+    protocol: u8,
+    hop_limit: u8,
+    /// Offset of the transport header.
+    transport: usize,
+    /// Bytes from there to the end of the packet.
+    length: u32,
+}
+
+/// A family whose plain packets can be told from all others.
+trait Plain: Room {
+    /// Ports of DHCP, as they stand in a packet of a client or to it: those go the long way.
+    const DHCP: [u32; 2];
+
+    /// The header of a packet with nothing between it and a TCP or UDP header; `available` bytes of the
+    /// frame are behind the Ethernet header.
+    fn header<P: Frame>(frame: &P, available: u32) -> Option<Header<Self::Address>>;
+}
+
+impl Plain for V4 {
+    const DHCP: [u32; 2] = [67 << 16 | 68, 68 << 16 | 67];
+
+    #[inline(always)]
+    fn header<P: Frame>(frame: &P, available: u32) -> Option<Header<u32>> {
+        let header = frame.window::<20>(ETHERNET)?;
+        let total = u32::from(header.u16(2));
+        // Version 4 and five words; neither a fragment nor the reserved bit's bearer.
+        let plain = header.u8(0) == 0x45 && header.u16(6) & 0x3fff == 0;
+        if !plain || total > available || total < 20 {
+            return None;
+        }
+        Some(Header {
+            source: header.word(12),
+            destination: header.word(16),
+            protocol: header.u8(9),
+            hop_limit: header.u8(8),
+            transport: ETHERNET + 20,
+            length: total - 20,
+        })
+    }
+}
+
+impl Plain for V6 {
+    const DHCP: [u32; 2] = [546 << 16 | 547, 547 << 16 | 546];
+
+    #[inline(always)]
+    fn header<P: Frame>(frame: &P, available: u32) -> Option<Header<[u32; 4]>> {
+        let header = frame.window::<40>(ETHERNET)?;
+        let length = u32::from(header.u16(4));
+        if header.u8(0) >> 4 != 6 || length == 0 || length + 40 > available {
+            return None;
+        }
+        Some(Header {
+            source: header.words(8),
+            destination: header.words(24),
+            protocol: header.u8(6),
+            hop_limit: header.u8(7),
+            transport: ETHERNET + 40,
+            length,
+        })
+    }
+}
+
+/// What is known of a packet on the short way.
+struct Way<'a, T> {
+    context: Context<'a, T>,
+    interface: &'a Interface,
+    arrival: Arrival,
+    direction: Direction,
+}
+
+/// The verdict of a packet of a live flow, [`stage::MISS`] with all that [`super::miss`] needs in the scratch, or
+/// [`stage::GENERAL`]: the long way from its beginning. Counts nothing.
+#[inline(always)]
+pub(super) fn judge<T: Tables, P: Frame>(
+    tables: &T,
+    frame: &P,
+    arrival: &Arrival,
+    scratch: &mut Scratch,
+) -> (Outcome, Direction) {
+    let general = (stage::GENERAL, Direction::Ingress);
+    let generation = tables.generation();
+    let (Some(interface), Some(runtime)) = (
+        tables.interface(generation & 1, arrival.id),
+        tables.runtime(),
+    ) else {
+        return general;
+    };
+    if interface.flags & interface_flags::PRESENT == 0 {
+        return general;
+    }
+    let way = Way {
+        context: Context {
+            tables,
+            runtime,
+            now: tables.now(),
+            generation,
+        },
+        interface,
+        arrival: *arrival,
+        direction: super::direction(interface, arrival),
+    };
+    let outcome = match wire::ethernet(frame) {
+        Ok(Payload::Ipv4) => way.packet::<V4, P>(frame, scratch),
+        Ok(Payload::Ipv6) => way.packet::<V6, P>(frame, scratch),
+        _ => stage::GENERAL,
+    };
+    (outcome, way.direction)
+}
+
+impl<T: Tables> Way<'_, T> {
+    #[inline(always)]
+    fn sender(&self) -> Side {
+        match self.direction {
+            Direction::Ingress => Side::Remote,
+            Direction::Egress => Side::Local,
+        }
+    }
+
+    #[inline(always)]
+    fn packet<F: Plain, P: Frame>(&self, frame: &P, scratch: &mut Scratch) -> Outcome {
+        let available = frame.len().wrapping_sub(ETHERNET as u32);
+        let Some(header) = F::header(frame, available) else {
+            return stage::GENERAL;
+        };
+        let Some(ports) = frame.window::<8>(header.transport) else {
+            return stage::GENERAL;
+        };
+        let (source_port, destination_port) = (ports.u16(0), ports.u16(2));
+        let mut segment = Segment::default();
+        let mut opens = false;
+        if header.protocol == protocol::TCP {
+            let Some(tcp) = frame.window::<20>(header.transport) else {
+                return stage::GENERAL;
+            };
+            let bytes = u32::from(tcp.u8(12) >> 4) * 4;
+            let flags = tcp.u8(13);
+            let control = flags & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK | tcp::URG);
+            opens = control == tcp::SYN;
+            if bytes < 20 || bytes > header.length || (control != tcp::ACK && !opens) {
+                return stage::GENERAL;
+            }
+            segment = Segment {
+                flags,
+                sequence: tcp.u32(4),
+                acknowledgement: tcp.u32(8),
+                payload: header.length - bytes,
+            };
+        } else if header.protocol == protocol::UDP {
+            let both = u32::from(source_port) << 16 | u32::from(destination_port);
+            if header.length < 8 || both == F::DHCP[0] || both == F::DHCP[1] {
+                return stage::GENERAL;
+            }
+        } else {
+            return stage::GENERAL;
+        }
+        let ports = super::ports(self.direction, source_port, destination_port);
+        let (local, remote) = match self.direction {
+            Direction::Ingress => (header.destination, header.source),
+            Direction::Egress => (header.source, header.destination),
+        };
+        let flow = Flow {
+            owner: self.arrival.id << 8 | u32::from(header.protocol),
+            ports,
+            local,
+            remote,
+        };
+        if self.interface.flags & interface_flags::SERVICES != 0 && F::may_be_service(&flow.remote)
+        {
+            return stage::GENERAL;
+        }
+        let hash = F::hash(&flow, &self.context.runtime.seed);
+        match table::probe::<T, F>(&self.context, hash, &flow) {
+            Probe::Hit(entry) if !opens => {
+                let goes_on = if header.protocol == protocol::TCP {
+                    self.tcp(&entry, segment.acknowledgement)
+                } else {
+                    self.udp(&entry)
+                };
+                if !goes_on {
+                    return stage::GENERAL;
+                }
+                if self.context.tables.accounting() {
+                    let (packets, bytes) = (self.arrival.packets, self.arrival.bytes);
+                    entry.account(self.direction as usize, packets, bytes);
+                }
+                stage::pass(PassKind::Established)
+            }
+            Probe::Miss => {
+                *F::room(scratch, 0) = Datagram {
+                    hash,
+                    flow,
+                    segment,
+                    transport: header.transport as u32,
+                    length: header.length,
+                    id: 0,
+                    source_port,
+                    destination_port,
+                    identifier: 0,
+                    fragment_offset: 0,
+                    first_fragment: false,
+                    protocol: header.protocol,
+                    fragment_protocol: header.protocol,
+                    hop_limit: header.hop_limit,
+                    extended: false,
+                    router_alert: false,
+                };
+                scratch.plan.revoked = false;
+                scratch.call = Call::new(
+                    &self.arrival,
+                    self.context.generation,
+                    stage::MISS.0 | what::of::<F>(self.direction),
+                );
+                stage::MISS
+            }
+            _ => stage::GENERAL,
+        }
+    }
+
+    /// A segment with nothing but ACK, as [`conntrack::tcp_step`] would take it: on an established, assured
+    /// entry without FIN or doubt it acknowledges and refreshes. `false`: it is no such entry.
+    #[inline(always)]
+    fn tcp<F: Family>(&self, entry: &Entry<F>, acknowledgement: u32) -> bool {
+        const ESTABLISHED: u8 = State::TcpEstablished as u8;
+        const FLAGS: u8 = flag::ASSURED | flag::FIN_LOCAL | flag::FIN_REMOTE | flag::DOUBTED;
+        let looked_at = Meta::new(u32::MAX, u8::MAX, FLAGS, 0).0;
+        let plain = Meta::new(self.context.generation, ESTABLISHED, flag::ASSURED, 0).0;
+        let life = self.interface.timeouts[Timeout::TcpEstablished as usize];
+        let live = entry.live();
+        // SAFETY: a valid entry; aligned words.
+        unsafe {
+            let seen = atomic::load(&raw const (*live).seen);
+            if entry.meta.0 & looked_at != plain || expired(self.context.now, seen, life) {
+                return false;
+            }
+            let ack = (&raw mut (*live).ack)
+                .cast::<u32>()
+                .add(self.sender().index());
+            let before = atomic::load(ack);
+            if before == 0 || conntrack::ahead(acknowledgement, before) {
+                atomic::store(ack, acknowledgement);
+            }
+            if seen != self.context.now {
+                atomic::store(&raw mut (*live).seen, self.context.now);
+            }
+        }
+        true
+    }
+
+    /// A datagram, as [`conntrack::udp_step`] takes it. `false`: it changes the entry's state, or that has to
+    /// be looked at.
+    #[inline(always)]
+    fn udp<F: Family>(&self, entry: &Entry<F>) -> bool {
+        let (now, hz) = (self.context.now, self.context.runtime.hz);
+        let sender = self.sender();
+        let live = entry.live();
+        // SAFETY: a valid entry; words of it may change under us, each is true by itself.
+        let step = conntrack::udp_step(entry.meta, unsafe { &*live }, sender, now, hz);
+        // SAFETY: as above; aligned words.
+        unsafe {
+            let seen = atomic::load(&raw const (*live).seen);
+            let life = if entry.meta.state() == State::UdpStream as u8 {
+                self.interface.timeouts[Timeout::UdpStream as usize]
+            } else {
+                self.interface.timeouts[Timeout::Udp as usize]
+            };
+            let ack = (&raw mut (*live).ack).cast::<u32>().add(sender.index());
+            let fin = (&raw mut (*live).fin).cast::<u32>().add(sender.index());
+            if entry.meta.generation() != self.context.generation
+                || entry.meta.with(step.state, step.flags) != entry.meta
+                || atomic::load(ack) != step.ack
+                || expired(now, seen, life)
+            {
+                return false;
+            }
+            if atomic::load(fin) != step.fin {
+                atomic::store(fin, step.fin);
+            }
+            if step.refresh && seen != now {
+                atomic::store(&raw mut (*live).seen, now);
+            }
+        }
+        true
+    }
+}
