@@ -1,7 +1,7 @@
 //! How entries are made: charged, claimed, written, shown.
 
 use super::{
-    Context, Entry, PLACES,
+    Context, Entry, PLACES, home,
     occupancy::{Credits, NO_CHARGE, Records},
     place, tags,
 };
@@ -208,7 +208,9 @@ fn put<T: Tables, F: Family>(
         return Inserted::Full;
     };
     let mut free = tags::equal(tags, 0);
+    let mut wanted = free & tags::bit(home(hash));
     if free.count_ones() <= ROOM_TO_SPARE {
+        wanted = 0;
         let other = place(hash, buckets, 1);
         let Some(other_tags) = tables.tags(F::IPV6, false, other) else {
             return Inserted::Full;
@@ -233,7 +235,12 @@ fn put<T: Tables, F: Family>(
         if free == 0 {
             break;
         }
-        let bit = tags::lowest(free);
+        let bit = if wanted != 0 {
+            wanted
+        } else {
+            tags::lowest(free)
+        };
+        wanted = 0;
         let way = tags::way(bit);
         let index = bucket * WAYS as u32 + way;
         let Some(slot) = F::slot(tables, false, index) else {

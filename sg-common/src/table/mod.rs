@@ -1,8 +1,9 @@
 //! The conntrack table: find, insert, remove, reclaim — without a helper call and without a lock.
 //!
 //! A set-associative array: the flow's hash names two buckets of [`WAYS`] entries. A flow stands in the first
-//! as long as that has room to spare, else in the emptier of the two, and if both are full in the stash, a
-//! few buckets that belong to everybody. Entries are found by their tags (`tags.rs`), which stand apart from
+//! as long as that has room to spare, in the way that its hash names if that is free; else in the emptier of
+//! the two, and if both are full in the stash, a few buckets that belong to everybody. A quick lookup begins
+//! at the way that the hash names. Others are found by their tags (`tags.rs`), which stand apart from
 //! them: those of a million flows fit a cache that the entries do not. A second, draining table of the same
 //! shape is searched as well while there is one; inserts go to the current one only.
 //!
@@ -156,6 +157,13 @@ pub fn place(hash: u64, buckets: u32, which: u64) -> u32 {
     }
 }
 
+/// The way of its first bucket that a flow takes if it is free. In a table that is not crowded most flows
+/// stand there, and one line of memory answers.
+#[inline(always)]
+fn home(hash: u64) -> u32 {
+    (hash >> 20) as u32 & (WAYS as u32 - 1)
+}
+
 /// The entry in a way, if it is of `flow`, with the word that proves it.
 #[inline(always)]
 fn held<T: Tables, F: Family>(
@@ -207,6 +215,10 @@ pub fn probe<T: Tables, F: Family>(
     let mut unsure = false;
     let mut buckets = context.runtime.buckets[family];
     let mut old = false;
+    let index = place(hash, buckets, 0) * WAYS as u32 + home(hash);
+    if let Some(entry) = held::<T, F>(context.tables, false, index, flow) {
+        return Probe::Hit(entry);
+    }
     for step in 0..atomic::opaque(2 * PLACES) {
         let mut which = step;
         if step >= PLACES {

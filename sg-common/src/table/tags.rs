@@ -59,6 +59,13 @@ pub(super) fn way(bit: u64) -> u32 {
     (atomic::opaque(bit.wrapping_mul(WAY)) >> 60) as u32
 }
 
+/// The bit of a mask that stands for a way.
+#[inline(always)]
+pub(super) fn bit(way: u32) -> u64 {
+    let place = LANES >> ((way & 15) * 4) & 15;
+    1 << ((place & 3) << 4 | place >> 2)
+}
+
 /// Which of a bucket's tags, as 16-bit numbers in memory, is that of a way.
 #[inline(always)]
 pub const fn lane(way: u32) -> usize {
@@ -90,6 +97,7 @@ mod tests {
             let way = way(1 << position);
             set(&raw mut tags, way, 0x8001);
             assert_eq!(equal(&raw const tags, 0x8001), 1 << position);
+            assert_eq!(bit(way), 1 << position);
             assert_eq!(equal(&raw const tags, 0).count_ones(), 15);
             ways.push(way);
         }
