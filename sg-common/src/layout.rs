@@ -464,7 +464,8 @@ shared! {
         pub local_port: u16,
         /// Remote port, or identifier of an echo.
         pub remote_port: u16,
-        /// CLOCK: which part. INSERT: 1 if the local side opened the flow. SWEEP, FLUSH: first bucket.
+        /// CLOCK: which part. INSERT: bit 0 if the local side opened the flow, bit 1 if it is the last attempt.
+        /// SWEEP, FLUSH: first bucket.
         pub argument: u32,
         /// SWEEP, FLUSH: buckets to visit, at most [`ct_op::MAX_BUCKETS`].
         pub count: u32,
@@ -489,7 +490,8 @@ impl Live {
 pub mod ct_op {
     /// Answers 31 bits of jiffies, from bit 31 · `argument` on.
     pub const CLOCK: u32 = 1;
-    /// Inserts an established (or assured) flow, marked adopted. Answers [`OK`], [`EXISTS`] or [`FULL`].
+    /// Inserts an established (or assured) flow, marked adopted. Answers [`OK`], [`EXISTS`] or [`FULL`]; that
+    /// after reclaiming what is over beside the flow, so that another attempt may succeed, unless it is the last.
     pub const INSERT: u32 = 2;
     /// Deletes one flow. Answers [`OK`] or [`MISSING`].
     pub const DELETE: u32 = 3;

@@ -20,7 +20,7 @@ use sg_common::{
 
 use crate::{
     maps::{self, Sweep},
-    tables::{Kernel, context},
+    tables::{Kernel, context, sg_flush},
 };
 
 /// Runs the command behind the Ethernet header and answers as [`ct_op`] says.
@@ -44,17 +44,13 @@ pub fn run(ctx: &TcContext) -> u32 {
                 6 => true,
                 _ => return ct_op::INVALID,
             };
-            let mut answer = ct_op::FULL;
-            for attempt in 0..opaque(2) {
-                let (last, mut hash) = (attempt != 0, 0);
-                answer = if ipv6 {
-                    flow_command::<V6>(command, op, last, &mut hash)
-                } else {
-                    flow_command::<V4>(command, op, last, &mut hash)
-                };
-                if answer != ct_op::FULL || last {
-                    break;
-                }
+            let mut hash = 0;
+            let answer = if ipv6 {
+                flow_command::<V6>(command, op, &mut hash)
+            } else {
+                flow_command::<V4>(command, op, &mut hash)
+            };
+            if answer == ct_op::FULL {
                 Kernel.reclaim_beside(ipv6, hash);
             }
             answer
@@ -110,12 +106,11 @@ impl CommandFamily for V6 {
     }
 }
 
-/// INSERT and DELETE. `last` as for [`table::insert`]; answers the flow's hash, too.
+/// INSERT and DELETE; answers the flow's hash, too.
 #[inline(never)]
 fn flow_command<F: CommandFamily>(
     command: *const CtCommand,
     op: u32,
-    last: bool,
     hashed: &mut u64,
 ) -> u32 {
     let Some(context) = context() else {
@@ -131,7 +126,7 @@ fn flow_command<F: CommandFamily>(
             (*command).argument,
         )
     };
-    let opener_local = argument & 1 != 0;
+    let (opener_local, last) = (argument & 1 != 0, argument & 2 != 0);
     let ports = if protocol == u32::from(F::ICMP) {
         u32::from(local_port) << 16 | u32::from(opener_local)
     } else {
@@ -235,10 +230,10 @@ unsafe extern "C" fn visit(step: u32, walk: *mut c_void) -> i64 {
             continue;
         }
         let index = start.wrapping_add(step) % all;
-        freed += match (ipv6 != 0, interface) {
-            (_, 0) => Kernel.reclaim(ipv6 != 0, old, index),
-            (false, id) => table::flush::<Kernel, V4>(&context, old, index, id),
-            (true, id) => table::flush::<Kernel, V6>(&context, old, index, id),
+        freed += if interface == 0 {
+            Kernel.reclaim(ipv6 != 0, old, index)
+        } else {
+            sg_flush(ipv6, u32::from(old), index, interface)
         };
     }
     // SAFETY: as above.

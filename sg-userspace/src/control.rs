@@ -155,11 +155,18 @@ impl Control {
         flow: &Flow,
         opened_by_local: bool,
     ) -> Result<Inserted, ControlError> {
-        let command = CtCommand {
-            argument: u32::from(opened_by_local),
-            ..about(ct_op::INSERT, interface, flow)
+        let attempt = |last: u32| {
+            let command = CtCommand {
+                argument: u32::from(opened_by_local) | last << 1,
+                ..about(ct_op::INSERT, interface, flow)
+            };
+            self.run("insert", &command)
         };
-        match self.run("insert", &command)? {
+        let answer = match attempt(0)? {
+            ct_op::FULL => attempt(1)?,
+            answer => answer,
+        };
+        match answer {
             ct_op::OK => Ok(Inserted::Added),
             ct_op::EXISTS => Ok(Inserted::Known),
             ct_op::FULL => Ok(Inserted::Full),

@@ -128,6 +128,7 @@ fn cargo(toolchain: &Toolchain) -> Command {
         format!("bpf_target_arch=\"{}\"", env::consts::ARCH),
         // bpf-linker makes BTF of DWARF, and only full DWARF will do.
         "-Cdebuginfo=2".to_owned(),
+        "-Ctarget-cpu=v3".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         format!("-Clinker={}", linker.path.display()),
         format!("--remap-path-prefix={}=sg", workspace::root().display()),
