@@ -158,8 +158,10 @@ impl Host {
 
     /// Judges a frame of any kind as the hooks do.
     pub fn judge_frame<P: Frame>(&self, frame: &P, arrival: &Arrival) -> Verdict {
-        let mut scratch = Scratch::ZERO;
-        let mut outcome = pipeline::judge(self, frame, arrival, &mut scratch);
+        let memory = UnsafeCell::new(Scratch::ZERO);
+        // SAFETY: one reference at a time.
+        let outcome = pipeline::judge(self, frame, arrival, || unsafe { memory.get().as_mut() });
+        let (mut outcome, mut scratch) = (outcome, memory.into_inner());
         while !outcome.decided() {
             outcome = match outcome.next() {
                 stage::GENERAL => pipeline::general(self, frame, arrival, &mut scratch),

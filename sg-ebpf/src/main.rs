@@ -43,10 +43,8 @@ pub fn xdp_ingress(ctx: XdpContext) -> u32 {
         packets: 1,
         bytes: packet.len,
     };
-    let Some(scratch) = maps::scratch() else {
-        return xdp_action::XDP_DROP;
-    };
-    next_xdp(&ctx, pipeline::judge(&Kernel, &packet, &arrival, scratch))
+    let outcome = pipeline::judge(&Kernel, &packet, &arrival, maps::scratch);
+    next_xdp(&ctx, outcome)
 }
 
 /// [`pipeline::general`] for [`xdp_ingress`]. Programs of their own, because a tail call costs less than a call
@@ -137,10 +135,8 @@ fn judge_skb(ctx: &TcContext, hook_ingress: bool) -> i32 {
         packets: if segments == 0 { 1 } else { segments },
         bytes: packet.len,
     };
-    let Some(scratch) = maps::scratch() else {
-        return TC_ACT_SHOT;
-    };
-    next_tc(ctx, pipeline::judge(&Kernel, &packet, &arrival, scratch))
+    let outcome = pipeline::judge(&Kernel, &packet, &arrival, maps::scratch);
+    next_tc(ctx, outcome)
 }
 
 /// [`pipeline::general`] for [`tc_ingress`] and [`tc_egress`].

@@ -94,11 +94,11 @@ struct Way<'a, T> {
 /// The verdict of a packet of a live flow, [`stage::MISS`] with all that [`super::miss`] needs in the scratch, or
 /// [`stage::GENERAL`]: the long way from its beginning. Counts nothing.
 #[inline(always)]
-pub(super) fn judge<T: Tables, P: Frame>(
+pub(super) fn judge<'s, T: Tables, P: Frame>(
     tables: &T,
     frame: &P,
     arrival: &Arrival,
-    scratch: &mut Scratch,
+    scratch: impl FnOnce() -> Option<&'s mut Scratch>,
 ) -> (Outcome, Direction) {
     let general = (stage::GENERAL, Direction::Ingress);
     let generation = tables.generation();
@@ -140,7 +140,11 @@ impl<T: Tables> Way<'_, T> {
     }
 
     #[inline(always)]
-    fn packet<F: Plain, P: Frame>(&self, frame: &P, scratch: &mut Scratch) -> Outcome {
+    fn packet<'s, F: Plain, P: Frame>(
+        &self,
+        frame: &P,
+        scratch: impl FnOnce() -> Option<&'s mut Scratch>,
+    ) -> Outcome {
         let available = frame.len().wrapping_sub(ETHERNET as u32);
         let Some(header) = F::header(frame, available) else {
             return stage::GENERAL;
@@ -209,6 +213,9 @@ impl<T: Tables> Way<'_, T> {
                 stage::pass(PassKind::Established)
             }
             Probe::Miss => {
+                let Some(scratch) = scratch() else {
+                    return stage::GENERAL;
+                };
                 *F::room(scratch, 0) = Datagram {
                     hash,
                     flow,

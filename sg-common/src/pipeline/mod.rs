@@ -62,17 +62,19 @@ struct Passage<'a, T> {
     bytes: u32,
 }
 
-/// Judges a frame of a live flow, and counts the verdict. One that is not decided ([`Outcome::decided`]) goes
+/// Judges a frame of a live flow, and counts the verdict; `scratch` is asked for if need be. One that is not decided ([`Outcome::decided`]) goes
 /// on where [`Outcome::next`] says: [`general`], [`miss`] or [`later`].
 #[inline(always)]
-pub fn judge<T: Tables, P: Frame>(
+pub fn judge<'s, T: Tables, P: Frame>(
     tables: &T,
     frame: &P,
     arrival: &Arrival,
-    scratch: &mut Scratch,
+    scratch: impl Fn() -> Option<&'s mut Scratch>,
 ) -> Outcome {
-    let (outcome, direction) = fast::judge(tables, frame, arrival, scratch);
-    if outcome == stage::GENERAL {
+    let (outcome, direction) = fast::judge(tables, frame, arrival, &scratch);
+    if outcome == stage::GENERAL
+        && let Some(scratch) = scratch()
+    {
         let hook = if arrival.hook_ingress {
             what::HOOK_INGRESS
         } else {

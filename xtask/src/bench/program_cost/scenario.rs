@@ -1007,7 +1007,7 @@ impl Scenarios<'_> {
 /// The definition of a world.
 fn definition(world: &str) -> Policy {
     let mut policy = Policy::new(if world.starts_with("large") {
-        1 << 20
+        1 << 21
     } else {
         ROOM
     });
