@@ -45,6 +45,8 @@ pub const MAX_INTERFACES: u32 = 1024;
 pub const INDEX_SETS: u32 = 1024;
 /// Longest-prefix tries of one family that both banks together may hold.
 pub const MAX_TRIES: u32 = 4096;
+/// Nodes per bank of the trees that addresses are looked up in.
+pub const MAX_NODES: u32 = 131_072;
 /// Classes per bank.
 pub const MAX_CLASSES: u32 = 65_536;
 /// Port ranges per bank.
@@ -112,9 +114,11 @@ maps! {
     CLASSES;
     /// Array of [`crate::layout::Range`], two banks.
     RANGES;
-    /// Array of maps: LPM tries, IPv4 address → class.
+    /// Array of [`crate::layout::Node`], two banks: search trees, address → class.
+    TREES;
+    /// Array of maps: LPM tries of what does not fit `TREES`, IPv4 address → class.
     TRIES4;
-    /// Array of maps: LPM tries, IPv6 address → class.
+    /// Array of maps: LPM tries of what does not fit `TREES`, IPv6 address → class.
     TRIES6;
     /// Array of maps, one per bank: IPv4 member address → identity.
     MEMBERS4;

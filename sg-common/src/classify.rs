@@ -3,8 +3,11 @@
 use crate::{
     atomic,
     family::Family,
-    layout::{IdentityKey, NO_TRIE, Policy, interface_flags, policy_flags, policy_index, slice},
+    layout::{
+        IdentityKey, Interface, NO_TRIE, Policy, interface_flags, policy_flags, policy_index, slice,
+    },
     tables::Tables,
+    tree,
     verdict::Direction,
 };
 
@@ -59,7 +62,7 @@ pub struct Question {
 }
 
 /// Halvings that suffice for any slice: its ranges are disjoint runs of 16-bit values.
-const SEARCH_STEPS: u64 = 17;
+const SEARCH_STEPS: u64 = 16;
 
 /// The rule set of `class` that allows the selector; 0 if none does.
 #[inline(always)]
@@ -68,9 +71,13 @@ pub fn rule_set<T: Tables>(tables: &T, bank: u32, class: u32, selector: Selector
         return 0;
     };
     let run = class.slices[usize::from(selector.slice) & 3];
-    // Invariant: the last range with `low <= value`, if any, is in start..end.
+    if run.len == 0 {
+        return 0;
+    }
+    // Invariant: the last range with `low <= value`, if any, is in start..start + len.
     let mut start = run.start;
     let mut len = run.len;
+    let value = atomic::opaque(selector.value.into());
     for _ in 0..atomic::opaque(SEARCH_STEPS) {
         if len <= 1 {
             break;
@@ -79,15 +86,10 @@ pub fn rule_set<T: Tables>(tables: &T, bank: u32, class: u32, selector: Selector
         let Some(range) = tables.range(bank, start.wrapping_add(half)) else {
             return 0;
         };
-        if range.low <= selector.value {
-            start = start.wrapping_add(half);
-            len -= half;
-        } else {
-            len = half;
-        }
-    }
-    if len == 0 {
-        return 0;
+        // Without a branch: it would be taken at random.
+        let above = value.wrapping_sub(range.low.into()) >> 63;
+        start = start.wrapping_add(half & (above as u32).wrapping_sub(1));
+        len -= half;
     }
     match tables.range(bank, start) {
         Some(range) if range.low <= selector.value && selector.value <= range.high => {
@@ -97,11 +99,49 @@ pub fn rule_set<T: Tables>(tables: &T, bank: u32, class: u32, selector: Selector
     }
 }
 
-/// Whether a rule allows a new flow with `remote`.
-///
-/// 1. The class of the longest prefix that holds the address; prefixes nest, so the compiler has
-///    pushed down what covering prefixes allow. Without a match: the class of "everywhere".
-/// 2. The class of the address's identity, if the policy refers to groups at all.
+/// The class of the longest prefix that holds the address; prefixes nest, so the compiler has pushed
+/// down what covering prefixes allow. Without a match: the class of "everywhere".
+#[inline(always)]
+fn prefix_class<T: Tables, F: Family>(
+    tables: &T,
+    bank: u32,
+    policy: &Policy,
+    remote: &F::Address,
+) -> u32 {
+    if policy.flags & policy_flags::TREE != 0 {
+        tree::find(tables, bank, policy.trie, F::WORDS, |place| {
+            F::word(remote, place)
+        })
+    } else if policy.trie == NO_TRIE {
+        policy.any_class
+    } else {
+        F::trie(tables, policy.trie, remote).unwrap_or(policy.any_class)
+    }
+}
+
+/// The class of the address's identity in the policy's scope; 0 if there is none.
+#[inline(always)]
+fn identity_class<T: Tables, F: Family>(
+    tables: &T,
+    bank: u32,
+    policy: &Policy,
+    remote: &F::Address,
+) -> u32 {
+    if policy.scope == 0 {
+        return 0;
+    }
+    let Some(identity) = F::member(tables, bank, remote) else {
+        return 0;
+    };
+    let key = IdentityKey {
+        scope: policy.scope,
+        identity,
+    };
+    tables.identity(bank, &key).unwrap_or_default()
+}
+
+/// Whether a rule allows a new flow with `remote`: by the prefixes that hold its address, or by the
+/// groups that it is a member of.
 #[inline(always)]
 pub fn allows<T: Tables, F: Family>(tables: &T, question: &Question, remote: &F::Address) -> bool {
     let Question { bank, selector, .. } = *question;
@@ -109,35 +149,36 @@ pub fn allows<T: Tables, F: Family>(tables: &T, question: &Question, remote: &F:
         return false;
     };
     let policy = &interface.policy[policy_index(question.direction, F::IPV6)];
-    let mut class = policy.any_class;
-    if policy.trie != NO_TRIE
-        && let Some(found) = F::trie(tables, policy.trie, remote)
-    {
-        class = found;
-    }
-    if class != 0 && tables.rule_set(bank, class, selector) != 0 {
+    let class = prefix_class::<T, F>(tables, bank, policy, remote);
+    if class != 0 && rule_set(tables, bank, class, selector) != 0 {
         return true;
     }
-    if policy.scope == 0 {
-        return false;
-    }
-    let Some(identity) = F::member(tables, bank, remote) else {
-        return false;
-    };
-    let key = IdentityKey {
-        scope: policy.scope,
-        identity,
-    };
-    match tables.identity(bank, &key) {
-        Some(class) => tables.rule_set(bank, class, selector) != 0,
-        None => false,
-    }
+    let class = identity_class::<T, F>(tables, bank, policy, remote);
+    class != 0 && rule_set(tables, bank, class, selector) != 0
 }
 
 /// For [`untracked`]: the workload opens the flow.
 pub const BY_LOCAL: u32 = 1;
 /// For [`untracked`]: the peer opens it.
 pub const BY_REMOTE: u32 = 2;
+
+/// The flag of [`policy_flags`] that says that a direction is open to flows of this protocol, if either
+/// direction is; 0: no flow of it is untracked.
+#[inline(always)]
+pub fn open(interface: &Interface, ipv6: bool, protocol: u8) -> u32 {
+    let open = match protocol {
+        6 => policy_flags::OPEN_TCP,
+        17 => policy_flags::OPEN_UDP,
+        _ => return 0,
+    };
+    let flags = interface.flags & (interface_flags::PRESENT | interface_flags::TRACK_ALWAYS);
+    if flags != interface_flags::PRESENT {
+        return 0;
+    }
+    let ingress = &interface.policy[policy_index(Direction::Ingress, ipv6)];
+    let egress = &interface.policy[policy_index(Direction::Egress, ipv6)];
+    (ingress.flags | egress.flags) & open
+}
 
 /// Whether a TCP or UDP flow is untracked (facts 3.3, 3.10): a rule from everywhere admits it in one
 /// direction, and the other direction is open to everywhere on every port. Answers whose opening that lets
@@ -154,24 +195,22 @@ pub fn untracked<T: Tables>(
     let Some(interface) = tables.interface(bank, id) else {
         return 0;
     };
-    let (slice, open) = match protocol {
-        6 => (slice::TCP, policy_flags::OPEN_TCP),
-        17 => (slice::UDP, policy_flags::OPEN_UDP),
-        _ => return 0,
-    };
-    let flags = interface.flags & (interface_flags::PRESENT | interface_flags::TRACK_ALWAYS);
-    if flags != interface_flags::PRESENT {
+    let open = open(interface, ipv6, protocol);
+    if open == 0 {
         return 0;
     }
     let ingress = &interface.policy[policy_index(Direction::Ingress, ipv6)];
     let egress = &interface.policy[policy_index(Direction::Egress, ipv6)];
-    if (ingress.flags | egress.flags) & open == 0 {
-        return 0;
-    }
+    let slice = if open == policy_flags::OPEN_TCP {
+        slice::TCP
+    } else {
+        slice::UDP
+    };
     let covers = |policy: &Policy, value: u32| {
         policy.flags & open != 0
             || (policy.any_class != 0
-                && tables.rule_set(
+                && rule_set(
+                    tables,
                     bank,
                     policy.any_class,
                     Selector {

@@ -36,6 +36,8 @@ pub trait Family: Copy {
 
     /// Whether this is IPv6.
     const IPV6: bool;
+    /// Words of 32 bits that an address has.
+    const WORDS: u32;
     /// Protocol number of the family's ICMP.
     const ICMP: u8;
     /// ICMP type of an echo request.
@@ -45,6 +47,8 @@ pub trait Family: Copy {
 
     /// Universal hash of a flow under a secret: NH (RFC 4418 §5.2) with 32-bit words, then [`mix`].
     fn hash(flow: &Flow<Self::Address>, seed: &[u32; 12]) -> u64;
+    /// The nth 32 bits of the address as a number; those of IPv4 are the first and only ones.
+    fn word(address: &Self::Address, place: u32) -> u32;
     /// The address as it stands in shared keys.
     fn key_bytes(address: &Self::Address) -> [u8; 16];
     /// Whether a packet of `protocol` may come from here.
@@ -196,6 +200,7 @@ impl Family for V4 {
     type Slot = Slot4;
 
     const IPV6: bool = false;
+    const WORDS: u32 = 1;
     const ICMP: u8 = 1;
     const ECHO_REQUEST: u8 = 8;
     const ECHO_REPLY: u8 = 0;
@@ -207,6 +212,11 @@ impl Family for V4 {
             term(flow.owner, flow.ports, seed, 0).wrapping_add(local_remote),
             seed,
         )
+    }
+
+    #[inline(always)]
+    fn word(address: &u32, _place: u32) -> u32 {
+        host4(*address)
     }
 
     #[inline(always)]
@@ -295,6 +305,7 @@ impl Family for V6 {
     type Slot = Slot6;
 
     const IPV6: bool = true;
+    const WORDS: u32 = 4;
     const ICMP: u8 = 58;
     const ECHO_REQUEST: u8 = 128;
     const ECHO_REPLY: u8 = 129;
@@ -309,6 +320,11 @@ impl Family for V6 {
                 .wrapping_add(term(flow.remote[2], flow.remote[3], seed, 8)),
             seed,
         )
+    }
+
+    #[inline(always)]
+    fn word(address: &[u32; 4], place: u32) -> u32 {
+        u32::from_be(address[atomic::opaque(place.into()) as usize & 3])
     }
 
     #[inline(always)]

@@ -17,11 +17,11 @@ use std::{
 use crate::{
     abi::stage,
     atomic,
-    classify::{self, Question, Selector},
+    classify::{self, Question},
     family::{V4, V6},
     layout::{
         Accounted4, Accounted6, AddressKey, Class, Count, CtHost, CtInterface, CtLocal,
-        FragmentKey, IdentityKey, Interface, Range, Runtime, Slot4, Slot6, Tags, WAYS,
+        FragmentKey, IdentityKey, Interface, Node, Range, Runtime, Slot4, Slot6, Tags, WAYS,
     },
     pipeline::{self, Arrival, Outcome, Room, Scratch},
     table::{self, Context, Occupancy, with_stash},
@@ -55,6 +55,8 @@ pub struct Bank {
     pub classes: Vec<Class>,
     /// By index.
     pub ranges: Vec<Range>,
+    /// By index.
+    pub nodes: Vec<Node>,
     /// By trie: (address as native word, prefix length, class).
     pub tries4: Vec<Vec<(u32, u32, u32)>>,
     /// By trie: (address as native words, prefix length, class).
@@ -282,6 +284,10 @@ impl Tables for Host {
         self.bank(bank).ranges.get(index as usize)
     }
 
+    fn node(&self, bank: u32, index: u32) -> Option<&Node> {
+        self.bank(bank).nodes.get(index as usize)
+    }
+
     fn trie4(&self, trie: u32, address: u32) -> Option<u32> {
         let bank = self.bank(self.generation());
         bank.tries4
@@ -376,10 +382,6 @@ impl Tables for Host {
 
     fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> u32 {
         classify::untracked(self, ipv6, bank, id, protocol, ports)
-    }
-
-    fn rule_set(&self, bank: u32, class: u32, selector: Selector) -> u32 {
-        classify::rule_set(self, bank, class, selector)
     }
 
     fn settle(&self, ipv6: bool, hash: u64, index: u32) -> bool {

@@ -39,6 +39,10 @@ macro_rules! shared {
 
 /// "No trie": the policy has no prefix narrower than everywhere.
 pub const NO_TRIE: u32 = u32::MAX;
+/// In [`Node::words`]: the node is a leaf.
+pub const LEAF: u32 = 1 << 31;
+/// In a value of a leaf: the root of the tree that the next word of the key is looked up in.
+pub const DEEPER: u32 = 1 << 31;
 /// In [`AddressKey::family`]: the key is an ethertype.
 pub const ETHERTYPE: u32 = 1 << 16;
 /// Interfaces per set of the interface index.
@@ -110,6 +114,8 @@ pub mod policy_flags {
     pub const OPEN_TCP: u32 = 1 << 0;
     /// From anywhere, every UDP port.
     pub const OPEN_UDP: u32 = 1 << 1;
+    /// [`super::Policy::trie`] is the root of a tree in `TREES`.
+    pub const TREE: u32 = 1 << 2;
 }
 
 /// Indexes of [`Interface::timeouts`].
@@ -207,7 +213,8 @@ shared! {
 
     /// Where one direction and family of an interface's policy stands.
     pub struct Policy [16] {
-        /// Index into `TRIES4` or `TRIES6`, or [`NO_TRIE`].
+        /// Index into `TRIES4` or `TRIES6`, or [`NO_TRIE`]; with [`policy_flags::TREE`] of a node in the
+        /// bank's part of `TREES`.
         pub trie: u32,
         /// Class of rules whose peer is everywhere; also the class of an address no prefix covers.
         pub any_class: u32,
@@ -233,6 +240,17 @@ shared! {
         pub credit: u32,
         /// By [`policy_index`].
         pub policy: [Policy; 4],
+    }
+
+    /// A node of a search tree: one cache line.
+    ///
+    /// An inner node has 16 children that stand one behind the other: the first one's index, then what
+    /// is the highest word of each child but the last. A leaf has eight intervals: [`LEAF`], the highest
+    /// word of each but the last, and their values. Where there are fewer, the highest words are filled
+    /// up with `u32::MAX`, which nothing is above.
+    pub struct Node [64] {
+        /// As said above.
+        pub words: [u32; 16],
     }
 
     /// A run of ranges, relative to the bank's start of `RANGES`.

@@ -28,5 +28,6 @@ pub mod layout;
 pub mod pipeline;
 pub mod table;
 pub mod tables;
+pub mod tree;
 pub mod verdict;
 pub mod wire;

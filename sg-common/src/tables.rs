@@ -1,9 +1,9 @@
 //! How the pipeline reaches its maps and its clock.
 
 use crate::{
-    classify::{Question, Selector},
+    classify::Question,
     layout::{
-        AddressKey, Class, CtHost, CtInterface, CtLocal, FragmentKey, IdentityKey, Interface,
+        AddressKey, Class, CtHost, CtInterface, CtLocal, FragmentKey, IdentityKey, Interface, Node,
         Range, Runtime, Slot4, Slot6, Tags,
     },
     pipeline::{Outcome, Room, Scratch},
@@ -33,6 +33,8 @@ pub trait Tables {
     fn class(&self, bank: u32, class: u32) -> Option<&Class>;
     /// `RANGES`.
     fn range(&self, bank: u32, index: u32) -> Option<&Range>;
+    /// `TREES`.
+    fn node(&self, bank: u32, index: u32) -> Option<&Node>;
     /// `TRIES4`: longest match.
     fn trie4(&self, trie: u32, address: u32) -> Option<u32>;
     /// `TRIES6`: longest match.
@@ -61,7 +63,7 @@ pub trait Tables {
     fn ct_host(&self) -> Option<*mut CtHost>;
     /// `CT_LOCAL` of this CPU; nobody else writes it while the packet is judged.
     fn ct_local(&self, id: u32) -> Option<*mut CtLocal>;
-    /// [`crate::pipeline::run`] or [`crate::pipeline::open`]. (The kernel calls this one and the next seven as functions that the
+    /// [`crate::pipeline::run`] or [`crate::pipeline::open`]. (The kernel calls this one and the next six as functions that the
     /// verifier looks at once, whoever calls them.)
     fn run(&self, what: u32, scratch: &mut Scratch) -> Outcome;
     /// [`crate::table::settle`], likewise.
@@ -74,8 +76,6 @@ pub trait Tables {
     fn allows<F: Room>(&self, question: &Question, remote: &F::Address) -> bool;
     /// [`crate::classify::untracked`], likewise.
     fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> u32;
-    /// [`crate::classify::rule_set`], likewise.
-    fn rule_set(&self, bank: u32, class: u32, selector: Selector) -> u32;
     /// [`crate::table::replace_oldest`], likewise.
     fn replace_oldest(&self, ipv6: bool, index: u32, id: u32);
     /// [`crate::table::make_room`], likewise.

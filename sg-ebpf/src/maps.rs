@@ -9,12 +9,12 @@ use aya_ebpf::{
 };
 use sg_common::{
     abi::{
-        INDEX_SETS, MAX_CLASSES, MAX_FRAGMENTS, MAX_INTERFACES, MAX_RANGES, MAX_TRIES,
+        INDEX_SETS, MAX_CLASSES, MAX_FRAGMENTS, MAX_INTERFACES, MAX_NODES, MAX_RANGES, MAX_TRIES,
     },
     layout::{
         Accounted4, Accounted6, AddressKey, Class, Counters, CtHost, CtInterface, CtLocal,
-        FragmentKey, IdentityKey, IndexSet, Interface, Range, Runtime, Slot4, Slot6, Sweeper, Tags,
-        index_set,
+        FragmentKey, IdentityKey, IndexSet, Interface, Node, Range, Runtime, Slot4, Slot6, Sweeper,
+        Tags, index_set,
     },
     pipeline::Scratch,
 };
@@ -40,6 +40,9 @@ pub static CLASSES: Array<Class, { 2 * MAX_CLASSES as usize }, READ_ONLY> = Arra
 #[btf_map]
 pub static RANGES: Array<Range, { 2 * MAX_RANGES as usize }, READ_ONLY> = Array::new();
 
+/// Mapped so that its nodes begin where cache lines do.
+#[btf_map]
+pub static TREES: Array<Node, { 2 * MAX_NODES as usize }, { READ_ONLY | MAPPED }> = Array::new();
 #[btf_map]
 pub static TRIES4: ArrayOfMaps<LpmTrie<[u8; 4], u32, 1>, { MAX_TRIES as usize }> =
     ArrayOfMaps::new();

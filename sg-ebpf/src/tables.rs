@@ -7,13 +7,13 @@ use aya_ebpf::{
     helpers::{bpf_jiffies64, bpf_loop},
 };
 use sg_common::{
-    abi::{MAX_CLASSES, MAX_INTERFACES, MAX_RANGES},
+    abi::{MAX_CLASSES, MAX_INTERFACES, MAX_NODES, MAX_RANGES},
     atomic::opaque,
     classify::{self, Question, Selector},
     family::{V4, V6},
     layout::{
         AddressKey, Class, Count, CtHost, CtInterface, CtLocal, FragmentKey, IdentityKey,
-        Interface, Range, Runtime, Slot4, Slot6, Tags,
+        Interface, Node, Range, Runtime, Slot4, Slot6, Tags,
     },
     pipeline::{self, Outcome, Room, Scratch},
     table::{self, Context, with_stash},
@@ -70,6 +70,11 @@ impl Tables for Kernel {
     #[inline(always)]
     fn range(&self, bank: u32, index: u32) -> Option<&Range> {
         maps::RANGES.get(banked(bank, index, MAX_RANGES)?)
+    }
+
+    #[inline(always)]
+    fn node(&self, bank: u32, index: u32) -> Option<&Node> {
+        maps::TREES.get(banked(bank, index, MAX_NODES)?)
     }
 
     #[inline(always)]
@@ -191,7 +196,13 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> u32 {
-        sg_untracked(u32::from(ipv6), bank, id, u32::from(protocol), ports)
+        // Most policies are open to nobody: they need no call to say so.
+        match self.interface(bank, id) {
+            Some(interface) if classify::open(interface, ipv6, protocol) != 0 => {
+                sg_untracked(u32::from(ipv6), bank, id, u32::from(protocol), ports)
+            }
+            _ => 0,
+        }
     }
 
     #[inline(always)]
@@ -207,16 +218,6 @@ impl Tables for Kernel {
     #[inline(always)]
     fn reclaim(&self, ipv6: bool, old: bool, index: u32) -> u32 {
         sg_reclaim(u32::from(ipv6), u32::from(old), index)
-    }
-
-    #[inline(always)]
-    fn rule_set(&self, bank: u32, class: u32, selector: Selector) -> u32 {
-        sg_rule_set(
-            bank,
-            class,
-            u32::from(selector.slice),
-            u32::from(selector.value),
-        )
     }
 
     #[inline(always)]
@@ -439,21 +440,6 @@ pub extern "C" fn sg_allows(bank: u32, id: u32, what: u32, slice: u32, value: u3
 #[inline(never)]
 pub extern "C" fn sg_untracked(ipv6: u32, bank: u32, id: u32, protocol: u32, ports: u32) -> u32 {
     classify::untracked(&Kernel, ipv6 != 0, bank, id, protocol as u8, ports)
-}
-
-/// [`classify::rule_set`] as a global function.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn sg_rule_set(bank: u32, class: u32, slice: u32, value: u32) -> u32 {
-    classify::rule_set(
-        &Kernel,
-        bank,
-        class,
-        Selector {
-            slice: slice as u8,
-            value: value as u16,
-        },
-    )
 }
 
 /// [`table::replace_oldest`] as a global function.

@@ -11,10 +11,10 @@ use aya::{
 };
 use ipnet::IpNet;
 use sg_common::{
-    abi::{MAX_CLASSES, MAX_INTERFACES, MAX_RANGES, MAX_TRIES, map},
+    abi::{MAX_CLASSES, MAX_INTERFACES, MAX_NODES, MAX_RANGES, MAX_TRIES, map},
     layout::{
         AddressKey, ETHERTYPE, IdentityKey, Interface, NO_TRIE, Policy, Runtime, TIMEOUTS,
-        interface_flags,
+        interface_flags, policy_flags,
     },
 };
 
@@ -96,6 +96,7 @@ pub fn put_in_force(
 
     write_region(&tables.classes, bank * MAX_CLASSES, &compiled.classes)?;
     write_region(&tables.ranges, bank * MAX_RANGES, &compiled.ranges)?;
+    write_region(&tables.trees, bank * MAX_NODES, &compiled.nodes)?;
     write_tries::<8>(&tables.tries4, object, map::TRIES4, bank, &compiled.tries4)?;
     write_tries::<20>(&tables.tries6, object, map::TRIES6, bank, &compiled.tries6)?;
 
@@ -200,6 +201,7 @@ fn check_room(compiled: &Compiled) -> Result<(), BankError> {
     for (what, found, room) in [
         ("classes", compiled.classes.len(), MAX_CLASSES),
         ("port ranges", compiled.ranges.len(), MAX_RANGES),
+        ("nodes of search trees", compiled.nodes.len(), MAX_NODES),
         ("IPv4 prefix tries", compiled.tries4.len(), MAX_TRIES / 2),
         ("IPv6 prefix tries", compiled.tries6.len(), MAX_TRIES / 2),
         ("interfaces", compiled.interfaces.len(), MAX_INTERFACES - 1),
@@ -330,6 +332,7 @@ fn record(interface: &CompiledInterface, bank: u32, hz: u32) -> Interface {
         credit: session::credit(interface.allowance),
         policy: interface.policy.map(|policy| Policy {
             trie: match policy.trie {
+                root if policy.flags & policy_flags::TREE != 0 => root,
                 NO_TRIE => NO_TRIE,
                 trie => bank * MAX_TRIES / 2 + trie,
             },
@@ -390,7 +393,11 @@ mod tests {
                     trie: NO_TRIE,
                     ..Policy::ZERO
                 },
-                Policy::ZERO,
+                Policy {
+                    trie: 3,
+                    flags: policy_flags::TREE,
+                    ..Policy::ZERO
+                },
                 Policy::ZERO,
             ],
             timeouts: [1; TIMEOUTS],
@@ -402,6 +409,10 @@ mod tests {
         let written = record(&interface, 1, 250);
         assert_eq!(written.policy[0].trie, MAX_TRIES / 2 + 3);
         assert_eq!(written.policy[1].trie, NO_TRIE);
+        assert_eq!(
+            written.policy[2].trie, 3,
+            "the programs know the bank of a tree"
+        );
         assert_eq!(written.timeouts, [250; TIMEOUTS]);
     }
 

@@ -4,7 +4,7 @@ use sg_common::{
     abi::map,
     layout::{
         Accounted4, Accounted6, Class, Counters, CtHost, CtInterface, CtLocal, IndexSet, Interface,
-        Range, Runtime, Slot4, Slot6, Tags,
+        Node, Range, Runtime, Slot4, Slot6, Tags,
     },
     table::Occupancy,
 };
@@ -29,6 +29,8 @@ pub struct Tables {
     pub classes: Table<u32, Class>,
     /// Port ranges, two banks.
     pub ranges: Table<u32, Range>,
+    /// Nodes of search trees, two banks.
+    pub trees: Table<u32, Node>,
     /// IPv4 tries, two banks; values are map descriptors when written, map ids when read.
     pub tries4: Table<u32, u32>,
     /// IPv6 tries, two banks.
@@ -76,6 +78,7 @@ impl Tables {
             interfaces: Table::open(&pins.map(map::INTERFACES))?,
             classes: Table::open(&pins.map(map::CLASSES))?,
             ranges: Table::open(&pins.map(map::RANGES))?,
+            trees: Table::open(&pins.map(map::TREES))?,
             tries4: Table::open(&pins.map(map::TRIES4))?,
             tries6: Table::open(&pins.map(map::TRIES6))?,
             members4: Table::open(&pins.map(map::MEMBERS4))?,

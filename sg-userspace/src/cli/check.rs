@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use serde::Serialize;
+use sg_common::abi::MAX_NODES;
 use sg_userspace::compile::{Capacity, CompileError, Compiled, compile};
 use sg_userspace::definition::diagnostic::Place;
 use sg_userspace::definition::{self, Diagnostic, Severity, Source, escape_json, render, source};
@@ -147,6 +148,11 @@ impl Summary {
                 },
                 used("classes", compiled.classes.len() - 1, Capacity::Classes),
                 used("port ranges", compiled.ranges.len(), Capacity::Ranges),
+                Used {
+                    table: "tree nodes",
+                    used: compiled.nodes.len(),
+                    limit: MAX_NODES as usize,
+                },
                 used("IPv4 tries", compiled.tries4.len(), Capacity::Tries),
                 used("IPv6 tries", compiled.tries6.len(), Capacity::Tries),
             ],

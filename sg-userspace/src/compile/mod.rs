@@ -5,13 +5,15 @@
 //! `any_class` where no prefix covers it; class B is `identities[(scope, identity of the remote)]`
 //! where `scope` is not 0. The flow is allowed if a range of A or B holds its port in the slice of
 //! its protocol. A longest match is one prefix only, so each class of a trie holds what all
-//! covering prefixes allow.
+//! covering prefixes allow. Tries become search trees as long as there is room, the largest first, because
+//! there most is won.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use sg_common::abi::MAX_NODES;
 use sg_common::layout::{
-    Class, IdentityKey, Policy, Range, TIMEOUTS, interface_flags, policy_index,
+    Class, IdentityKey, Node, Policy, Range, TIMEOUTS, interface_flags, policy_index,
 };
 use sg_common::verdict::Direction;
 
@@ -24,6 +26,7 @@ mod identities;
 mod policies;
 mod ranges;
 mod rule_sets;
+mod trees;
 
 pub use error::{Capacity, CompileError};
 
@@ -34,6 +37,14 @@ use policies::Policies;
 /// # Errors
 /// A limit of [`sg_common::abi`] or of the definition that the policy does not fit.
 pub fn compile(resolved: &Resolved) -> Result<Compiled, CompileError> {
+    compile_within(resolved, MAX_NODES)
+}
+
+/// The same with room for so many nodes of search trees; what does not fit becomes an LPM trie.
+///
+/// # Errors
+/// See [`compile`].
+pub fn compile_within(resolved: &Resolved, nodes: u32) -> Result<Compiled, CompileError> {
     check_interfaces(resolved)?;
     let mut policies = Policies::new(resolved);
     let mut interfaces = Vec::with_capacity(resolved.interfaces.len());
@@ -48,12 +59,12 @@ pub fn compile(resolved: &Resolved) -> Result<Compiled, CompileError> {
         }
         interfaces.push(compiled);
     }
+    let nodes = nodes.min(MAX_NODES) as usize;
     Ok(Compiled {
-        interfaces,
         services: resolved.services.clone(),
         allowance: resolved.conntrack.allowance,
         accounting: resolved.conntrack.accounting,
-        ..policies.finish()?
+        ..policies.finish(interfaces, nodes)?
     })
 }
 
@@ -143,6 +154,8 @@ pub struct Compiled {
     pub classes: Vec<Class>,
     /// Ranges that the classes' slices point into.
     pub ranges: Vec<Range>,
+    /// Nodes of the search trees of both families; roots by [`Policy::trie`].
+    pub nodes: Vec<Node>,
     /// Tries of IPv4 policies, by [`Policy::trie`].
     pub tries4: Vec<Trie>,
     /// Tries of IPv6 policies, by [`Policy::trie`].

@@ -1,15 +1,17 @@
 //! One direction and family of one set of groups: trie, class of everywhere, scope.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use sg_common::layout::{NO_TRIE, Policy, policy_flags, slice};
+use sg_common::layout::{NO_TRIE, Node, Policy, policy_flags, slice};
 use sg_common::verdict::Direction;
 
 use super::classes::Classes;
 use super::error::{Capacity, CompileError, Full};
 use super::identities::Scopes;
-use super::{Compiled, Trie};
+use super::trees::Trees;
+use super::{Compiled, CompiledInterface, Trie};
 use crate::model::Peer;
 use crate::resolve::{Name, Resolved};
 
@@ -22,8 +24,8 @@ pub(super) struct Policies<'a> {
     classes: Classes<'a>,
     /// Number of the first rule of a group and direction.
     first_rule: HashMap<(&'a Name, Direction), u32>,
-    /// Tries of IPv4 and IPv6.
-    tries: [Vec<Trie>; 2],
+    /// Tries of IPv4 and IPv6, with the class of what no prefix covers.
+    tries: [Vec<(Trie, u32)>; 2],
     /// Entries of all tries.
     entries: usize,
     scopes: Scopes<'a>,
@@ -78,14 +80,20 @@ impl<'a> Policies<'a> {
         Ok(policy)
     }
 
-    /// All map content but the interfaces and the host's settings.
-    pub(super) fn finish(mut self) -> Result<Compiled, CompileError> {
+    /// All map content but the host's settings, with trees of at most so many nodes.
+    pub(super) fn finish(
+        mut self,
+        mut interfaces: Vec<CompiledInterface>,
+        nodes: usize,
+    ) -> Result<Compiled, CompileError> {
         let members = self.scopes.members(self.resolved, &mut self.classes)?;
-        let [tries4, tries6] = self.tries;
+        let ([tries4, tries6], nodes) = plant(self.tries, &mut interfaces, nodes);
         let content = self.classes.finish();
         Ok(Compiled {
             classes: content.classes,
             ranges: content.ranges,
+            interfaces,
+            nodes,
             tries4,
             tries6,
             members4: members.members4,
@@ -155,6 +163,7 @@ impl<'a> Policies<'a> {
     fn compile(&mut self, rules: RulesByPeer<'a>, ipv6: bool) -> Result<Policy, Full> {
         let everywhere = self.classes.of_rules(&rules.everywhere, ipv6)?;
         let entries = self.push_down(everywhere, &rules.prefixes, ipv6)?;
+        let any_class = self.classes.publish(everywhere)?;
         let tries = &mut self.tries[usize::from(ipv6)];
         let trie = if entries.is_empty() {
             NO_TRIE
@@ -166,7 +175,7 @@ impl<'a> Policies<'a> {
             if self.entries > Capacity::Prefixes.limit() {
                 return Err(Capacity::Prefixes.into());
             }
-            tries.push(Trie { entries });
+            tries.push((Trie { entries }, any_class));
             tries.len() as u32 - 1
         };
         let mut by_group = Vec::with_capacity(rules.groups.len());
@@ -182,7 +191,7 @@ impl<'a> Policies<'a> {
         }
         Ok(Policy {
             trie,
-            any_class: self.classes.publish(everywhere)?,
+            any_class,
             scope: self.scopes.add(by_group),
             flags,
         })
@@ -218,6 +227,49 @@ impl<'a> Policies<'a> {
         }
         Ok(entries)
     }
+}
+
+/// Makes trees of tries, the largest first, as long as they fit; answers the tries left and the trees' nodes.
+fn plant(
+    tries: [Vec<(Trie, u32)>; 2],
+    interfaces: &mut [CompiledInterface],
+    limit: usize,
+) -> ([Vec<Trie>; 2], Vec<Node>) {
+    let mut trees = Trees::new(limit);
+    let mut order: Vec<(usize, usize)> = (0..2)
+        .flat_map(|family| (0..tries[family].len()).map(move |trie| (family, trie)))
+        .collect();
+    order.sort_by_key(|(family, trie)| Reverse(tries[*family][*trie].0.entries.len()));
+    let mut roots: HashMap<(usize, u32), u32> = HashMap::new();
+    for (family, number) in order {
+        let (trie, outside) = &tries[family][number];
+        if let Some(root) = trees.add(trie, *outside) {
+            roots.insert((family, number as u32), root);
+        }
+    }
+    let mut left: [Vec<Trie>; 2] = Default::default();
+    let mut moved: HashMap<(usize, u32), u32> = HashMap::new();
+    for (family, tries) in tries.into_iter().enumerate() {
+        for (number, (trie, _)) in (0..).zip(tries) {
+            if !roots.contains_key(&(family, number)) {
+                moved.insert((family, number), left[family].len() as u32);
+                left[family].push(trie);
+            }
+        }
+    }
+    for interface in interfaces {
+        for (place, policy) in interface.policy.iter_mut().enumerate() {
+            // See `policy_index`.
+            let trie = (place % 2, policy.trie);
+            if let Some(root) = roots.get(&trie) {
+                policy.trie = *root;
+                policy.flags |= policy_flags::TREE;
+            } else if let Some(number) = moved.get(&trie) {
+                policy.trie = *number;
+            }
+        }
+    }
+    (left, trees.nodes)
 }
 
 /// Rule numbers of one policy, ascending, by peer.

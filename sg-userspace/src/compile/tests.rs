@@ -58,6 +58,11 @@ fn compiled(model: &Model) -> Compiled {
     compile(&resolve(model, &BTreeMap::new())).unwrap()
 }
 
+/// The same with no room for trees.
+fn in_tries(model: &Model) -> Compiled {
+    compile_within(&resolve(model, &BTreeMap::new()), 0).unwrap()
+}
+
 fn single(rules: Vec<Rule>) -> Compiled {
     compiled(&Model {
         groups: [("g".into(), ingress(rules))].into(),
@@ -144,7 +149,7 @@ fn equal_policies_are_compiled_once() {
         .into(),
         ..Model::default()
     };
-    let compiled = compiled(&model);
+    let compiled = in_tries(&model);
     let towards = policy_index(Direction::Ingress, false);
     let [a, b] = &compiled.interfaces[..] else {
         panic!("two interfaces");
@@ -157,7 +162,7 @@ fn equal_policies_are_compiled_once() {
 #[test]
 fn a_list_is_one_class_and_one_entry_per_widest_prefix() {
     let list = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24"];
-    let compiled = compiled(&Model {
+    let compiled = in_tries(&Model {
         groups: [(
             "g".into(),
             ingress(vec![rule(1, tcp(80, 80), Peer::PrefixList("l".into()))]),
@@ -177,10 +182,53 @@ fn a_list_is_one_class_and_one_entry_per_widest_prefix() {
     assert_eq!(hit(&compiled, "10.1.2.3", 80), [1]);
 }
 
+/// What each of two interfaces looks prefixes up in, with room for so many nodes.
+#[test]
+fn the_largest_tries_become_trees_first() {
+    let hosts = |group: u32, count: u32| {
+        let rules = (0..count).map(|n| {
+            let peer = cidr(&format!("10.{group}.{n}.7/32"));
+            rule(group * 100 + n, tcp(80 + n as u16, 80 + n as u16), peer)
+        });
+        ingress(rules.collect())
+    };
+    let model = Model {
+        groups: [("few".into(), hosts(1, 3)), ("many".into(), hosts(2, 20))].into(),
+        interfaces: [
+            ("a".into(), interface(&["few"])),
+            ("b".into(), interface(&["many"])),
+        ]
+        .into(),
+        ..Model::default()
+    };
+    // Three hosts are seven intervals, one node; twenty are 41, six leaves and what is above.
+    for (nodes, trees, tries) in [
+        (0, [false, false], 2),
+        (6, [true, false], 1),
+        (7, [false, true], 1),
+        (8, [true, true], 0),
+    ] {
+        let compiled = compile_within(&resolve(&model, &BTreeMap::new()), nodes).unwrap();
+        let towards = policy_index(Direction::Ingress, false);
+        let found = [0, 1].map(|one: usize| {
+            compiled.interfaces[one].policy[towards].flags & policy_flags::TREE != 0
+        });
+        assert_eq!((found, compiled.tries4.len()), (trees, tries), "{nodes}");
+        let hits = |name: &str, remote: &str, port| {
+            let remote = remote.parse().unwrap();
+            lookup(&compiled, name, Direction::Ingress, 6, remote, port).is_some()
+        };
+        assert!(hits("a", "10.1.2.7", 82) && !hits("a", "10.1.2.8", 82));
+        assert!(hits("b", "10.2.19.7", 99) && !hits("b", "10.2.19.7", 98));
+    }
+}
+
 #[test]
 fn open_means_every_port_from_everywhere() {
-    let open =
-        |rules| single(rules).interfaces[0].policy[policy_index(Direction::Ingress, false)].flags;
+    let open = |rules| {
+        let towards = policy_index(Direction::Ingress, false);
+        single(rules).interfaces[0].policy[towards].flags & !policy_flags::TREE
+    };
     let everywhere = || cidr("0.0.0.0/0");
     assert_eq!(
         open(vec![rule(1, Traffic::All, everywhere())]),

@@ -108,6 +108,7 @@ pub(crate) fn bank(
         interfaces,
         classes: compiled.classes.clone(),
         ranges: compiled.ranges.clone(),
+        nodes: compiled.nodes.clone(),
         tries4: tries4.collect(),
         tries6: tries6.collect(),
         members4: members4

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use sg_common::layout::{Class, NO_TRIE, Slice, policy_index, slice};
+use sg_common::layout::{
+    Class, DEEPER, LEAF, NO_TRIE, Node, Slice, policy_flags, policy_index, slice,
+};
 use sg_common::verdict::Direction;
 
 use super::super::{Compiled, Trie};
@@ -28,7 +30,9 @@ pub(super) fn lookup(
     };
 
     let mut class_a = policy.any_class;
-    if policy.trie != NO_TRIE {
+    if policy.flags & policy_flags::TREE != 0 {
+        class_a = of_tree(&compiled.nodes, policy.trie, remote);
+    } else if policy.trie != NO_TRIE {
         class_a = longest_match(&tries[policy.trie as usize], remote).unwrap_or(class_a);
     }
     let mut class_b = 0;
@@ -58,6 +62,30 @@ pub(super) fn lookup(
         let rules = sets.iter().flat_map(|set| compiled.rule_set(*set));
         rules.collect()
     })
+}
+
+/// Node by node, interval by interval.
+fn of_tree(nodes: &[Node], root: u32, remote: IpAddr) -> u32 {
+    let bytes = match remote {
+        IpAddr::V4(remote) => remote.octets().to_vec(),
+        IpAddr::V6(remote) => remote.octets().to_vec(),
+    };
+    let mut value = DEEPER | root;
+    for word in bytes.chunks(4) {
+        let word = u32::from_be_bytes(word.try_into().unwrap());
+        let mut words = nodes[(value & !DEEPER) as usize].words;
+        while words[0] & LEAF == 0 {
+            let place = words[1..].iter().take_while(|highest| **highest < word);
+            words = nodes[words[0] as usize + place.count()].words;
+        }
+        let place = words[1..8].iter().take_while(|highest| **highest < word);
+        value = words[8 + place.count()];
+        if value & DEEPER == 0 {
+            break;
+        }
+    }
+    assert_eq!(value & DEEPER, 0, "an address has no more words");
+    value
 }
 
 fn longest_match(trie: &Trie, remote: IpAddr) -> Option<u32> {

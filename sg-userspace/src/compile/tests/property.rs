@@ -198,9 +198,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn compiled_answers_as_the_rules_do(model in model()) {
+    fn compiled_answers_as_the_rules_do(
+        model in model(),
+        nodes in prop_oneof![Just(0), 1..10_u32, Just(MAX_NODES)],
+    ) {
         let resolved = resolve(&model, &BTreeMap::new());
-        let compiled = compile(&resolved).unwrap();
+        let compiled = compile_within(&resolved, nodes).unwrap();
+        prop_assert!(compiled.nodes.len() <= nodes as usize);
         well_formed(&compiled)?;
         agree(&resolved, &compiled)?;
     }
