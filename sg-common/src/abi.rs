@@ -51,6 +51,8 @@ pub const MAX_NODES: u32 = 131_072;
 pub const MAX_CLASSES: u32 = 65_536;
 /// Port ranges per bank.
 pub const MAX_RANGES: u32 = 524_288;
+/// Sets of rules per bank whose hits are counted: those with a lower number.
+pub const MAX_COUNTED: u32 = 131_072;
 /// Fragment verdicts remembered at a time.
 pub const MAX_FRAGMENTS: u32 = 8_192;
 /// Table slots provided per tracked flow of the allowance, as a fraction. Two-choice placement into
@@ -162,6 +164,8 @@ maps! {
     FRAGMENTS;
     /// Per-CPU array of [`crate::layout::Counters`] by interface id.
     COUNTERS;
+    /// Per-CPU array of u64, two banks: packets by the set of rules that let them pass, or open a flow.
+    RULE_HITS;
     /// Per-CPU array, 1 × [`crate::pipeline::Scratch`]: the packet being judged.
     SCRATCH;
     /// Per-CPU array, 1 × bytes: headers of a frame at XDP whose first buffer does not hold them.

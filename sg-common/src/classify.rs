@@ -61,6 +61,45 @@ pub struct Question {
     pub selector: Selector,
 }
 
+/// Which sets of rules allow something. A rule names prefixes or a group, so it is in one of the two at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Allowing(u64);
+
+impl Allowing {
+    /// No rule does.
+    pub const NOBODY: Self = Self(0);
+
+    #[inline(always)]
+    fn new(prefixes: u32, groups: u32) -> Self {
+        Self(u64::from(groups) << 32 | u64::from(prefixes))
+    }
+
+    /// As a number; 0: no rule.
+    #[inline(always)]
+    pub fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// What [`Self::raw`] answered.
+    #[inline(always)]
+    pub fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// Whether a rule does.
+    #[inline(always)]
+    pub fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    /// The set of rules with prefixes and that of rules with groups; 0: no rule.
+    #[inline(always)]
+    pub fn sets(self) -> [u32; 2] {
+        [self.0 as u32, (self.0 >> 32) as u32]
+    }
+}
+
 /// Halvings that suffice for any slice: its ranges are disjoint runs of 16-bit values.
 const SEARCH_STEPS: u64 = 16;
 
@@ -140,21 +179,26 @@ fn identity_class<T: Tables, F: Family>(
     tables.identity(bank, &key).unwrap_or_default()
 }
 
-/// Whether a rule allows a new flow with `remote`: by the prefixes that hold its address, or by the
-/// groups that it is a member of.
+/// The sets of rules that allow a new flow with `remote`: by the prefixes that hold its address, and by
+/// the groups that it is a member of. Both are looked up, because every rule that allows it is counted.
 #[inline(always)]
-pub fn allows<T: Tables, F: Family>(tables: &T, question: &Question, remote: &F::Address) -> bool {
+pub fn allows<T: Tables, F: Family>(
+    tables: &T,
+    question: &Question,
+    remote: &F::Address,
+) -> Allowing {
     let Question { bank, selector, .. } = *question;
     let Some(interface) = tables.interface(bank, question.id) else {
-        return false;
+        return Allowing::NOBODY;
     };
     let policy = &interface.policy[policy_index(question.direction, F::IPV6)];
-    let class = prefix_class::<T, F>(tables, bank, policy, remote);
-    if class != 0 && rule_set(tables, bank, class, selector) != 0 {
-        return true;
-    }
-    let class = identity_class::<T, F>(tables, bank, policy, remote);
-    class != 0 && rule_set(tables, bank, class, selector) != 0
+    let of_class = |class: u32| match class {
+        0 => 0,
+        class => rule_set(tables, bank, class, selector),
+    };
+    let prefixes = of_class(prefix_class::<T, F>(tables, bank, policy, remote));
+    let groups = of_class(identity_class::<T, F>(tables, bank, policy, remote));
+    Allowing::new(prefixes, groups)
 }
 
 /// For [`untracked`]: the workload opens the flow.
@@ -165,7 +209,7 @@ pub const BY_REMOTE: u32 = 2;
 /// The flag of [`policy_flags`] that says that a direction is open to flows of this protocol, if either
 /// direction is; 0: no flow of it is untracked.
 #[inline(always)]
-pub fn open(interface: &Interface, ipv6: bool, protocol: u8) -> u32 {
+fn open(interface: &Interface, ipv6: bool, protocol: u8) -> u32 {
     let open = match protocol {
         6 => policy_flags::OPEN_TCP,
         17 => policy_flags::OPEN_UDP,

@@ -17,7 +17,7 @@ use std::{
 use crate::{
     abi::stage,
     atomic,
-    classify::{self, Question},
+    classify::{self, Allowing, Question},
     family::{V4, V6},
     layout::{
         Accounted4, Accounted6, AddressKey, Class, Count, CtHost, CtInterface, CtLocal,
@@ -90,6 +90,7 @@ pub struct Host {
     cursor: [AtomicU32; 2],
     fragments: Mutex<HashMap<Vec<u8>, u32>>,
     counters: Shared<Count>,
+    hits: Mutex<HashMap<(u32, u32), u64>>,
 }
 
 /// Interfaces that a [`Host`] has room for.
@@ -134,6 +135,7 @@ impl Host {
             cursor: [AtomicU32::new(0), AtomicU32::new(0)],
             fragments: Mutex::default(),
             counters: Shared::new(Count::ZERO, INTERFACES * 2 * OUTCOMES as u32),
+            hits: Mutex::default(),
         }
     }
 
@@ -180,6 +182,18 @@ impl Host {
         let count = self.counters.get(index).expect("an interface in range");
         // SAFETY: a valid value; tests read it when nothing is judged.
         unsafe { *count }
+    }
+
+    /// Packets that were counted for a set of rules.
+    pub fn hits(&self, bank: u32, rule_set: u32) -> u64 {
+        let hits = self.hits.lock().expect("no holder panics");
+        hits.get(&(bank, rule_set)).copied().unwrap_or_default()
+    }
+
+    /// Forgets what was counted in a bank.
+    pub fn forget_hits(&self, bank: u32) {
+        let mut hits = self.hits.lock().expect("no holder panics");
+        hits.retain(|(of, _), _| *of != bank);
     }
 
     /// Occupancy of an interface.
@@ -376,7 +390,7 @@ impl Tables for Host {
         }
     }
 
-    fn allows<F: Room>(&self, question: &Question, remote: &F::Address) -> bool {
+    fn allows<F: Room>(&self, question: &Question, remote: &F::Address) -> Allowing {
         classify::allows::<Self, F>(self, question, remote)
     }
 
@@ -446,6 +460,11 @@ impl Tables for Host {
     fn remember_fragment(&self, key: &FragmentKey, now: u32) {
         let mut fragments = self.fragments.lock().expect("no holder panics");
         fragments.insert(key.as_bytes().to_vec(), now);
+    }
+
+    fn hit(&self, bank: u32, rule_set: u32, packets: u32) {
+        let mut hits = self.hits.lock().expect("no holder panics");
+        *hits.entry((bank, rule_set)).or_default() += u64::from(packets);
     }
 
     fn count(&self, id: u32, direction: Direction, outcome: usize, packets: u32, bytes: u32) {

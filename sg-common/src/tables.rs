@@ -1,7 +1,7 @@
 //! How the pipeline reaches its maps and its clock.
 
 use crate::{
-    classify::Question,
+    classify::{Allowing, Question},
     layout::{
         AddressKey, Class, CtHost, CtInterface, CtLocal, FragmentKey, IdentityKey, Interface, Node,
         Range, Runtime, Slot4, Slot6, Tags,
@@ -63,7 +63,7 @@ pub trait Tables {
     fn ct_host(&self) -> Option<*mut CtHost>;
     /// `CT_LOCAL` of this CPU; nobody else writes it while the packet is judged.
     fn ct_local(&self, id: u32) -> Option<*mut CtLocal>;
-    /// [`crate::pipeline::run`] or [`crate::pipeline::open`]. (The kernel calls this one and the next six as functions that the
+    /// [`crate::pipeline::run`] or [`crate::pipeline::open`]. (The kernel calls this one and the next eight as functions that the
     /// verifier looks at once, whoever calls them.)
     fn run(&self, what: u32, scratch: &mut Scratch) -> Outcome;
     /// [`crate::table::settle`], likewise.
@@ -73,7 +73,7 @@ pub trait Tables {
     /// [`crate::table::reclaim`], likewise.
     fn reclaim(&self, ipv6: bool, old: bool, index: u32) -> u32;
     /// [`crate::classify::allows`], likewise; `remote` is the peer of the packet in the scratch.
-    fn allows<F: Room>(&self, question: &Question, remote: &F::Address) -> bool;
+    fn allows<F: Room>(&self, question: &Question, remote: &F::Address) -> Allowing;
     /// [`crate::classify::untracked`], likewise.
     fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> u32;
     /// [`crate::table::replace_oldest`], likewise.
@@ -95,4 +95,6 @@ pub trait Tables {
 
     /// Adds to `COUNTERS`; `outcome` as [`crate::verdict::Verdict::outcome`].
     fn count(&self, id: u32, direction: Direction, outcome: usize, packets: u32, bytes: u32);
+    /// Adds packets to `RULE_HITS`, where the set has a place.
+    fn hit(&self, bank: u32, rule_set: u32, packets: u32);
 }

@@ -9,7 +9,8 @@ use aya_ebpf::{
 };
 use sg_common::{
     abi::{
-        INDEX_SETS, MAX_CLASSES, MAX_FRAGMENTS, MAX_INTERFACES, MAX_NODES, MAX_RANGES, MAX_TRIES,
+        INDEX_SETS, MAX_CLASSES, MAX_COUNTED, MAX_FRAGMENTS, MAX_INTERFACES, MAX_NODES, MAX_RANGES,
+        MAX_TRIES,
     },
     layout::{
         Accounted4, Accounted6, AddressKey, Class, Counters, CtHost, CtInterface, CtLocal,
@@ -94,6 +95,9 @@ pub static CT_LOCAL: PerCpuArray<CtLocal, { MAX_INTERFACES as usize }> = PerCpuA
 pub static FRAGMENTS: LruHashMap<FragmentKey, u32, { MAX_FRAGMENTS as usize }> = LruHashMap::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Counters, { MAX_INTERFACES as usize }> = PerCpuArray::new();
+
+#[btf_map]
+pub static RULE_HITS: PerCpuArray<u64, { 2 * MAX_COUNTED as usize }> = PerCpuArray::new();
 
 /// [`Sweeper`] with the timer's own type.
 #[repr(C)]

@@ -7,9 +7,9 @@ use aya_ebpf::{
     helpers::{bpf_jiffies64, bpf_loop},
 };
 use sg_common::{
-    abi::{MAX_CLASSES, MAX_INTERFACES, MAX_NODES, MAX_RANGES},
+    abi::{MAX_CLASSES, MAX_COUNTED, MAX_INTERFACES, MAX_NODES, MAX_RANGES},
     atomic::opaque,
-    classify::{self, Question, Selector},
+    classify::{self, Allowing, Question, Selector},
     family::{V4, V6},
     layout::{
         AddressKey, Class, Count, CtHost, CtInterface, CtLocal, FragmentKey, IdentityKey,
@@ -182,27 +182,21 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn allows<F: Room>(&self, question: &Question, _remote: &F::Address) -> bool {
+    fn allows<F: Room>(&self, question: &Question, _remote: &F::Address) -> Allowing {
         let family = if F::IPV6 { ASK_IPV6 } else { 0 };
         let selector = question.selector;
-        sg_allows(
+        Allowing::from_raw(sg_allows(
             question.bank,
             question.id,
             family | question.direction as u32,
             u32::from(selector.slice),
             u32::from(selector.value),
-        ) != 0
+        ))
     }
 
     #[inline(always)]
     fn untracked(&self, ipv6: bool, bank: u32, id: u32, protocol: u8, ports: u32) -> u32 {
-        // Most policies are open to nobody: they need no call to say so.
-        match self.interface(bank, id) {
-            Some(interface) if classify::open(interface, ipv6, protocol) != 0 => {
-                sg_untracked(u32::from(ipv6), bank, id, u32::from(protocol), ports)
-            }
-            _ => 0,
-        }
+        sg_untracked(u32::from(ipv6), bank, id, u32::from(protocol), ports)
     }
 
     #[inline(always)]
@@ -269,6 +263,15 @@ impl Tables for Kernel {
     fn remember_fragment(&self, key: &FragmentKey, now: u32) {
         // If there is no memory the later fragments are dropped and counted.
         let _ = maps::FRAGMENTS.insert(key, now, 0);
+    }
+
+    #[inline(always)]
+    fn hit(&self, bank: u32, rule_set: u32, packets: u32) {
+        let place = banked(bank, rule_set, MAX_COUNTED);
+        if let Some(hits) = place.and_then(|place| maps::RULE_HITS.get_ptr_mut(place)) {
+            // SAFETY: a valid value of this CPU.
+            unsafe { *hits += u64::from(packets) };
+        }
     }
 
     #[inline(always)]
@@ -411,7 +414,7 @@ const ASK_IPV6: u32 = 1 << 1;
 /// [`classify::allows`] as a global function, about the peer of the packet in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn sg_allows(bank: u32, id: u32, what: u32, slice: u32, value: u32) -> u32 {
+pub extern "C" fn sg_allows(bank: u32, id: u32, what: u32, slice: u32, value: u32) -> u64 {
     let Some(scratch) = maps::scratch() else {
         return 0;
     };
@@ -428,11 +431,11 @@ pub extern "C" fn sg_allows(bank: u32, id: u32, what: u32, slice: u32, value: u3
             value: value as u16,
         },
     };
-    u32::from(if what & ASK_IPV6 != 0 {
-        classify::allows::<Kernel, V6>(&Kernel, &question, V6::peer(scratch))
+    if what & ASK_IPV6 != 0 {
+        classify::allows::<Kernel, V6>(&Kernel, &question, V6::peer(scratch)).raw()
     } else {
-        classify::allows::<Kernel, V4>(&Kernel, &question, V4::peer(scratch))
-    })
+        classify::allows::<Kernel, V4>(&Kernel, &question, V4::peer(scratch)).raw()
+    }
 }
 
 /// [`classify::untracked`] as a global function.

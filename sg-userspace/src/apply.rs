@@ -17,6 +17,7 @@ use crate::{
     bank,
     compile::{Compiled, compile},
     detach::{self, DetachError},
+    hits,
     model::Model,
     resolve::{Resolved, resolve},
     session::{Context, Session},
@@ -287,10 +288,13 @@ fn change(
         now: session.control()?.now()?,
         undoes: false,
     };
-    let generation = bank::put_in_force(
+    let vacant = bank::vacate(&session.tables, &mut session.runtime)?;
+    hits::turn_over(&session.tables, lock, &vacant, compiled)?;
+    let generation = bank::occupy(
         &session.tables,
         &session.object,
         compiled,
+        vacant,
         &mut session.runtime,
         change,
         id_of,
@@ -375,10 +379,13 @@ fn undo(session: &mut Session, lock: &Lock, previous: State) -> Result<(), Apply
         now: session.control()?.now()?,
         undoes: true,
     };
-    state.generation = bank::put_in_force(
+    let vacant = bank::vacate(&session.tables, &mut session.runtime)?;
+    hits::turn_over(&session.tables, lock, &vacant, &compiled)?;
+    state.generation = bank::occupy(
         &session.tables,
         &session.object,
         &compiled,
+        vacant,
         &mut session.runtime,
         change,
         id_of,

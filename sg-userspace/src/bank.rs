@@ -11,7 +11,7 @@ use aya::{
 };
 use ipnet::IpNet;
 use sg_common::{
-    abi::{MAX_CLASSES, MAX_INTERFACES, MAX_NODES, MAX_RANGES, MAX_TRIES, map},
+    abi::{MAX_CLASSES, MAX_COUNTED, MAX_INTERFACES, MAX_NODES, MAX_RANGES, MAX_TRIES, map},
     layout::{
         AddressKey, ETHERTYPE, IdentityKey, Interface, NO_TRIE, Policy, Runtime, TIMEOUTS,
         interface_flags, policy_flags,
@@ -68,11 +68,30 @@ pub struct Change {
     pub undoes: bool,
 }
 
-/// Writes `compiled` as the generation after the one in force and puts it in force; answers its
-/// number. `id_of` gives the id of an interface by name.
+/// A bank that no program reads or counts in, and the generation that it is to hold.
+#[derive(Debug)]
+pub struct Vacant {
+    /// The generation after the one in force; its lowest bit is the bank.
+    pub generation: u32,
+}
+
+/// Takes the bank that is not in force from the last readers it may have.
 ///
-/// No packet sees a mixture: everything goes to the other bank, which no program has read since a
-/// grace period, and one word decides.
+/// # Errors
+/// See [`BankError`]; the generation in force stays untouched.
+pub fn vacate(tables: &Tables, runtime: &mut Runtime) -> Result<Vacant, BankError> {
+    let current = tables.generation()?;
+    // From here on nobody asks the bank that is written now; after the flip the one in force now can
+    // be asked by the next.
+    runtime.previous = current;
+    tables.runtime.set(&0, runtime)?;
+    wait_for_readers(tables, current & 1)?;
+    Ok(Vacant {
+        generation: current.wrapping_add(1),
+    })
+}
+
+/// Puts `compiled` in force without keeping what was counted for rules: [`vacate`] and [`occupy`].
 ///
 /// # Errors
 /// See [`BankError`]; the generation in force stays untouched then.
@@ -84,16 +103,33 @@ pub fn put_in_force(
     change: Change,
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<u32, BankError> {
-    check_room(compiled)?;
-    let current = tables.generation()?;
-    let generation = current.wrapping_add(1);
-    let bank = generation & 1;
-    // From here on nobody asks the bank that is written now; after the flip the one in force now can
-    // be asked by the next.
-    runtime.previous = current;
-    tables.runtime.set(&0, runtime)?;
-    wait_for_readers(tables, current & 1)?;
+    let vacant = vacate(tables, runtime)?;
+    occupy(tables, object, compiled, vacant, runtime, change, id_of)
+}
 
+/// Writes `compiled` as the generation after the one in force and puts it in force; answers its
+/// number. `id_of` gives the id of an interface by name.
+///
+/// No packet sees a mixture: everything goes to the other bank, which no program has read since a
+/// grace period, and one word decides.
+///
+/// # Errors
+/// See [`BankError`]; the generation in force stays untouched then.
+pub fn occupy(
+    tables: &Tables,
+    object: &Object,
+    compiled: &Compiled,
+    vacant: Vacant,
+    runtime: &mut Runtime,
+    change: Change,
+    id_of: impl Fn(&str) -> Option<u32>,
+) -> Result<u32, BankError> {
+    check_room(compiled)?;
+    let Vacant { generation } = vacant;
+    let bank = generation & 1;
+
+    let counted = counted(compiled.rule_sets.len());
+    tables.rule_hits.clear(bank * MAX_COUNTED, counted)?;
     write_region(&tables.classes, bank * MAX_CLASSES, &compiled.classes)?;
     write_region(&tables.ranges, bank * MAX_RANGES, &compiled.ranges)?;
     write_region(&tables.trees, bank * MAX_NODES, &compiled.nodes)?;
@@ -191,6 +227,11 @@ fn reevaluate_from(flags: u32, before: Option<Interface>, generation: u32) -> u3
     } else {
         before.map_or(0, |before| before.reevaluate_from)
     }
+}
+
+/// How many of so many sets of rules have a place in `RULE_HITS`.
+pub fn counted(sets: usize) -> u32 {
+    u32::try_from(sets).unwrap_or(u32::MAX).min(MAX_COUNTED)
 }
 
 /// `BPF_MAP_TYPE_LPM_TRIE` and the hashes refuse to be empty.

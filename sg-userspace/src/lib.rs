@@ -13,6 +13,7 @@ pub mod detach;
 pub mod directory;
 pub mod ethtool;
 pub mod flows;
+pub mod hits;
 pub mod index;
 pub mod link;
 pub mod mapping;

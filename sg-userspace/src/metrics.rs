@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::{
     agent::{Record, RecordError},
+    hits::{self, HitsError, RuleHits},
     session::Context,
     stats::{self, Stats, StatsError},
     status::{self, Status},
@@ -20,6 +21,8 @@ pub use server::{Server, ServerError};
 pub struct Figures {
     /// Counters and occupancy; `None`: nothing is enforced.
     pub stats: Option<Stats>,
+    /// Packets by rule.
+    pub rules: Vec<RuleHits>,
     /// What is attached, and what is wrong with it.
     pub status: Status,
     /// What the agent says of itself; `None`: none runs.
@@ -33,6 +36,9 @@ pub enum MetricsError {
     /// Counters cannot be read.
     #[error(transparent)]
     Stats(#[from] StatsError),
+    /// Hits of rules cannot be read.
+    #[error(transparent)]
+    Hits(#[from] HitsError),
     /// What is attached cannot be read.
     #[error(transparent)]
     View(#[from] ViewError),
@@ -52,8 +58,14 @@ impl Figures {
             Err(StatsError::View(ViewError::Nothing)) => None,
             Err(error) => return Err(error.into()),
         };
+        let rules = match hits::read(context) {
+            Ok(rules) => rules,
+            Err(HitsError::View(ViewError::Nothing)) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
         Ok(Self {
             stats,
+            rules,
             status: status::read(context)?,
             agent: Record::read(&context.state_dir)?,
         })

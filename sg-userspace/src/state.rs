@@ -17,6 +17,7 @@ use sg_common::abi::MAX_INTERFACES;
 use crate::{
     compile::Compiled,
     directory::{self, DirectoryError},
+    hits::Book,
     model::{Hook, Orientation},
     netns::NetnsIdentity,
     resolve::Resolved,
@@ -28,6 +29,7 @@ pub const DEFAULT: &str = "/run/sgctl";
 /// Version of the file's form.
 const VERSION: u32 = 1;
 const FILE: &str = "state.json";
+const BOOK: &str = "rules.json";
 const LOCK: &str = "lock";
 
 /// Everything remembered.
@@ -213,6 +215,15 @@ impl State {
         read(directory, &opened)
     }
 
+    /// Reads what is remembered of rules without locking it; `None` if nothing is.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn read_book(directory: &Path) -> Result<Option<Book>, StateError> {
+        let opened = directory::private(directory)?;
+        read_book(directory, &opened)
+    }
+
     /// The attached interface called `name` in the definition, else the only one whose device is;
     /// within one namespace if one is given.
     pub fn find(&self, name: &str, within: Option<&NetnsIdentity>) -> Option<&Attached> {
@@ -336,12 +347,33 @@ impl Lock {
     /// # Errors
     /// [`StateError::Io`].
     pub fn write(&self, state: &State) -> Result<(), StateError> {
-        const NEW: &str = "state.json.new";
-        let path = self.path.join(NEW);
-        let text = serde_json::to_vec(state).expect("the state has no map with non-string keys");
+        self.replace(FILE, state)
+    }
+
+    /// Reads what was counted for rules; `None` if nothing is remembered.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn read_book(&self) -> Result<Option<Book>, StateError> {
+        read_book(&self.path, &self.directory)
+    }
+
+    /// Replaces what is remembered of rules.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn write_book(&self, book: &Book) -> Result<(), StateError> {
+        self.replace(BOOK, book)
+    }
+
+    /// Writes a file beside the one it replaces, which stays whole until the new one is.
+    fn replace(&self, name: &str, content: &impl Serialize) -> Result<(), StateError> {
+        let new = format!("{name}.new");
+        let path = self.path.join(&new);
+        let text = serde_json::to_vec(content).expect("no map has keys other than strings");
         let file = rustix::fs::openat(
             &self.directory,
-            NEW,
+            &new,
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::RUSR | Mode::WUSR,
         )
@@ -353,7 +385,7 @@ impl Lock {
             path: path.clone(),
             source,
         })?;
-        rustix::fs::renameat(&self.directory, NEW, &self.directory, FILE)
+        rustix::fs::renameat(&self.directory, &new, &self.directory, name)
             .map_err(|source| io_error("rename", &path, source))
     }
 
@@ -362,26 +394,48 @@ impl Lock {
     /// # Errors
     /// [`StateError::Io`].
     pub fn clear(&self) -> Result<(), StateError> {
-        match rustix::fs::unlinkat(&self.directory, FILE, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(source) => Err(io_error("remove", &self.path.join(FILE), source)),
+        for name in [FILE, BOOK] {
+            match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                Err(source) => return Err(io_error("remove", &self.path.join(name), source)),
+            }
         }
+        Ok(())
     }
 }
 
-fn read(path: &Path, directory: &OwnedFd) -> Result<Option<State>, StateError> {
-    let path = path.join(FILE);
+/// The text of a file of the directory.
+fn contents(path: &Path, directory: &OwnedFd, name: &str) -> Result<Option<String>, StateError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(directory.as_fd(), FILE, flags, Mode::empty()) {
+    let file = match rustix::fs::openat(directory.as_fd(), name, flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(rustix::io::Errno::NOENT) => return Ok(None),
-        Err(source) => return Err(io_error("open", &path, source)),
+        Err(source) => return Err(io_error("open", &path.join(name), source)),
     };
     let text = io::read_to_string(file).map_err(|source| StateError::Io {
         operation: "read",
-        path: path.clone(),
+        path: path.join(name),
         source,
     })?;
+    Ok(Some(text))
+}
+
+fn read_book(path: &Path, directory: &OwnedFd) -> Result<Option<Book>, StateError> {
+    let Some(text) = contents(path, directory, BOOK)? else {
+        return Ok(None);
+    };
+    let book = serde_json::from_str(&text);
+    book.map(Some).map_err(|source| StateError::Malformed {
+        path: path.join(BOOK),
+        source,
+    })
+}
+
+fn read(path: &Path, directory: &OwnedFd) -> Result<Option<State>, StateError> {
+    let Some(text) = contents(path, directory, FILE)? else {
+        return Ok(None);
+    };
+    let path = path.join(FILE);
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,

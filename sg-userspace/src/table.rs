@@ -315,6 +315,80 @@ impl<V: Pod> Table<u32, V> {
     }
 }
 
+impl Table<u32, u64> {
+    /// Reads a run of a per-CPU array of numbers: of each the sum over all CPUs.
+    ///
+    /// # Errors
+    /// [`TableError::Call`] and [`TableError::Cpus`].
+    ///
+    /// # Panics
+    /// On any other map, and if the run leaves the map.
+    pub fn sums(&self, start: u32, count: u32) -> Result<Vec<u64>, TableError> {
+        let cpus = self.cpus(start, count)?;
+        let mut sums = Vec::with_capacity(count as usize);
+        let mut keys = vec![0_u8; BATCH * size_of::<u32>()];
+        let mut values = vec![0_u8; BATCH * size_of::<u64>() * cpus];
+        // The kernel begins behind the index that the cursor names.
+        let mut cursor = start.checked_sub(1);
+        while sums.len() < count as usize {
+            let wanted = (count as usize - sums.len()).min(BATCH);
+            // SAFETY: there is room for BATCH keys and a value per CPU of each, and the map is an array.
+            let (read, _) = unsafe {
+                bpf::lookup_batch(
+                    self.fd(),
+                    &mut cursor,
+                    &mut keys,
+                    &mut values,
+                    wanted as u32,
+                )
+            }
+            .map_err(|source| self.failed("read", source))?;
+            if read == 0 {
+                break;
+            }
+            for values in values
+                .chunks_exact(size_of::<u64>() * cpus)
+                .take(read as usize)
+            {
+                let (words, _) = values.as_chunks::<8>();
+                let words = words.iter().map(|word| u64::from_ne_bytes(*word));
+                sums.push(words.fold(0, u64::wrapping_add));
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Sets a run of a per-CPU array of numbers to 0 on every CPU.
+    ///
+    /// # Errors
+    /// [`TableError::Call`] and [`TableError::Cpus`].
+    ///
+    /// # Panics
+    /// On any other map, and if the run leaves the map.
+    pub fn clear(&self, start: u32, count: u32) -> Result<(), TableError> {
+        let cpus = self.cpus(start, count)?;
+        let keys: Vec<u32> = (start..).take(count as usize).collect();
+        let zeros = vec![0_u8; BATCH.min(keys.len()) * size_of::<u64>() * cpus];
+        for keys in keys.chunks(BATCH) {
+            // SAFETY: there are as many keys as said, and a value per CPU of each.
+            unsafe { bpf::update_batch(self.fd(), all_bytes(keys), &zeros, keys.len() as u32) }
+                .map_err(|source| self.failed("write", source))?;
+        }
+        Ok(())
+    }
+
+    /// The number of CPUs, after a look at the run.
+    fn cpus(&self, start: u32, count: u32) -> Result<usize, TableError> {
+        assert!(self.per_cpu, "a value per CPU");
+        let end = start.checked_add(count);
+        assert!(
+            end.is_some_and(|end| end <= self.entries),
+            "a run of the map"
+        );
+        nr_cpus().map_err(|(path, source)| TableError::Cpus { path, source })
+    }
+}
+
 /// Elements per bpf(2) call: few calls, and buffers of at most a few hundred KiB.
 const BATCH: usize = 4096;
 

@@ -63,6 +63,8 @@ pub struct Tables {
     pub ct_local: Table<u32, CtLocal>,
     /// Counters per interface, per CPU.
     pub counters: Table<u32, Counters>,
+    /// Packets by set of rules, two banks, per CPU.
+    pub rule_hits: Table<u32, u64>,
 }
 
 impl Tables {
@@ -95,6 +97,7 @@ impl Tables {
             ct_host: Table::open(&pins.map(map::CT_HOST))?,
             ct_local: Table::open(&pins.map(map::CT_LOCAL))?,
             counters: Table::open(&pins.map(map::COUNTERS))?,
+            rule_hits: Table::open(&pins.map(map::RULE_HITS))?,
         })
     }
 

@@ -2,7 +2,8 @@
 
 use super::{Outcome, Passage, Plan, always::Kinds, drop, pass, stage};
 use crate::{
-    atomic, classify,
+    atomic,
+    classify::{self, Allowing},
     conntrack::{self, Opening, Segment, Side, State, Step, expired, flag, tcp},
     family::Family,
     layout::{Timeout, interface_flags},
@@ -144,7 +145,7 @@ impl<T: Tables> Passage<'_, T> {
         };
         let local = self.allows_value(datagram, Direction::Egress, from_local);
         let remote = self.allows_value(datagram, Direction::Ingress, from_remote);
-        let by = |allowed: bool, side: u32| if allowed { side } else { 0 };
+        let by = |allowing: Allowing, side: u32| if allowing.any() { side } else { 0 };
         by(local, classify::BY_LOCAL) | by(remote, classify::BY_REMOTE)
     }
 
@@ -198,10 +199,12 @@ impl<T: Tables> Passage<'_, T> {
                 classify::BY_REMOTE,
             )
         };
-        if openers & by_own != 0 && self.allows(datagram) {
+        if openers & by_own != 0 && self.allows(datagram).any() {
             own
         } else if openers & by_other != 0
-            && self.allows_value(datagram, self.direction.reverse(), datagram.source_port)
+            && self
+                .allows_value(datagram, self.direction.reverse(), datagram.source_port)
+                .any()
         {
             other
         } else {
@@ -265,6 +268,7 @@ impl<T: Tables> Passage<'_, T> {
     #[inline(always)]
     pub(super) fn policy<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan) -> Outcome {
         if self.untracked(datagram) {
+            plan.allowing = self.allows(datagram);
             return pass(PassKind::Untracked);
         }
         if datagram.protocol == protocol::TCP && !datagram.segment.is_syn() {
@@ -273,7 +277,8 @@ impl<T: Tables> Passage<'_, T> {
                 return self.denied(datagram, plan, DropReason::MidStream);
             }
         }
-        if !self.allows(datagram) {
+        plan.allowing = self.allows(datagram);
+        if !plan.allowing.any() {
             return self.denied(datagram, plan, DropReason::NoRule);
         }
         if datagram.protocol == F::ICMP && (datagram.destination_port >> 8) as u8 == F::ECHO_REPLY {

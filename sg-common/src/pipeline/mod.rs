@@ -22,7 +22,7 @@ mod stage;
 
 use crate::{
     atomic,
-    classify::{Question, Selector},
+    classify::{Allowing, Question, Selector},
     conntrack::Side,
     family::{Family, V4, V6, address_key},
     layout::{Interface, interface_flags, policy_flags},
@@ -230,10 +230,26 @@ fn settle<T: Tables>(tables: &T, scratch: &mut Scratch, outcome: Outcome) -> Out
             call.packets,
             call.bytes,
         );
+        count_rules(tables, &call, outcome, scratch.plan.allowing);
     } else {
         scratch.call.what = call.stage(outcome);
     }
     outcome
+}
+
+/// Counts a packet that rules let pass: one that opens a flow, or has none.
+#[inline(always)]
+fn count_rules<T: Tables>(tables: &T, call: &Call, outcome: Outcome, allowing: Allowing) {
+    if outcome == pass(PassKind::New)
+        || outcome == pass(PassKind::Untracked)
+        || outcome == pass(PassKind::Stateless)
+    {
+        for rule_set in allowing.sets() {
+            if rule_set != 0 {
+                tables.hit(call.generation & 1, rule_set, call.packets);
+            }
+        }
+    }
 }
 
 /// What becomes of a packet that another program should have gone on with and was not handed: it is dropped,
@@ -408,7 +424,7 @@ impl<'a, T: Tables> Passage<'a, T> {
         } else if stage == stage::SERVICE {
             return pass(PassKind::Service);
         } else if stage == stage::BY_RULE {
-            self.by_rule(datagram)
+            self.by_rule(datagram, plan)
         } else if stage == stage::RECHECK {
             return self.recheck(datagram, plan);
         } else if stage == stage::AGAIN {
@@ -567,9 +583,10 @@ impl<'a, T: Tables> Passage<'a, T> {
 
     /// ICMP that opens nothing: passed by an explicit rule or not at all (attacks G9).
     #[inline(never)]
-    fn by_rule<F: Kinds>(&self, datagram: &Datagram<F>) -> Outcome {
+    fn by_rule<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan) -> Outcome {
         let error = F::is_error((datagram.destination_port >> 8) as u8);
-        if self.allows(datagram) {
+        plan.allowing = self.allows(datagram);
+        if plan.allowing.any() {
             pass(PassKind::Stateless)
         } else if error {
             drop(DropReason::IcmpUnrelated)
@@ -578,20 +595,20 @@ impl<'a, T: Tables> Passage<'a, T> {
         }
     }
 
-    /// Whether a rule of this direction allows the packet to open a flow.
+    /// The rules of this direction that allow the packet to open a flow.
     #[inline(always)]
-    fn allows<F: Kinds>(&self, datagram: &Datagram<F>) -> bool {
+    fn allows<F: Kinds>(&self, datagram: &Datagram<F>) -> Allowing {
         self.allows_value(datagram, self.direction, datagram.destination_port)
     }
 
-    /// Whether a rule of `direction` allows the flow's protocol with this port, or type and code.
+    /// The rules of `direction` that allow the flow's protocol with this port, or type and code.
     #[inline(always)]
     fn allows_value<F: Kinds>(
         &self,
         datagram: &Datagram<F>,
         direction: Direction,
         value: u16,
-    ) -> bool {
+    ) -> Allowing {
         let question = Question {
             bank: self.context.bank(),
             id: self.id,

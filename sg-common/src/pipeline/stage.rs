@@ -7,6 +7,7 @@
 use super::Arrival;
 use crate::{
     abi,
+    classify::Allowing,
     conntrack::Opening,
     family::{Family, V4, V6},
     verdict::{
@@ -31,6 +32,8 @@ pub struct Scratch {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(super) struct Plan {
+    /// The rules that let the packet pass, or open a flow.
+    pub(super) allowing: Allowing,
     /// How the flow starts.
     pub(super) opening: Opening,
     /// The outcome if there is no entry, or nothing to hand over.

@@ -2,9 +2,9 @@
 
 use crate::{
     adopt::AdoptError, attach::AttachError, bank::BankError, compile::CompileError,
-    control::ControlError, detach::DetachError, index::IndexError, netns::NetnsError,
-    pin::PinError, programs::ProgramsError, session::SessionError, state::StateError,
-    table::TableError, target::TargetError,
+    control::ControlError, detach::DetachError, hits::HitsError, index::IndexError,
+    netns::NetnsError, pin::PinError, programs::ProgramsError, session::SessionError,
+    state::StateError, table::TableError, target::TargetError,
 };
 
 /// Why a definition did not come into force.
@@ -29,6 +29,9 @@ pub enum ApplyError {
     /// Writing the policy failed; the one before stays in force.
     #[error("cannot write the new policy; the one before stays in force")]
     Bank(#[from] BankError),
+    /// What rules have let pass cannot be kept; the policy before stays in force.
+    #[error("cannot keep what was counted for rules; the policy before stays in force")]
+    Hits(#[from] HitsError),
     /// The clock cannot be read.
     #[error(transparent)]
     Control(#[from] ControlError),

@@ -1,10 +1,16 @@
 //! `sgctl stats`: counters, as `ethtool -S` prints them.
 
-use std::{collections::BTreeMap, io, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use serde::Serialize;
 use sg_common::verdict::{DropReason, PassKind};
 use sg_userspace::{
+    definition::escape,
+    hits::{self, RuleHits},
     session::Context,
     stats::{self, InterfaceStats},
 };
@@ -23,6 +29,10 @@ pub(crate) struct Stats {
     /// Interface, by its name in the definition or by its device
     #[arg(value_name = "IFACE")]
     interface: Option<String>,
+    /// Show packets by rule instead: those that opened a flow that the rule allows, and those that passed
+    /// by it without one
+    #[arg(long, conflicts_with = "interface")]
+    rules: bool,
     /// Print as JSON
     #[arg(long)]
     json: bool,
@@ -30,6 +40,9 @@ pub(crate) struct Stats {
 
 impl Stats {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<ExitCode> {
+        if self.rules {
+            return self.rules(context);
+        }
         let stats = stats::read(context, self.interface.as_deref())?;
         let host = self.interface.is_none().then(|| stats.host.named());
         if self.json {
@@ -55,11 +68,34 @@ impl Stats {
     }
 }
 
+impl Stats {
+    fn rules(&self, context: &Context) -> anyhow::Result<ExitCode> {
+        let hits = hits::read(context)?;
+        if self.json {
+            print_json(&Rules { rules: hits })?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut out = io::stdout().lock();
+        let mut above = None;
+        for one in &hits {
+            if above != Some((&one.group, &one.direction)) {
+                let group = escape(&one.group);
+                writeln!(out, "{} rules of group {group}:", one.direction)?;
+                above = Some((&one.group, &one.direction));
+            }
+            let least = if one.complete { "" } else { " at least" };
+            writeln!(out, "     {}:{least} {}", one.rule, one.packets)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   sgctl stats                    the host and every attached interface
   sgctl stats eth0               one interface, by device or by its name in the definition
   sgctl stats eth0 | grep -v ': 0$'
+  sgctl stats --rules            packets by rule, over all generations
   sgctl stats --json";
 
 /// Every kind of pass and reason of a drop, with what it means.
@@ -74,6 +110,12 @@ fn outcomes() -> String {
         text += &format!("      {}\n", reason.advice());
     }
     text
+}
+
+/// What `--rules --json` prints.
+#[derive(Serialize)]
+struct Rules {
+    rules: Vec<RuleHits>,
 }
 
 /// What `--json` prints.

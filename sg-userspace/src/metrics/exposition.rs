@@ -1,7 +1,7 @@
 //! Metric families, their labels and their text (OpenMetrics 1.0).
 //!
-//! Labels are names of the definition, devices, namespaces, and words of fixed lists: their number
-//! is bounded by the number of interfaces, and none tells a remote address.
+//! Labels are names of the definition, rule ids, devices, namespaces, and words of fixed lists: their number
+//! is bounded by the number of interfaces and rules, and none tells a remote address.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -34,6 +34,7 @@ impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Figures {
             stats,
+            rules,
             status,
             agent,
         } = &self.0;
@@ -65,6 +66,18 @@ impl Collector for Families {
         )?;
         conntrack(&mut out, interfaces)?;
         packets(&mut out, interfaces)?;
+        out.counter(
+            "sgctl_rule_hits",
+            "Packets that opened a flow, or passed without one, by rule that allows them",
+            rules.iter().map(|one| {
+                let labels = vec![
+                    ("rule", one.rule.clone()),
+                    ("group", one.group.clone()),
+                    ("direction", one.direction.clone()),
+                ];
+                (labels, one.packets)
+            }),
+        )?;
         if let Some(stats) = stats {
             host(&mut out, &stats.host)?;
         }
@@ -332,6 +345,7 @@ mod tests {
 
     use crate::{
         agent::Record,
+        hits::RuleHits,
         metrics::Figures,
         model::{IcmpErrors, OnRevoke, Orientation, Track},
         state::HookInForce,
@@ -407,6 +421,13 @@ mod tests {
                 },
                 interfaces: stats,
             }),
+            rules: vec![RuleHits {
+                rule: "sgr-1".into(),
+                group: "web".into(),
+                direction: "ingress".into(),
+                packets: 5,
+                complete: true,
+            }],
             status: Status {
                 generation: 4,
                 allowance: 100,
@@ -429,6 +450,7 @@ mod tests {
             "sgctl_generation 4",
             "sgctl_packets_dropped_total{interface=\"web\",direction=\"ingress\",reason=\"no_rule\"} 7",
             "sgctl_bytes_passed_total{interface=\"web\",direction=\"ingress\",kind=\"new\"} 700",
+            "sgctl_rule_hits_total{rule=\"sgr-1\",group=\"web\",direction=\"ingress\"} 5",
             "sgctl_conntrack_flows{interface=\"web\",protocol=\"udp\",state=\"stream\"} 2",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
@@ -466,6 +488,7 @@ mod tests {
     fn that_nothing_is_enforced_is_a_figure() {
         let mut figures = figures(Vec::new());
         (figures.stats, figures.agent) = (None, None);
+        figures.rules.clear();
         figures.status.generation = 0;
         let text = figures.to_string();
         assert!(text.contains("\nsgctl_generation 0\n# EOF\n"), "{text}");

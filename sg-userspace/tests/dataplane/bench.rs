@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use sg_common::{
+    abi::MAX_COUNTED,
     host::{Host, INTERFACES},
     layout::{Count, Counters},
     table::Occupancy,
@@ -73,6 +74,8 @@ pub(crate) struct Bench {
     ids: BTreeMap<String, u32>,
     /// What every counter should stand at, by interface id.
     pub(crate) expected: Vec<Counters>,
+    /// Sets of rules of the policy in force.
+    sets: u32,
     /// What the kernel's clock told last, of which a part is told, and what it comes to.
     clock: (u32, u64),
     /// Jiffies by which the host's clock is ahead of the kernel's.
@@ -122,6 +125,7 @@ impl Bench {
             devices,
             ids: BTreeMap::new(),
             expected: vec![Counters::ZERO; INTERFACES as usize],
+            sets: 0,
             clock: (now as u32 & (u32::MAX >> 1), now),
             moved: 0,
             _enforcer: enforcer,
@@ -174,7 +178,9 @@ impl Bench {
         let before = &self.host.banks[(generation & 1 ^ 1) as usize].interfaces;
         self.host.banks[(generation & 1) as usize] =
             mirror::bank(compiled, hz, |name| ids[name], before, generation);
+        self.host.forget_hits(generation & 1);
         self.host.set_generation(generation);
+        self.sets = bank::counted(compiled.rule_sets.len());
     }
 
     /// The id of an interface of the definition in force; 0 if it has none of that name.
@@ -351,9 +357,26 @@ impl Bench {
         sum
     }
 
-    /// Whether both sides agree about every tracked flow and the occupancy, after a sweep.
+    /// Whether both sides counted the same for every set of rules in force.
+    fn compare_hits(&self) -> Result<(), Disagreement> {
+        let bank = self.host.context().generation & 1;
+        let hits = &self.session.tables.rule_hits;
+        let kernel = hits.sums(bank * MAX_COUNTED, self.sets).unwrap();
+        for (set, kernel) in (0..).zip(kernel) {
+            let host = self.host.hits(bank, set);
+            if kernel != host {
+                return Err(Disagreement(format!(
+                    "rule set {set}: the kernel counted {kernel}, the host {host}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether both sides agree about every tracked flow, the occupancy and the hits of rules, after a sweep.
     pub(crate) fn compare_flows(&mut self) -> Result<(), Disagreement> {
         self.sweep();
+        self.compare_hits()?;
         for id in 1..INTERFACES {
             let kernel = comparable(self.occupancy(id));
             let host = comparable(self.host.interface_state(id));

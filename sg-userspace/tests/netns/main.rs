@@ -26,6 +26,7 @@ mod path_mtu;
 mod pins;
 mod race;
 mod raw_sender;
+mod rules;
 mod settings;
 mod silence;
 mod traffic;
