@@ -266,18 +266,32 @@ impl<T: Tables> Passage<'_, T> {
 
     /// A packet without an entry.
     #[inline(always)]
-    pub(super) fn policy<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan) -> Outcome {
-        if self.untracked(datagram) {
-            plan.allowing = self.allows(datagram);
-            return pass(PassKind::Untracked);
-        }
-        if datagram.protocol == protocol::TCP && !datagram.segment.is_syn() {
+    pub(super) fn policy<F: Kinds, const QUICK: bool>(
+        &self,
+        datagram: &Datagram<F>,
+        plan: &mut Plan,
+    ) -> Outcome {
+        // Where speed counts the rules are asked here; else by a call, for the verifier's and the stack's sake.
+        let allows = || {
+            if QUICK {
+                let question = self.question(datagram);
+                classify::allows::<T, F>(self.context.tables, &question, &datagram.flow.remote)
+            } else {
+                self.allows(datagram)
+            }
+        };
+        let untracked = self.untracked(datagram);
+        let opens = datagram.protocol != protocol::TCP || datagram.segment.is_syn();
+        if !untracked && !opens {
             let plain = datagram.segment.flags & (tcp::SYN | tcp::RST | tcp::FIN) == 0;
             if !self.flag(interface_flags::TCP_LOOSE) || !plain {
                 return self.denied(datagram, plan, DropReason::MidStream);
             }
         }
-        plan.allowing = self.allows(datagram);
+        plan.allowing = allows();
+        if untracked {
+            return pass(PassKind::Untracked);
+        }
         if !plan.allowing.any() {
             return self.denied(datagram, plan, DropReason::NoRule);
         }
@@ -291,7 +305,7 @@ impl<T: Tables> Passage<'_, T> {
     /// [`Self::policy`] where size counts.
     #[inline(never)]
     fn policy_again<F: Kinds>(&self, datagram: &Datagram<F>, plan: &mut Plan) -> Outcome {
-        self.policy(datagram, plan)
+        self.policy::<F, false>(datagram, plan)
     }
 
     /// What no rule allows, unless the generation before can still be asked.

@@ -284,9 +284,9 @@ pub fn missed<T: Tables, const IPV6: bool>(
         return drop(DropReason::InterfaceUnknown);
     };
     if IPV6 {
-        passage.missed::<V6>(scratch)
+        passage.missed::<V6, false>(scratch)
     } else {
-        passage.missed::<V4>(scratch)
+        passage.missed::<V4, false>(scratch)
     }
 }
 
@@ -443,7 +443,7 @@ impl<'a, T: Tables> Passage<'a, T> {
     /// [`Self::missed`] and [`Self::opening`], as most flows begin.
     #[inline(always)]
     fn missed_and_opened<F: Kinds>(&self, scratch: &mut Scratch) -> Outcome {
-        let outcome = self.missed::<F>(scratch);
+        let outcome = self.missed::<F, true>(scratch);
         if outcome == stage::OPEN {
             return self.opening::<F>(scratch, outcome);
         }
@@ -466,7 +466,7 @@ impl<'a, T: Tables> Passage<'a, T> {
 
     /// The stage of a packet without an entry.
     #[inline(always)]
-    fn missed<F: Kinds>(&self, scratch: &mut Scratch) -> Outcome {
+    fn missed<F: Kinds, const QUICK: bool>(&self, scratch: &mut Scratch) -> Outcome {
         let (datagram, plan) = F::packet(scratch);
         if let Some(reason) = self.impossible(datagram) {
             return drop(reason);
@@ -475,7 +475,7 @@ impl<'a, T: Tables> Passage<'a, T> {
         if foreign != stage::MISS {
             return foreign;
         }
-        let outcome = self.policy(datagram, plan);
+        let outcome = self.policy::<F, QUICK>(datagram, plan);
         if outcome != stage::OPEN {
             self.remember(datagram, outcome);
             return outcome;
@@ -617,6 +617,17 @@ impl<'a, T: Tables> Passage<'a, T> {
         };
         let remote = &datagram.flow.remote;
         self.context.tables.allows::<F>(&question, remote)
+    }
+
+    /// What the rules are asked about a packet that is to open a flow.
+    #[inline(always)]
+    fn question<F: Kinds>(&self, datagram: &Datagram<F>) -> Question {
+        Question {
+            bank: self.context.bank(),
+            id: self.id,
+            direction: self.direction,
+            selector: Selector::new::<F>(datagram.protocol, datagram.destination_port),
+        }
     }
 
     #[inline(always)]

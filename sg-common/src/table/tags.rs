@@ -77,6 +77,14 @@ pub const fn lane(way: u32) -> usize {
     }
 }
 
+/// The tag of a way.
+#[inline(always)]
+pub(super) fn get(tags: *const Tags, way: u32) -> u64 {
+    let place = atomic::opaque(lane(way) as u64) as usize & (WAYS - 1);
+    // SAFETY: `tags` is valid (contract of `Tables`), and there are sixteen.
+    u64::from(unsafe { atomic::load(tags.cast::<u16>().add(place)) })
+}
+
 /// Writes the tag of a way.
 #[inline(always)]
 pub(super) fn set(tags: *mut Tags, way: u32, tag: u64) {
