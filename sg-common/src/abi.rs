@@ -62,6 +62,9 @@ pub const CT_SLOTS_PER_FLOW: (u32, u32) = (32, 25);
 /// Buckets behind the others of a table, for flows that find theirs full.
 pub const CT_STASH: u32 = 4;
 
+/// Counters of flows outside their first bucket, by the lowest bits of its index.
+pub const CT_SPILLS: u32 = 256;
+
 /// Buckets of one family's table for an allowance, those of the stash aside.
 pub const fn buckets(allowance: u32) -> u32 {
     let (slots, flows) = CT_SLOTS_PER_FLOW;
@@ -156,6 +159,8 @@ maps! {
     ACCOUNTED6_OLD;
     /// Array of [`crate::layout::CtInterface`]: occupancy per interface.
     CT_INTERFACES;
+    /// Array, 2 × [`crate::layout::Spills`], IPv4 and IPv6: where flows stand outside their first bucket.
+    CT_SPILLS;
     /// Per-CPU array of [`crate::layout::CtLocal`]: what a CPU has not yet added to occupancy, and events.
     CT_LOCAL;
     /// Array, 1 × [`crate::layout::CtHost`]: occupancy of the host.

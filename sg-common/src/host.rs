@@ -21,10 +21,11 @@ use crate::{
     family::{V4, V6},
     layout::{
         Accounted4, Accounted6, AddressKey, Class, Count, CtHost, CtInterface, CtLocal,
-        FragmentKey, IdentityKey, Interface, Node, Range, Runtime, Slot4, Slot6, Tags, WAYS,
+        FragmentKey, IdentityKey, Interface, Node, Range, Runtime, Slot4, Slot6, Spills, Tags,
+        WAYS,
     },
     pipeline::{self, Arrival, Outcome, Room, Scratch},
-    table::{self, Context, Occupancy, with_stash},
+    table::{self, Context, FreeEntry, Occupancy, with_stash},
     tables::Tables,
     verdict::{Direction, OUTCOMES, Verdict},
     wire::Frame,
@@ -85,6 +86,7 @@ pub struct Host {
     ct6: [Shared<Accounted6>; 2],
     ct_interfaces: Shared<CtInterface>,
     ct_host: Shared<CtHost>,
+    spills: Shared<Spills>,
     /// By CPU, by interface.
     ct_locals: Shared<CtLocal>,
     cursor: [AtomicU32; 2],
@@ -96,14 +98,33 @@ pub struct Host {
 /// Interfaces that a [`Host`] has room for.
 pub const INTERFACES: u32 = 16;
 /// Threads that may use one [`Host`] at the same time: each is a CPU.
-pub const CPUS: u32 = 16;
+pub const CPUS: u32 = 32;
+
+/// CPUs that no thread is on.
+static IDLE: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+/// CPUs that a thread has ever been on.
+static KNOWN: AtomicU32 = AtomicU32::new(0);
+
+/// A CPU as long as a thread is on it.
+struct Cpu(u32);
+
+impl Cpu {
+    fn take() -> Self {
+        let idle = IDLE.lock().expect("no holder panics").pop();
+        let cpu = idle.unwrap_or_else(|| KNOWN.fetch_add(1, Ordering::Relaxed));
+        assert!(cpu < CPUS, "more threads than CPUs");
+        Self(cpu)
+    }
+}
+
+impl Drop for Cpu {
+    fn drop(&mut self) {
+        IDLE.lock().expect("no holder panics").push(self.0);
+    }
+}
 
 std::thread_local! {
-    /// This thread's CPU.
-    static CPU: u32 = {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed) % CPUS
-    };
+    static CPU: Cpu = Cpu::take();
 }
 
 /// Slots of a table of so many buckets, those of the stash included.
@@ -131,6 +152,7 @@ impl Host {
             ct6: [buckets6, old6].map(|len| Shared::new(Accounted6::ZERO, slots(len))),
             ct_interfaces: Shared::new(CtInterface::ZERO, INTERFACES),
             ct_host: Shared::new(CtHost::ZERO, 1),
+            spills: Shared::new(Spills::ZERO, 2),
             ct_locals: Shared::new(CtLocal::ZERO, CPUS * INTERFACES),
             cursor: [AtomicU32::new(0), AtomicU32::new(0)],
             fragments: Mutex::default(),
@@ -367,8 +389,12 @@ impl Tables for Host {
         self.ct_host.get(0)
     }
 
+    fn spills(&self, ipv6: bool) -> Option<*mut Spills> {
+        self.spills.get(u32::from(ipv6))
+    }
+
     fn ct_local(&self, id: u32) -> Option<*mut CtLocal> {
-        let cpu = CPU.with(|cpu| *cpu);
+        let cpu = CPU.with(|cpu| cpu.0);
         if id < INTERFACES {
             self.ct_locals.get(cpu * INTERFACES + id)
         } else {
@@ -403,6 +429,14 @@ impl Tables for Host {
             table::settle::<Self, V6>(&self.context(), hash, index)
         } else {
             table::settle::<Self, V4>(&self.context(), hash, index)
+        }
+    }
+
+    fn free(&self, ipv6: bool, entry: FreeEntry) -> bool {
+        if ipv6 {
+            table::free::<Self, V6>(&self.context(), entry)
+        } else {
+            table::free::<Self, V4>(&self.context(), entry)
         }
     }
 

@@ -398,6 +398,13 @@ shared! {
         pub _reserved: [u64; 5],
     }
 
+    /// How many flows of one family's current table stand outside their first bucket, by the lowest bits of
+    /// that bucket's index. Where there is none, one bucket answers "not here".
+    pub struct Spills [2048] {
+        /// Never below the truth.
+        pub counts: [u64; crate::abi::CT_SPILLS as usize],
+    }
+
     /// What one CPU counts of one interface, or of the host (interface 0): no line is shared between CPUs.
     pub struct CtLocal [96] {
         /// Two's complement; to be added to [`CtInterface::tracked`] or [`CtHost::shared`].

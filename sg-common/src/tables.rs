@@ -4,9 +4,10 @@ use crate::{
     classify::{Allowing, Question},
     layout::{
         AddressKey, Class, CtHost, CtInterface, CtLocal, FragmentKey, IdentityKey, Interface, Node,
-        Range, Runtime, Slot4, Slot6, Tags,
+        Range, Runtime, Slot4, Slot6, Spills, Tags,
     },
     pipeline::{Outcome, Room, Scratch},
+    table::FreeEntry,
     verdict::Direction,
 };
 
@@ -61,6 +62,8 @@ pub trait Tables {
     fn ct_interface(&self, id: u32) -> Option<*mut CtInterface>;
     /// `CT_HOST`.
     fn ct_host(&self) -> Option<*mut CtHost>;
+    /// `CT_SPILLS`.
+    fn spills(&self, ipv6: bool) -> Option<*mut Spills>;
     /// `CT_LOCAL` of this CPU; nobody else writes it while the packet is judged.
     fn ct_local(&self, id: u32) -> Option<*mut CtLocal>;
     /// [`crate::pipeline::run`] or [`crate::pipeline::open`]. (The kernel calls this one and the next eight as functions that the
@@ -68,6 +71,8 @@ pub trait Tables {
     fn run(&self, what: u32, scratch: &mut Scratch) -> Outcome;
     /// [`crate::table::settle`], likewise.
     fn settle(&self, ipv6: bool, hash: u64, index: u32) -> bool;
+    /// [`crate::table::free`], likewise.
+    fn free(&self, ipv6: bool, entry: FreeEntry) -> bool;
     /// [`crate::table::reclaim_beside`], likewise.
     fn reclaim_beside(&self, ipv6: bool, hash: u64);
     /// [`crate::table::reclaim`], likewise.

@@ -13,7 +13,7 @@ use sg_common::{
     conntrack::{self, Segment, Side, flag, tcp},
     family::{Family, Flow, V4, V6},
     layout::{CtCommand, ct_op},
-    table::{self, Inserted, Removal},
+    table::{self, FreeEntry, Inserted, Removal},
     tables::Tables,
     wire::ETHERNET,
 };
@@ -44,14 +44,24 @@ pub fn run(ctx: &TcContext) -> u32 {
                 6 => true,
                 _ => return ct_op::INVALID,
             };
-            let mut hash = 0;
+            let mut found = Found {
+                hash: 0,
+                entry: FreeEntry {
+                    meta: 0,
+                    index: 0,
+                    what: 0,
+                },
+            };
             let answer = if ipv6 {
-                flow_command::<V6>(command, op, &mut hash)
+                flow_command::<V6>(command, op, &mut found)
             } else {
-                flow_command::<V4>(command, op, &mut hash)
+                flow_command::<V4>(command, op, &mut found)
             };
             if answer == ct_op::FULL {
-                Kernel.reclaim_beside(ipv6, hash);
+                Kernel.reclaim_beside(ipv6, found.hash);
+            }
+            if op == ct_op::DELETE && answer == ct_op::OK && !Kernel.free(ipv6, found.entry) {
+                return ct_op::MISSING;
             }
             answer
         }
@@ -106,12 +116,18 @@ impl CommandFamily for V6 {
     }
 }
 
-/// INSERT and DELETE; answers the flow's hash, too.
+/// What [`flow_command`] leaves to its caller, whose stack is less deep.
+struct Found {
+    hash: u64,
+    entry: FreeEntry,
+}
+
+/// INSERT, and the first half of DELETE.
 #[inline(never)]
 fn flow_command<F: CommandFamily>(
     command: *const CtCommand,
     op: u32,
-    hashed: &mut u64,
+    found: &mut Found,
 ) -> u32 {
     let Some(context) = context() else {
         return ct_op::INVALID;
@@ -141,15 +157,12 @@ fn flow_command<F: CommandFamily>(
         remote: F::read(unsafe { &raw const (*command).remote }),
     };
     let hash = F::hash(&flow, &context.runtime.seed);
-    *hashed = hash;
+    found.hash = hash;
     if op == ct_op::DELETE {
         return match table::lookup::<Kernel, F>(&context, hash, &flow) {
-            Some(mut entry) => {
-                if table::remove(&context, &mut entry, Removal::Removed) {
-                    ct_op::OK
-                } else {
-                    ct_op::MISSING
-                }
+            Some(entry) => {
+                found.entry = entry.removal(Removal::Removed);
+                ct_op::OK
             }
             None => ct_op::MISSING,
         };

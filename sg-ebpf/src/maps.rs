@@ -14,7 +14,7 @@ use sg_common::{
     },
     layout::{
         Accounted4, Accounted6, AddressKey, Class, Counters, CtHost, CtInterface, CtLocal,
-        FragmentKey, IdentityKey, IndexSet, Interface, Node, Range, Runtime, Slot4, Slot6, Sweeper,
+        FragmentKey, IdentityKey, IndexSet, Interface, Node, Range, Runtime, Slot4, Slot6, Spills, Sweeper,
         Tags, index_set,
     },
     pipeline::Scratch,
@@ -89,6 +89,8 @@ pub static ACCOUNTED6_OLD: Array<Accounted6, 1, MAPPED> = Array::new();
 pub static CT_INTERFACES: Array<CtInterface, { MAX_INTERFACES as usize }> = Array::new();
 #[btf_map]
 pub static CT_HOST: Array<CtHost, 1> = Array::new();
+#[btf_map]
+pub static CT_SPILLS: Array<Spills, 2> = Array::new();
 #[btf_map]
 pub static CT_LOCAL: PerCpuArray<CtLocal, { MAX_INTERFACES as usize }> = PerCpuArray::new();
 #[btf_map]

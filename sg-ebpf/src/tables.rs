@@ -13,10 +13,10 @@ use sg_common::{
     family::{V4, V6},
     layout::{
         AddressKey, Class, Count, CtHost, CtInterface, CtLocal, FragmentKey, IdentityKey,
-        Interface, Node, Range, Runtime, Slot4, Slot6, Tags,
+        Interface, Node, Range, Runtime, Slot4, Slot6, Spills, Tags,
     },
     pipeline::{self, Outcome, Room, Scratch},
-    table::{self, Context, with_stash},
+    table::{self, Context, FreeEntry, with_stash},
     tables::Tables,
     verdict::{Direction, OUTCOMES},
 };
@@ -164,6 +164,11 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn spills(&self, ipv6: bool) -> Option<*mut Spills> {
+        maps::CT_SPILLS.get_ptr_mut(u32::from(ipv6))
+    }
+
+    #[inline(always)]
     fn ct_local(&self, id: u32) -> Option<*mut CtLocal> {
         maps::CT_LOCAL.get_ptr_mut(id)
     }
@@ -202,6 +207,17 @@ impl Tables for Kernel {
     #[inline(always)]
     fn settle(&self, ipv6: bool, hash: u64, index: u32) -> bool {
         sg_settle(u32::from(ipv6), hash, index) != 0
+    }
+
+    #[inline(always)]
+    fn free(&self, ipv6: bool, entry: FreeEntry) -> bool {
+        let FreeEntry { meta, index, what } = entry;
+        let freed = if ipv6 {
+            sg_free6(what, index, meta)
+        } else {
+            sg_free4(what, index, meta)
+        };
+        freed != 0
     }
 
     #[inline(always)]
@@ -367,6 +383,26 @@ pub extern "C" fn sg_settle(ipv6: u32, hash: u64, index: u32) -> u32 {
         table::settle::<Kernel, V6>(&context, hash, index)
     } else {
         table::settle::<Kernel, V4>(&context, hash, index)
+    })
+}
+
+/// [`table::free`] for IPv4 as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_free4(what: u32, index: u32, meta: u64) -> u32 {
+    let entry = FreeEntry { meta, index, what };
+    context().map_or(0, |context| {
+        u32::from(table::free::<Kernel, V4>(&context, entry))
+    })
+}
+
+/// [`table::free`] for IPv6 as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_free6(what: u32, index: u32, meta: u64) -> u32 {
+    let entry = FreeEntry { meta, index, what };
+    context().map_or(0, |context| {
+        u32::from(table::free::<Kernel, V6>(&context, entry))
     })
 }
 

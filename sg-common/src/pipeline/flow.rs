@@ -123,8 +123,8 @@ impl<T: Tables> Passage<'_, T> {
             }
             return pass(PassKind::Established);
         };
-        table::remove(&self.context, &mut entry, removal);
-        fallback
+        plan.removal = entry.removal(removal);
+        stage::FREE
     }
 
     /// Which sides a rule allows to open the flow now, if it matters: [`classify::BY_LOCAL`] and

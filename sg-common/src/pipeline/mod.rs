@@ -205,7 +205,11 @@ pub fn later<T: Tables>(tables: &T, scratch: &mut Scratch) -> Outcome {
     let call = scratch.call;
     let mut outcome = Outcome(call.what & 0xffff);
     for _ in 0..atomic::opaque(stage::MOST) {
-        outcome = tables.run(call.stage(outcome), scratch);
+        outcome = if outcome.0 >= stage::OPEN.0 + stage::MAKE_ROOM {
+            prepare(tables, call, outcome, scratch)
+        } else {
+            tables.run(call.stage(outcome), scratch)
+        };
         if outcome.decided() {
             break;
         }
@@ -215,6 +219,25 @@ pub fn later<T: Tables>(tables: &T, scratch: &mut Scratch) -> Outcome {
         outcome = drop(DropReason::InterfaceUnknown);
     }
     settle(tables, scratch, outcome)
+}
+
+/// Makes room for a flow, or reclaims what is over beside it; answers the stage that opens it. Not a part of
+/// [`run`], whose frame its calls have no room for.
+#[inline(always)]
+fn prepare<T: Tables>(tables: &T, call: Call, stage: Outcome, scratch: &Scratch) -> Outcome {
+    let ipv6 = is_ipv6(call.what);
+    let hash = if ipv6 {
+        scratch.v6[0].hash
+    } else {
+        scratch.v4[0].hash
+    };
+    let stage = stage.0 - stage::MAKE_ROOM;
+    if stage < stage::OPEN.0 + stage::MAKE_ROOM {
+        tables.make_room(ipv6, hash, call.id);
+        return Outcome(stage);
+    }
+    tables.reclaim_beside(ipv6, hash);
+    Outcome((stage + stage::MAKE_ROOM - stage::RECLAIM) | stage::LAST)
 }
 
 /// Counts a verdict, or remembers which stage comes next.
@@ -409,15 +432,9 @@ impl<'a, T: Tables> Passage<'a, T> {
             return outcome;
         }
         let (datagram, plan) = F::packet(scratch);
-        if stage.0 >= stage::OPEN.0 {
-            let tables = self.context.tables;
-            let stage = stage.0 - stage::MAKE_ROOM;
-            if stage < stage::OPEN.0 + stage::MAKE_ROOM {
-                tables.make_room(F::IPV6, datagram.hash, self.id);
-                return Outcome(stage);
-            }
-            tables.reclaim_beside(F::IPV6, datagram.hash);
-            return Outcome((stage + stage::MAKE_ROOM - stage::RECLAIM) | stage::LAST);
+        if stage == stage::FREE {
+            self.context.tables.free(F::IPV6, plan.removal);
+            return Outcome::from_raw(plan.fallback);
         }
         let outcome = if stage == stage::FRAGMENT {
             return self.later_fragment(datagram);

@@ -10,6 +10,7 @@ use crate::{
     classify::Allowing,
     conntrack::Opening,
     family::{Family, V4, V6},
+    table::FreeEntry,
     verdict::{
         Direction, DropReason, PassKind,
         Verdict::{self, Drop, Pass},
@@ -36,6 +37,8 @@ pub(super) struct Plan {
     pub(super) allowing: Allowing,
     /// How the flow starts.
     pub(super) opening: Opening,
+    /// The entry that goes before the packet goes on as [`Self::fallback`] says.
+    pub(super) removal: FreeEntry,
     /// The outcome if there is no entry, or nothing to hand over.
     pub(super) fallback: u32,
     /// Which sides a rule allows to open the flow: `classify::BY_LOCAL`, `classify::BY_REMOTE`.
@@ -129,6 +132,8 @@ pub(super) const RECHECK: Outcome = Outcome(0x104);
 pub(super) const MISS: Outcome = Outcome(0x105);
 /// An ICMP message that only a rule can let pass.
 pub(super) const BY_RULE: Outcome = Outcome(0x106);
+/// An entry goes: see [`Plan::removal`].
+pub(super) const FREE: Outcome = Outcome(0x109);
 /// Whatever follows is not where a packet's later stages begin.
 pub(super) const CONTINUED: Outcome = Outcome(0x107);
 /// An entry to look at again, when the rules have been asked what it depends on.
@@ -150,8 +155,8 @@ pub(super) const MAKE_ROOM: u32 = 0x100;
 /// In the number of the three: first what is over goes.
 pub(super) const RECLAIM: u32 = 0x200;
 
-/// The longest way: RECHECK, AGAIN, MISS, HAND_OVER, TAKE_LOCAL, MAKE_ROOM, TAKE_LOCAL, RECLAIM, TAKE_LOCAL.
-pub(super) const MOST: u64 = 9;
+/// The longest way: RECHECK, AGAIN, FREE, MISS, HAND_OVER, TAKE_LOCAL, MAKE_ROOM, TAKE_LOCAL, RECLAIM, TAKE_LOCAL.
+pub(super) const MOST: u64 = 10;
 
 #[inline(always)]
 pub(super) fn pass(kind: PassKind) -> Outcome {

@@ -3,7 +3,7 @@
 use super::{
     Context, Entry, PLACES, home,
     occupancy::{Credits, NO_CHARGE, Records},
-    place, tags,
+    place, spill, spilled, tags,
 };
 use crate::{
     abi::CT_UNASSURED_PERCENT,
@@ -188,7 +188,7 @@ const CLAIMS: u64 = 4;
 
 /// Free ways of its first bucket below which a flow looks at its second, too: most flows are found at the
 /// first look, and a full table is as even as without this.
-const ROOM_TO_SPARE: u32 = 6;
+const ROOM_TO_SPARE: u32 = 4;
 
 /// Puts the flow into a bucket. Unless it is the `last` attempt, a bucket without a free way may only look
 /// full: expired entries must not push flows into the other one, or the table refuses before it is full.
@@ -203,7 +203,8 @@ fn put<T: Tables, F: Family>(
 ) -> Inserted {
     let tables = context.tables;
     let buckets = context.runtime.buckets[usize::from(F::IPV6)];
-    let mut bucket = place(hash, buckets, 0);
+    let first = place(hash, buckets, 0);
+    let mut bucket = first;
     let Some(mut tags) = tables.tags(F::IPV6, false, bucket) else {
         return Inserted::Full;
     };
@@ -256,6 +257,9 @@ fn put<T: Tables, F: Family>(
         };
         if empty.state() == State::Free as u8 && entry.exchange(empty.claimed(context.generation)) {
             write(context, &entry, flow, opening);
+            if bucket != first {
+                spill::<T, F>(tables, first, 1);
+            }
             tags::set(tags, way, tags::tag(hash));
             // A full barrier: who comes later sees the entry, and whom it does not see has seen ours.
             // SAFETY: as above.
@@ -268,6 +272,9 @@ fn put<T: Tables, F: Family>(
             }
             tags::set(tags, way, 0);
             withdraw(&mut entry);
+            if bucket != first {
+                spill::<T, F>(tables, first, u64::MAX);
+            }
             return Inserted::Exists;
         }
         free ^= bit;
@@ -291,14 +298,17 @@ fn seems_to_have_rival<T: Tables, F: Family>(context: &Context<T>, hash: u64, in
     let buckets = context.runtime.buckets[usize::from(F::IPV6)];
     let tag = tags::tag(hash);
     let mut alike = 0;
-    for which in 0..atomic::opaque(PLACES) {
+    // Its own, too, if it stands outside its first bucket.
+    let spilled = spilled::<T, F>(context.tables, place(hash, buckets, 0));
+    let places = if spilled { PLACES } else { 1 };
+    for which in 0..atomic::opaque(places) {
         let bucket = place(hash, buckets, which);
         if let Some(tags) = context.tables.tags(F::IPV6, false, bucket) {
             alike += tags::equal(tags, tag).count_ones();
         }
     }
     // In a table of one bucket the flow's two are the same.
-    let twice = buckets == 1 && index < WAYS as u32;
+    let twice = spilled && buckets == 1 && index < WAYS as u32;
     alike != 1 + u32::from(twice)
 }
 

@@ -35,11 +35,11 @@ mod tags;
 
 pub use insert::{Inserted, crowded, insert, make_room, reclaim_beside, settle};
 pub use occupancy::{Occupancy, assured};
-pub use removal::{Removal, flush, oldest_age, reclaim, remove, replace_oldest};
+pub use removal::{FreeEntry, Removal, flush, free, oldest_age, reclaim, remove, replace_oldest};
 pub use tags::lane;
 
 use crate::{
-    abi::CT_STASH,
+    abi::{CT_SPILLS, CT_STASH},
     atomic,
     conntrack::Meta,
     family::{Family, Flow},
@@ -157,6 +157,35 @@ pub fn place(hash: u64, buckets: u32, which: u64) -> u32 {
     }
 }
 
+/// The counter of flows whose first bucket is `first`, or one that shares it, and that stand elsewhere.
+#[inline(always)]
+fn spills<T: Tables, F: Family>(tables: &T, first: u32) -> Option<*mut u64> {
+    let spills = tables.spills(F::IPV6)?;
+    let index = atomic::opaque(first.into()) as usize & (CT_SPILLS as usize - 1);
+    // SAFETY: a valid record, and the index is in bounds.
+    Some(unsafe { (&raw mut (*spills).counts).cast::<u64>().add(index) })
+}
+
+/// Counts one more flow outside its first bucket, or one less (`u64::MAX`).
+#[inline(always)]
+fn spill<T: Tables, F: Family>(tables: &T, first: u32, one: u64) {
+    if let Some(count) = spills::<T, F>(tables, first) {
+        // SAFETY: a valid word; only atomic adds.
+        unsafe { atomic::add(count, one) };
+    }
+}
+
+/// Whether a flow whose first bucket is `first` may stand elsewhere in the current table. It is counted before
+/// it can be seen there.
+#[inline(always)]
+fn spilled<T: Tables, F: Family>(tables: &T, first: u32) -> bool {
+    match spills::<T, F>(tables, first) {
+        // SAFETY: a valid word.
+        Some(count) => unsafe { atomic::load(count) != 0 },
+        None => true,
+    }
+}
+
 /// The way of its first bucket that a flow takes if it is free. In a table that is not crowded most flows
 /// stand there, and one line of memory answers.
 #[inline(always)]
@@ -227,7 +256,11 @@ pub fn probe<T: Tables, F: Family>(
             return Probe::Hit(entry);
         }
     }
+    let spilled = spilled::<T, F>(context.tables, first);
     for step in 0..atomic::opaque(2 * PLACES) {
+        if !spilled && (step == 1 || step == 2) {
+            continue;
+        }
         let mut which = step;
         if step >= PLACES {
             which = step - PLACES;

@@ -3,7 +3,7 @@
 use super::{
     Context, Entry,
     occupancy::{Credits, Records},
-    tags,
+    place, spill, tags,
 };
 use crate::{
     atomic,
@@ -31,24 +31,73 @@ pub fn remove<T: Tables, F: Family>(
     entry: &mut Entry<F>,
     removal: Removal,
 ) -> bool {
-    let owner = F::owner(entry.slot);
-    let flags = entry.meta.flags();
-    let freed = entry.meta.freed();
-    if !entry.meta.tracked() || !entry.exchange(entry.meta.withdrawn()) {
+    entry.meta.tracked() && context.tables.free(F::IPV6, entry.removal(removal))
+}
+
+/// What [`Tables::free`] is told: an entry by its place and word, and why it goes.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct FreeEntry {
+    /// The word as it was when the entry was looked at.
+    pub meta: u64,
+    /// Index of the slot.
+    pub index: u32,
+    /// The [`Removal`], and `1 << 8` for the draining table.
+    pub what: u32,
+}
+
+impl<F: Family> Entry<F> {
+    /// For [`Tables::free`].
+    #[inline(always)]
+    pub fn removal(&self, removal: Removal) -> FreeEntry {
+        FreeEntry {
+            meta: self.meta.0,
+            index: self.index,
+            what: removal as u32 | self.old << 8,
+        }
+    }
+}
+
+/// [`remove`] for [`Tables::free`].
+#[inline(always)]
+pub fn free<T: Tables, F: Family>(context: &Context<T>, entry: FreeEntry) -> bool {
+    let FreeEntry { meta, index, what } = entry;
+    let old = what >> 8 != 0;
+    let Some(slot) = F::slot(context.tables, old, index) else {
+        return false;
+    };
+    let mut entry = Entry::<F> {
+        slot,
+        index,
+        old: u32::from(old),
+        meta: Meta(meta),
+    };
+    if !entry.meta.tracked() {
         return false;
     }
-    let (ways, old) = (WAYS as u32, entry.old != 0);
-    if let Some(tags) = context.tables.tags(F::IPV6, old, entry.index / ways) {
-        tags::set(tags, entry.index % ways, 0);
+    let owner = F::owner(slot);
+    let flags = entry.meta.flags();
+    let freed = entry.meta.freed();
+    let buckets = context.runtime.buckets[usize::from(F::IPV6)];
+    let first = place(F::hash(&F::flow(slot), &context.runtime.seed), buckets, 0);
+    if !entry.exchange(entry.meta.withdrawn()) {
+        return false;
+    }
+    let bucket = index / WAYS as u32;
+    if let Some(tags) = context.tables.tags(F::IPV6, old, bucket) {
+        tags::set(tags, index % WAYS as u32, 0);
     }
     entry.exchange(freed);
-    release(context, owner >> 8, flags, removal);
+    if !old && bucket != first {
+        spill::<T, F>(context.tables, first, u64::MAX);
+    }
+    release(context, owner >> 8, flags, what & 0xff);
     true
 }
 
 /// Gives back what an entry was charged for.
-#[inline(never)]
-fn release<T: Tables>(context: &Context<T>, id: u32, flags: u8, removal: Removal) {
+#[inline(always)]
+fn release<T: Tables>(context: &Context<T>, id: u32, flags: u8, removal: u32) {
     let Some(records) = Records::of(context.tables, id) else {
         return;
     };
@@ -60,12 +109,13 @@ fn release<T: Tables>(context: &Context<T>, id: u32, flags: u8, removal: Removal
     // SAFETY: a valid record of this CPU.
     unsafe {
         let local = &mut *records.local;
-        let event = match removal {
-            Removal::Expired => &mut local.expired,
-            Removal::Replaced => &mut local.replaced,
-            Removal::Removed => &mut local.removed,
-        };
-        *event = event.wrapping_add(1);
+        if removal == Removal::Expired as u32 {
+            local.expired = local.expired.wrapping_add(1);
+        } else if removal == Removal::Replaced as u32 {
+            local.replaced = local.replaced.wrapping_add(1);
+        } else {
+            local.removed = local.removed.wrapping_add(1);
+        }
     }
 }
 
