@@ -58,6 +58,7 @@ pub fn tc_empty(_ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
+// SAFETY of every lookup below: one word is read, and nothing deletes meanwhile.
 macro_rules! on_flow {
     ($($(#[doc = $doc:literal])* $name:ident: $key:ident => $task:expr;)*) => {$(
         $(#[doc = $doc])*
@@ -81,6 +82,10 @@ on_flow! {
     xdp_hash4: flow4 => |key| unsafe { HASH4.get(&key) }.is_some_and(|value| *value != 0);
     /// Looks an IPv6 flow up in a preallocated hash map.
     xdp_hash6: flow6 => |key| unsafe { HASH6.get(&key) }.is_some_and(|value| *value != 0);
+    /// Looks an IPv4 flow up in a hash map that allocates.
+    xdp_allocating4: flow4 => |key| unsafe { ALLOCATING4.get(&key) }.is_some_and(|value| *value != 0);
+    /// Looks an IPv6 flow up in a hash map that allocates.
+    xdp_allocating6: flow6 => |key| unsafe { ALLOCATING6.get(&key) }.is_some_and(|value| *value != 0);
     /// Looks an IPv4 flow up in an LRU hash map.
     xdp_lru4: flow4 => |key| unsafe { LRU4.get(&key) }.is_some_and(|value| *value != 0);
     /// Looks an IPv6 flow up in an LRU hash map.

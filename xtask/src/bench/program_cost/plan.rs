@@ -23,11 +23,15 @@ pub(crate) struct Objects {
 }
 
 /// CPU time that a sample should take.
-const SAMPLE: Duration = Duration::from_millis(25);
+const SAMPLE: Duration = Duration::from_millis(12);
 /// Packets of a sample, at least and at most.
 const PACKETS: (u32, u32) = (10_000, 1_000_000);
-/// Packets by which a batch of packets in sequence goes before what they left is removed.
-pub(crate) const SEQUENCE: u32 = 30_000;
+/// Packets that are measured of a batch in sequence, before what they left is removed.
+const SEQUENCE: u32 = 30_000;
+/// Packets by which each batch in sequence begins before it is measured.
+const LEAD: u32 = 2000;
+/// Packets of a batch in sequence, those before it is measured included.
+pub(crate) const WHOLE_SEQUENCE: u32 = LEAD + SEQUENCE;
 /// Batches of packets in sequence per sample.
 const BATCHES: u32 = 3;
 
@@ -204,7 +208,7 @@ impl Plan {
         let ifindex = FIRST_DEVICE + case.device;
         let warm = match case.pattern.sequential {
             0 => case.pattern.count.saturating_mul(4).clamp(2000, 200_000),
-            _ => 0,
+            _ => LEAD,
         };
         let batches = if case.pattern.sequential == 0 {
             1
@@ -219,11 +223,13 @@ impl Plan {
                     .watch
                     .as_ref()
                     .map(|(world, id, ..)| world.counters(*id));
-                wrapper.set(case.hook, &next(case, onward, packets), &case.program)?;
+                wrapper.set(
+                    case.hook,
+                    &next(case, onward, packets + warm),
+                    &case.program,
+                )?;
                 let (answer, spent) = undisturbed(|| -> Result<_> {
-                    if warm != 0 {
-                        wrapper.run(case.hook, ifindex, &case.frame, warm)?;
-                    }
+                    wrapper.run(case.hook, ifindex, &case.frame, warm)?;
                     let start = cpu_time();
                     let answer = wrapper.run(case.hook, ifindex, &case.frame, packets)?;
                     Ok((answer, cpu_time() - start))
