@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what a packet, a flow, a rule and a change cost, beside floors and peers
 //! measured in the same run, and the goals these figures are held against.
 
+mod budget;
 mod machine;
 mod program_cost;
 mod report;
@@ -40,6 +41,9 @@ pub(crate) struct Arguments {
     /// Show every figure beside that of a kept report, as a ratio.
     #[arg(long, value_name = "NAME")]
     compare: Option<String>,
+    /// Measure nothing; take what the programs are now as their budget (sg-ebpf/budget.toml).
+    #[arg(long)]
+    bless_budget: bool,
     /// Take what an ordinary user has built, as root.
     #[arg(long, hide = true)]
     built: bool,
@@ -91,13 +95,19 @@ impl Options {
 /// Carries out `cargo xtask bench`.
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let saved = arguments.compare.as_deref().map(load).transpose()?;
-    let wants = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    let wants = |part| {
+        !arguments.bless_budget && (arguments.only.is_empty() || arguments.only.contains(&part))
+    };
     let sgctl = build(
         arguments,
         wants(Part::EndToEnd) || wants(Part::ControlPlane),
     )?;
     if !process::is_root() {
         return Err(as_root());
+    }
+    if arguments.bless_budget {
+        budget::bless()?;
+        return Ok(Answer::Yes);
     }
     let options = Options {
         full: arguments.full,
@@ -113,6 +123,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     };
     if wants(Part::Program) {
         add(program_cost::measure(&options)?);
+        add(budget::measure()?);
     }
     // END TO END PLUGS IN HERE: if wants(Part::EndToEnd) { add(end_to_end::measure(&options)?); }
     // CONTROL PLANE PLUGS IN HERE: if wants(Part::ControlPlane) { add(control_plane::measure(&options)?); }
@@ -144,6 +155,9 @@ fn build(arguments: &Arguments, sgctl: bool) -> Result<PathBuf> {
     }
     ebpf::build(Flavour::Bench)?;
     ebpf::build(Flavour::Measured)?;
+    if arguments.bless_budget {
+        ebpf::build(Flavour::Debug)?;
+    }
     if sgctl {
         return build::sgctl(true);
     }

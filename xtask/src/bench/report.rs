@@ -127,14 +127,6 @@ pub(crate) fn ratio(one: &[f64], other: &[f64]) -> Vec<f64> {
         .collect()
 }
 
-/// `one − other`, round by round.
-pub(crate) fn difference(one: &[f64], other: &[f64]) -> Vec<f64> {
-    one.iter()
-        .zip(other)
-        .map(|(one, other)| one - other)
-        .collect()
-}
-
 impl Goal {
     /// Whether the median reaches the goal; `None` without rounds.
     pub(crate) fn met(&self) -> Option<bool> {
@@ -308,7 +300,6 @@ mod tests {
         // The medians are 20 and 2: their ratio would be 10.
         let rounds = ratio(&[10.0, 20.0, 90.0], &[2.0, 1.0, 3.0]);
         assert_eq!(rounds, [5.0, 20.0, 30.0]);
-        assert_eq!(difference(&[3.0, 4.0], &[1.0, 5.0]), [2.0, -1.0]);
     }
 
     #[test]

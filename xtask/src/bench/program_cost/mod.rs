@@ -11,7 +11,7 @@ mod plan;
 mod policy;
 mod sample;
 mod scenario;
-mod world;
+pub(crate) mod world;
 
 use std::fs;
 use std::process::Command;

@@ -41,10 +41,10 @@ pub(crate) struct World {
 
 /// Where an enforcer keeps its things until it is dropped.
 #[derive(Debug)]
-struct Place(Context);
+pub(crate) struct Place(pub(crate) Context);
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("sgbench-{}-{number}", std::process::id());
