@@ -10,15 +10,19 @@ use rustix::time::{ClockId, clock_gettime};
 /// How much slower than the fastest probe of the run a probe beside a sample may be.
 const TOLERANCE: f64 = 1.06;
 /// Samples that are taken at most for one that is accepted; the last of them counts as it is.
-const ATTEMPTS: u32 = 10;
+const ATTEMPTS: u32 = 5;
 
 /// Takes samples.
 #[derive(Debug)]
 pub(crate) struct Meter {
     /// The fastest probe yet, in seconds.
     best: f64,
-    /// Samples taken again, and taken although the CPU was slow.
+    /// Samples accepted.
+    taken: u32,
+    /// Samples taken again: no more than were accepted, since a machine that is busy all the time
+    /// has no better ones.
     pub(crate) repeated: u32,
+    /// Samples accepted although the CPU was slow.
     pub(crate) doubtful: u32,
 }
 
@@ -32,6 +36,7 @@ impl Meter {
         let best = (0..200).map(|_| probe()).fold(f64::INFINITY, f64::min);
         Ok(Self {
             best,
+            taken: 0,
             repeated: 0,
             doubtful: 0,
         })
@@ -48,11 +53,12 @@ impl Meter {
             let after = probe();
             self.best = self.best.min(before).min(after);
             let good = before.max(after) <= self.best * TOLERANCE;
-            if !good && attempt < ATTEMPTS {
+            if !good && attempt < ATTEMPTS && self.repeated <= self.taken {
                 self.repeated += 1;
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(Duration::from_millis(2));
                 continue;
             }
+            self.taken += 1;
             self.doubtful += u32::from(!good);
             return Ok(took.as_nanos() as f64 / packets as f64);
         }
