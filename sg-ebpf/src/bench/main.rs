@@ -68,7 +68,11 @@ fn next(start: usize, end: usize) -> Option<()> {
     let port = pattern.port + (number & ((1 << bits) - 1));
     write16(start, end, pattern.port_at, port as u16)?;
     if pattern.prefixes == 0 {
-        let address = pattern.address.wrapping_add(number >> bits);
+        let offset = match pattern.addresses {
+            0 => number >> bits,
+            addresses => share(low, addresses),
+        };
+        let address = pattern.address.wrapping_add(offset);
         return write32(start, end, pattern.address_at, address);
     }
     let prefix = share(low, pattern.prefixes);

@@ -32,6 +32,10 @@ pub struct Pattern {
     pub ipv6: u32,
     /// With `prefixes`: offset of the local port, which becomes that of the prefix's rule.
     pub rule_port_at: u32,
+    /// 0, or how many consecutive addresses the remote one is drawn from, whatever the number.
+    pub addresses: u32,
+    /// Zero.
+    pub _reserved: u32,
 }
 
 /// Port of the first rule.

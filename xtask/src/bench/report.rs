@@ -223,7 +223,7 @@ impl Report {
                 |pick: fn(&Spread) -> f64| spread.as_ref().map(pick).map_or("-".into(), number);
             let _ = writeln!(
                 text,
-                "{:<44.44} {:<24.24} {:>9} {:>9} {:<15} {}{}",
+                "{:<44.44} {:<24.24} {:>9} {:>9} {:<15} {}",
                 one.what,
                 one.of,
                 format!("{sign} {}", number(one.goal)),
@@ -234,13 +234,12 @@ impl Report {
                     shown(|spread| spread.max)
                 ),
                 one.verdict(),
-                spread.map_or(String::new(), |spread| compared(
-                    spread.median,
-                    earlier.get(&*one.what)
-                )),
             );
-            if !one.detail.is_empty() {
-                let _ = writeln!(text, "    {:.114}", one.detail);
+            let saved = spread.map_or(String::new(), |spread| {
+                compared(spread.median, earlier.get(&*one.what))
+            });
+            if !one.detail.is_empty() || !saved.is_empty() {
+                let _ = writeln!(text, "    {:.100}{saved}", one.detail);
             }
         }
         let met = self
@@ -257,6 +256,7 @@ impl Report {
     }
 }
 
+/// A median as a multiple of the saved one.
 fn compared(now: f64, before: Option<&f64>) -> String {
     before.map_or(String::new(), |before| format!("  × {:.2}", now / before))
 }
@@ -300,6 +300,37 @@ mod tests {
         // The medians are 20 and 2: their ratio would be 10.
         let rounds = ratio(&[10.0, 20.0, 90.0], &[2.0, 1.0, 3.0]);
         assert_eq!(rounds, [5.0, 20.0, 30.0]);
+    }
+
+    #[test]
+    fn no_line_of_the_table_is_wider_than_a_terminal() {
+        let long = "something of which the name is much longer than there is room for, and longer";
+        let figure = Figure::new(long, long, "ns", vec![1_000_000.0, 2e6, 3e6]);
+        let goal = Goal {
+            what: long.into(),
+            of: long.into(),
+            aim: Some(0.1),
+            detail: long.repeat(3),
+            ..goal(Bound::AtMost, 12.5, &[100.25, 120.0, 130.0])
+        };
+        let report = Report {
+            machine: Machine {
+                mitigations: vec![long.repeat(3)],
+                ..Machine::default()
+            },
+            findings: Findings {
+                figures: vec![figure],
+                goals: vec![goal],
+            },
+        };
+        let table = report.table(Some(&report), false);
+        for line in table.lines() {
+            assert!(line.chars().count() <= 120, "{line}");
+        }
+        // The same run beside itself.
+        assert_eq!(table.matches("× 1.00").count(), 2, "{table}");
+        let read: Report = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        assert_eq!(read, report);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::pattern::{Pattern, prefix4, prefix6};
 
 // SAFETY: integers without padding between them, any bits of which are valid.
 unsafe impl Pod for Pattern {}
-const _: () = assert!(size_of::<Pattern>() == 56);
+const _: () = assert!(size_of::<Pattern>() == 64);
 
 /// Writes packets of a pattern and jumps to what is measured.
 pub(crate) struct Wrapper {

@@ -1,9 +1,12 @@
 //! Program cost: what BPF_PROG_TEST_RUN takes per packet, less what an empty program takes in the
 //! same place, beside the kernel's own tables with the same packets.
 
+mod baseline;
+mod case;
 mod context;
 mod floor;
 mod frame;
+mod goal;
 #[path = "../../../../sg-ebpf/src/bench/pattern.rs"]
 #[allow(unreachable_pub, reason = "the file is also part of the eBPF object")]
 mod pattern;
@@ -11,6 +14,7 @@ mod plan;
 mod policy;
 mod sample;
 mod scenario;
+mod traffic;
 pub(crate) mod world;
 
 use std::fs;

@@ -11,6 +11,7 @@ use super::Hook;
 use super::floor::{Floor, Wrapper};
 use super::pattern::Pattern;
 use super::sample::{Meter, cpu_time, undisturbed};
+use super::traffic::Traffic;
 use super::world::{FIRST_DEVICE, World, check};
 
 /// What is measured, and what it is measured with.
@@ -43,8 +44,8 @@ pub(crate) enum Prepare {
     Flush,
     /// So many more packets of the case's own sequence, and time for what they made to grow old.
     Age(u32, Duration),
-    /// Another program is given packets, of which each is answered or not: frame, pattern, how many.
-    Run(ProgramFd, Vec<u8>, Pattern, u32),
+    /// Another program is given so many packets.
+    Run(ProgramFd, Traffic, u32),
 }
 
 /// What a sample consists of.
@@ -52,9 +53,7 @@ pub(crate) struct Case {
     /// Heading and name of the figure.
     pub(crate) group: String,
     pub(crate) name: String,
-    pub(crate) hook: Hook,
-    pub(crate) frame: Vec<u8>,
-    pub(crate) pattern: Pattern,
+    pub(crate) traffic: Traffic,
     pub(crate) program: ProgramFd,
     /// Place of the interface among those measured, which is that of its device.
     pub(crate) device: u32,
@@ -107,9 +106,9 @@ impl Plan {
     pub(crate) fn add(&mut self, case: Case) -> Result<Net> {
         let alike = |one: &Case| {
             one.name == CONTROL
-                && (one.hook == Hook::Xdp) == (case.hook == Hook::Xdp)
-                && one.pattern == case.pattern
-                && one.frame.len() == case.frame.len()
+                && (one.traffic.hook == Hook::Xdp) == (case.traffic.hook == Hook::Xdp)
+                && one.traffic.pattern == case.traffic.pattern
+                && one.traffic.frame.len() == case.traffic.frame.len()
         };
         let control = match self.cases.iter().position(alike) {
             Some(control) => control,
@@ -117,10 +116,8 @@ impl Plan {
                 self.cases.push(Case {
                     group: String::new(),
                     name: CONTROL.to_owned(),
-                    hook: case.hook,
-                    frame: case.frame.clone(),
-                    pattern: case.pattern,
-                    program: self.empty[usize::from(case.hook != Hook::Xdp)].try_clone()?,
+                    program: self.empty[usize::from(case.traffic.hook != Hook::Xdp)].try_clone()?,
+                    traffic: case.traffic.clone(),
                     device: 0,
                     prepare: Prepare::Nothing,
                     watch: None,
@@ -138,16 +135,16 @@ impl Plan {
         Ok(net)
     }
 
-    /// Gives the wrapper's packets to a program once, outside of any measurement.
+    /// Gives packets to a program once, outside of any measurement; answers what it said last.
     pub(crate) fn feed(
         &mut self,
         program: &ProgramFd,
-        frame: &[u8],
-        pattern: &Pattern,
+        traffic: &Traffic,
         packets: u32,
     ) -> Result<u32> {
-        self.wrapper.set(Hook::Xdp, pattern, program)?;
-        self.wrapper.run(Hook::Xdp, FIRST_DEVICE, frame, packets)
+        self.wrapper.set(traffic.hook, &traffic.pattern, program)?;
+        self.wrapper
+            .run(traffic.hook, FIRST_DEVICE, &traffic.frame, packets)
     }
 
     /// Takes all rounds.
@@ -176,19 +173,24 @@ impl Plan {
     /// How many packets make a sample.
     fn calibrate(&mut self, number: usize) -> Result<u32> {
         let case = &self.cases[number];
-        if case.pattern.sequential != 0 {
+        if case.traffic.pattern.sequential != 0 {
             return Ok(SEQUENCE);
         }
         let packets = 4000;
-        self.wrapper.set(case.hook, &case.pattern, &case.program)?;
+        self.wrapper
+            .set(case.traffic.hook, &case.traffic.pattern, &case.program)?;
         if let Prepare::Run(..) = case.prepare {
             return Ok(PACKETS.0 * 10);
         }
         let mut least = Duration::MAX;
         for _ in 0..2 {
             let start = cpu_time();
-            self.wrapper
-                .run(case.hook, FIRST_DEVICE + case.device, &case.frame, packets)?;
+            self.wrapper.run(
+                case.traffic.hook,
+                FIRST_DEVICE + case.device,
+                &case.traffic.frame,
+                packets,
+            )?;
             least = least.min(cpu_time() - start);
         }
         let wanted = SAMPLE.as_secs_f64() / least.as_secs_f64() * f64::from(packets);
@@ -206,11 +208,16 @@ impl Plan {
         } = self;
         let (case, packets) = (&cases[number], packets[number]);
         let ifindex = FIRST_DEVICE + case.device;
-        let warm = match case.pattern.sequential {
-            0 => case.pattern.count.saturating_mul(4).clamp(2000, 200_000),
+        let warm = match case.traffic.pattern.sequential {
+            0 => case
+                .traffic
+                .pattern
+                .count
+                .saturating_mul(4)
+                .clamp(2000, 200_000),
             _ => LEAD,
         };
-        let batches = if case.pattern.sequential == 0 {
+        let batches = if case.traffic.pattern.sequential == 0 {
             1
         } else {
             BATCHES
@@ -224,14 +231,15 @@ impl Plan {
                     .as_ref()
                     .map(|(world, id, ..)| world.counters(*id));
                 wrapper.set(
-                    case.hook,
+                    case.traffic.hook,
                     &next(case, onward, packets + warm),
                     &case.program,
                 )?;
                 let (answer, spent) = undisturbed(|| -> Result<_> {
-                    wrapper.run(case.hook, ifindex, &case.frame, warm)?;
+                    wrapper.run(case.traffic.hook, ifindex, &case.traffic.frame, warm)?;
                     let start = cpu_time();
-                    let answer = wrapper.run(case.hook, ifindex, &case.frame, packets)?;
+                    let answer =
+                        wrapper.run(case.traffic.hook, ifindex, &case.traffic.frame, packets)?;
                     Ok((answer, cpu_time() - start))
                 })?;
                 took += spent;
@@ -263,7 +271,7 @@ const CONTROL: &str = "empty program behind the wrapper";
 
 /// The pattern of the next batch.
 fn next(case: &Case, onward: &mut u32, packets: u32) -> Pattern {
-    let mut pattern = case.pattern;
+    let mut pattern = case.traffic.pattern;
     if let Prepare::Age(..) = case.prepare {
         pattern.counter = *onward;
         *onward = onward.wrapping_add(packets);
@@ -279,13 +287,23 @@ fn prepare(case: &Case, wrapper: &mut Wrapper, onward: &mut u32) -> Result<()> {
             world.flush(*id)?;
         }
         Prepare::Age(packets, time) => {
-            wrapper.set(case.hook, &next(case, onward, *packets), &case.program)?;
-            wrapper.run(case.hook, FIRST_DEVICE + case.device, &case.frame, *packets)?;
+            wrapper.set(
+                case.traffic.hook,
+                &next(case, onward, *packets),
+                &case.program,
+            )?;
+            wrapper.run(
+                case.traffic.hook,
+                FIRST_DEVICE + case.device,
+                &case.traffic.frame,
+                *packets,
+            )?;
             std::thread::sleep(*time);
         }
-        Prepare::Run(program, frame, pattern, packets) => {
-            wrapper.set(case.hook, pattern, program)?;
-            wrapper.run(case.hook, FIRST_DEVICE + case.device, frame, *packets)?;
+        Prepare::Run(program, traffic, packets) => {
+            wrapper.set(traffic.hook, &traffic.pattern, program)?;
+            let ifindex = FIRST_DEVICE + case.device;
+            wrapper.run(traffic.hook, ifindex, &traffic.frame, *packets)?;
         }
     }
     Ok(())

@@ -3,7 +3,19 @@
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::frame::{LOCAL_PORT, PEER4, PEER6};
 use super::pattern::{prefix4, prefix6, rule_port};
+
+/// Tracked flows that there is room for by default, and entries of the preallocated map that new
+/// flows go into.
+pub(crate) const ROOM: u32 = 262_144;
+/// Interfaces with so many rules over so many prefixes.
+pub(crate) const RULES: [(&str, u32, u32); 4] = [
+    ("10-10", 10, 10),
+    ("10-10k", 10, 10_000),
+    ("1k-10k", 1000, 10_000),
+    ("100k-10k", 100_000, 10_000),
+];
 
 /// Port that no rule allows.
 pub(crate) const CLOSED: u16 = 7;
@@ -90,6 +102,82 @@ impl Policy {
         }
         self.text.push_str("]\n");
     }
+}
+
+/// The definition of a world.
+pub(crate) fn definition(world: &str) -> Policy {
+    let mut policy = Policy::new(if world.starts_with("large") {
+        1 << 21
+    } else {
+        ROOM
+    });
+    if let Some(members) = world.strip_suffix(" members") {
+        let count = match members {
+            "10" => 10,
+            "10 k" => 10_000,
+            _ => 1_000_000,
+        };
+        let rule = format!(
+            "{{ protocol = \"tcp\", ports = {}, group = \"peers\" }}",
+            rule_port(0)
+        );
+        policy.rules("own", &rule, &rule);
+        policy.rules("peers", "", "");
+        policy.members(
+            "peers",
+            (u32::from_be_bytes(PEER4), u128::from_be_bytes(PEER6)),
+            count,
+        );
+        policy.interface("talk", "own");
+        return policy;
+    }
+    if world.starts_with("flood") || world.starts_with("brief") {
+        let peers = "cidr = [\"100.64.0.0/10\", \"2001:db8:2::/48\"]";
+        policy.rules(
+            "peers",
+            &format!("{{ protocol = \"tcp\", ports = {LOCAL_PORT}, {peers} }}"),
+            &format!("{{ protocol = \"tcp\", ports = \"1-65535\", {peers} }}"),
+        );
+        policy.interface("talk", "peers");
+        if world.starts_with("brief") {
+            policy.timeout("tcp_syn_sent", 1);
+        }
+        return policy;
+    }
+    policy.group("thousand", 1000, 1000);
+    policy.interface("talk", "thousand");
+    policy.interface("thousand", "thousand");
+    match world {
+        "small" => {
+            let all = "{ protocol = \"all\", cidr = [\"0.0.0.0/0\", \"::/0\"] }";
+            policy.rules("open", all, all);
+            policy.interface("open", "open");
+            let dns = "{ protocol = \"udp\", ports = 53, cidr = [\"100.64.0.0/10\", \"2001:db8:2::/48\"] }";
+            policy.rules("dns", dns, "");
+            policy.interface("dns", "dns");
+        }
+        "rules" => {
+            for (name, rules, prefixes) in RULES.into_iter().filter(|(_, rules, _)| *rules <= 1000)
+            {
+                policy.group(name, rules, prefixes);
+                policy.interface(name, name);
+            }
+        }
+        "100 k rules" => {
+            policy.group("100k-10k", 100_000, 10_000);
+            policy.interface("100k-10k", "100k-10k");
+        }
+        "host" => {
+            for number in 2..1000 {
+                let name = format!("other-{number}");
+                // Other ports make them other policies.
+                policy.group_from(&name, number, 10, 10);
+                policy.interface(&name, &name);
+            }
+        }
+        _ => {}
+    }
+    policy
 }
 
 fn cidr4(number: u32) -> String {
