@@ -58,7 +58,6 @@ pub fn tc_empty(_ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-// SAFETY of every lookup below: one word is read, and nothing deletes meanwhile.
 macro_rules! on_flow {
     ($($(#[doc = $doc:literal])* $name:ident: $key:ident => $task:expr;)*) => {$(
         $(#[doc = $doc])*
@@ -79,41 +78,48 @@ on_flow! {
     /// Reads the headers of IPv6 and makes a flow's key.
     xdp_parse6: flow6 => |key: Key6| key.owner ^ key.ports ^ key.local[0] ^ key.local[3] ^ key.remote[0] ^ key.remote[3] != 1;
     /// Looks an IPv4 flow up in a preallocated hash map.
-    xdp_hash4: flow4 => |key| unsafe { HASH4.get(&key) }.is_some_and(|value| *value != 0);
+    xdp_hash4: flow4 => |key| is_set(HASH4.get_ptr(key));
     /// Looks an IPv6 flow up in a preallocated hash map.
-    xdp_hash6: flow6 => |key| unsafe { HASH6.get(&key) }.is_some_and(|value| *value != 0);
+    xdp_hash6: flow6 => |key| is_set(HASH6.get_ptr(key));
     /// Looks an IPv4 flow up in a hash map that allocates.
-    xdp_allocating4: flow4 => |key| unsafe { ALLOCATING4.get(&key) }.is_some_and(|value| *value != 0);
+    xdp_allocating4: flow4 => |key| is_set(ALLOCATING4.get_ptr(key));
     /// Looks an IPv6 flow up in a hash map that allocates.
-    xdp_allocating6: flow6 => |key| unsafe { ALLOCATING6.get(&key) }.is_some_and(|value| *value != 0);
+    xdp_allocating6: flow6 => |key| is_set(ALLOCATING6.get_ptr(key));
     /// Looks an IPv4 flow up in an LRU hash map.
-    xdp_lru4: flow4 => |key| unsafe { LRU4.get(&key) }.is_some_and(|value| *value != 0);
+    xdp_lru4: flow4 => |key| is_set(LRU4.get_ptr(key));
     /// Looks an IPv6 flow up in an LRU hash map.
-    xdp_lru6: flow6 => |key| unsafe { LRU6.get(&key) }.is_some_and(|value| *value != 0);
+    xdp_lru6: flow6 => |key| is_set(LRU6.get_ptr(key));
     /// Inserts an IPv4 flow into a preallocated hash map.
-    xdp_insert_hash4: flow4 => |key| HASH4.insert(&key, &1, 0).is_ok();
+    xdp_insert_hash4: flow4 => |key| HASH4.insert(key, 1, 0).is_ok();
     /// Inserts an IPv6 flow into a preallocated hash map.
-    xdp_insert_hash6: flow6 => |key| HASH6.insert(&key, &1, 0).is_ok();
+    xdp_insert_hash6: flow6 => |key| HASH6.insert(key, 1, 0).is_ok();
     /// Inserts an IPv4 flow into a hash map that allocates.
-    xdp_insert_allocating4: flow4 => |key| ALLOCATING4.insert(&key, &1, 0).is_ok();
+    xdp_insert_allocating4: flow4 => |key| ALLOCATING4.insert(key, 1, 0).is_ok();
     /// Inserts an IPv6 flow into a hash map that allocates.
-    xdp_insert_allocating6: flow6 => |key| ALLOCATING6.insert(&key, &1, 0).is_ok();
+    xdp_insert_allocating6: flow6 => |key| ALLOCATING6.insert(key, 1, 0).is_ok();
     /// Inserts an IPv4 flow into an LRU hash map.
-    xdp_insert_lru4: flow4 => |key| LRU4.insert(&key, &1, 0).is_ok();
+    xdp_insert_lru4: flow4 => |key| LRU4.insert(key, 1, 0).is_ok();
     /// Inserts an IPv6 flow into an LRU hash map.
-    xdp_insert_lru6: flow6 => |key| LRU6.insert(&key, &1, 0).is_ok();
+    xdp_insert_lru6: flow6 => |key| LRU6.insert(key, 1, 0).is_ok();
     /// Deletes an IPv4 flow from a preallocated hash map.
-    xdp_delete_hash4: flow4 => |key| HASH4.remove(&key).is_ok();
+    xdp_delete_hash4: flow4 => |key| HASH4.remove(key).is_ok();
     /// Deletes an IPv6 flow from a preallocated hash map.
-    xdp_delete_hash6: flow6 => |key| HASH6.remove(&key).is_ok();
+    xdp_delete_hash6: flow6 => |key| HASH6.remove(key).is_ok();
     /// Deletes an IPv4 flow from a hash map that allocates.
-    xdp_delete_allocating4: flow4 => |key| ALLOCATING4.remove(&key).is_ok();
+    xdp_delete_allocating4: flow4 => |key| ALLOCATING4.remove(key).is_ok();
     /// Deletes an IPv6 flow from a hash map that allocates.
-    xdp_delete_allocating6: flow6 => |key| ALLOCATING6.remove(&key).is_ok();
+    xdp_delete_allocating6: flow6 => |key| ALLOCATING6.remove(key).is_ok();
     /// Looks the source of IPv4 up in a longest-prefix trie.
     xdp_lpm4: source4 => |key| LPM4.get(&Key::new(32, key)).is_some_and(|class| *class != 0);
     /// Looks the source of IPv6 up in a longest-prefix trie.
     xdp_lpm6: source6 => |key| LPM6.get(&Key::new(128, key)).is_some_and(|class| *class != 0);
+}
+
+/// Whether an element is there, and read.
+#[inline(always)]
+fn is_set(value: Option<*const u64>) -> bool {
+    // SAFETY: a valid element; one word is read, and nothing deletes meanwhile.
+    value.is_some_and(|value| unsafe { *value } != 0)
 }
 
 /// Reads a value of the packet.
