@@ -2,6 +2,7 @@
 //! measured in the same run, and the goals these figures are held against.
 
 mod budget;
+mod leftover;
 mod machine;
 mod program_cost;
 mod report;
@@ -105,6 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     if !process::is_root() {
         return Err(as_root());
     }
+    leftover::remove();
     if arguments.bless_budget {
         budget::bless()?;
         return Ok(Answer::Yes);
