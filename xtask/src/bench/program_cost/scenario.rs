@@ -230,8 +230,8 @@ impl Scenarios<'_> {
             let what = format!("{name}, 10 → 1 k rules, 10 k prefixes");
             self.at_most(1.25, &what, "10 rules", net(many), net(few));
             let what = format!("{name}, 10 → 1 k rules, 10 → 10 k prefixes");
-            let less = minus(net(many), growth.clone());
-            self.at_most(1.25, &what, "10; LPM's growth off", less, net(least));
+            let beside = plus(net(least), growth.clone());
+            self.at_most(1.25, &what, "10 + LPM's growth", net(many), beside);
             if !self.options.full {
                 continue;
             }
