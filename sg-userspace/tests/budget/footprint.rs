@@ -7,13 +7,14 @@ use std::{
     fmt::Write as _,
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    path::Path,
 };
 
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{ProgramError, ProgramInfo};
 use sg_common::abi::{
-    PROGRAM_CT_CONTROL, PROGRAM_TC_EGRESS, PROGRAM_TC_INGRESS, PROGRAM_XDP_INGRESS,
+    PROGRAM_CT_CONTROL, PROGRAM_TC_EGRESS, PROGRAM_TC_INGRESS, PROGRAM_XDP_INGRESS, PROGRAMS_LATER,
 };
-use sg_userspace::{programs::ProgramsError, session::Session};
+use sg_userspace::{bpf::open_pinned, programs::ProgramsError, session::Session};
 
 /// Size of one loaded program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,33 +47,24 @@ pub(crate) enum FootprintError {
 /// Loads all programs of a session and measures them.
 pub(crate) fn measure(session: &Session) -> Result<Footprints, FootprintError> {
     // Number of a namespace that the programs are loaded for; any will do.
-    let programs = session.programs(3);
-    let xdp = programs.xdp_ingress()?;
-    let (ingress, egress) = (programs.tc_ingress()?, programs.tc_egress()?);
-    let control = SchedClassifier::from_pin(session.pins.control())?;
-    Ok(BTreeMap::from([
-        (
-            PROGRAM_XDP_INGRESS,
-            examine(xdp.fd()?.as_fd(), &xdp.info()?)?,
-        ),
-        (
-            PROGRAM_TC_INGRESS,
-            examine(ingress.fd()?.as_fd(), &ingress.info()?)?,
-        ),
-        (
-            PROGRAM_TC_EGRESS,
-            examine(egress.fd()?.as_fd(), &egress.info()?)?,
-        ),
-        (
-            PROGRAM_CT_CONTROL,
-            examine(control.fd()?.as_fd(), &control.info()?)?,
-        ),
-    ]))
+    let number = 3;
+    let programs = session.programs(number);
+    programs.xdp_ingress()?;
+    programs.tc_ingress()?;
+    programs.tc_egress()?;
+    let hooks = [PROGRAM_XDP_INGRESS, PROGRAM_TC_INGRESS, PROGRAM_TC_EGRESS];
+    let directory = session.pins.programs(number);
+    let control = [(PROGRAM_CT_CONTROL, session.pins.control())];
+    let all = hooks.iter().chain(PROGRAMS_LATER.iter().flatten());
+    let pins = all.map(|name| (*name, directory.join(name))).chain(control);
+    pins.map(|(name, pin)| Ok((name, examine(&pin)?))).collect()
 }
 
-fn examine(program: BorrowedFd<'_>, info: &aya::programs::ProgramInfo) -> io::Result<Footprint> {
+fn examine(pin: &Path) -> Result<Footprint, FootprintError> {
+    let info = ProgramInfo::from_pin(pin)?;
+    let program = open_pinned(pin)?.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
     let length = info.size_translated().unwrap_or_default() as usize;
-    let instructions = translated(program, length)?;
+    let instructions = translated(program.as_fd(), length)?;
     Ok(Footprint {
         instructions: info.verified_instruction_count().unwrap_or_default(),
         jited: info.size_jitted(),
