@@ -2,7 +2,7 @@
 //!
 //! On any other target than BPF this is an empty program, so that `cargo check` and clippy work on
 //! the host without a BPF toolchain.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 mod control;
 mod frame;
@@ -16,11 +16,45 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use sg_common::{
+    abi::stage,
     pipeline::{self, Arrival, Outcome},
     verdict::OUTCOMES,
 };
 
 use crate::{frame::Packet, tables::Kernel};
+
+/// Hands a packet to the program that goes on with it. A place for each: the kernel makes a tail call with an
+/// index that it knows a jump, and any other an indirect one, which costs as much as a lookup where those
+/// are not trusted. What follows each call keeps the compiler from making one of them.
+macro_rules! hand_on {
+    ($stages:expr, $ctx:expr, $outcome:expr) => {
+        // SAFETY: the scratch says where to go on; the instructions after the calls change nothing.
+        unsafe {
+            match $outcome.next() {
+                stage::GENERAL => {
+                    $stages.tail_call($ctx, stage::GENERAL);
+                    keep_apart!("{v} += 0");
+                }
+                stage::MISS => {
+                    $stages.tail_call($ctx, stage::MISS);
+                    keep_apart!("{v} |= 0");
+                }
+                _ => {
+                    $stages.tail_call($ctx, stage::LATER);
+                    keep_apart!("{v} ^= 0");
+                }
+            }
+        }
+    };
+}
+
+/// An instruction that the compiler knows nothing of.
+macro_rules! keep_apart {
+    ($instruction:literal) => {
+        #[cfg(target_arch = "bpf")]
+        core::arch::asm!($instruction, v = inout(reg) 0_u64 => _)
+    };
+}
 
 /// Number of the network namespace this program set is loaded for.
 #[unsafe(no_mangle)]
@@ -85,8 +119,7 @@ pub fn xdp_later(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn next_xdp(ctx: &XdpContext, mut outcome: Outcome) -> u32 {
     if !outcome.decided() {
-        // SAFETY: the scratch says where to go on.
-        unsafe { maps::STAGES_XDP.tail_call(ctx, outcome.next()) };
+        hand_on!(maps::STAGES_XDP, ctx, outcome);
         outcome = lost();
     }
     xdp_action(ctx, outcome)
@@ -173,8 +206,7 @@ pub fn tc_later(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn next_tc(ctx: &TcContext, mut outcome: Outcome) -> i32 {
     if !outcome.decided() {
-        // SAFETY: the scratch says where to go on.
-        unsafe { maps::STAGES_TC.tail_call(ctx, outcome.next()) };
+        hand_on!(maps::STAGES_TC, ctx, outcome);
         outcome = lost();
     }
     tc_action(ctx, outcome)
