@@ -3,18 +3,20 @@
 //! The tables change while they are read. An entry is taken if its version is the same before and
 //! after its fields were copied; one that is being written at that moment is missed.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::Pod;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sg_common::{
+    abi::MAX_INTERFACES,
     conntrack::{Meta, State, flag},
     layout::{Account, Accounted4, Accounted6, Live, Slot4, Slot6, TIMEOUTS, Tags, WAYS},
     table::lane,
 };
+
+mod summary;
+
+pub use summary::{Count, InterfaceSummary, Summary, summarize};
 
 use crate::{
     mapping::{Mapping, MappingError},
@@ -23,15 +25,15 @@ use crate::{
     view::{View, ViewError, age},
 };
 
-/// A tracked flow.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TrackedFlow {
+/// A tracked flow. It borrows what is the same for many.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrackedFlow<'a> {
     /// Interface, by its name in the definition.
-    pub interface: String,
+    pub interface: &'a str,
     /// IP protocol number.
     pub protocol: u8,
     /// State, as listings name it.
-    pub state: String,
+    pub state: &'static str,
     /// The workload's address.
     pub local: IpAddr,
     /// Its port, or the identifier of an echo.
@@ -57,7 +59,7 @@ pub struct TrackedFlow {
 }
 
 /// A side of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
     /// The workload.
@@ -67,7 +69,7 @@ pub enum Side {
 }
 
 /// What a flow carried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Traffic {
     /// Packets towards the workload.
     pub ingress_packets: u64,
@@ -103,24 +105,25 @@ pub enum FlowsError {
     Mapping(#[from] MappingError),
 }
 
-/// Live flows of all interfaces, or of the one called `interface`.
+/// Calls `found` with every live flow of all interfaces, or of the one called `interface`.
 ///
 /// # Errors
 /// See [`FlowsError`].
-pub fn list(context: &Context, interface: Option<&str>) -> Result<Vec<TrackedFlow>, FlowsError> {
+pub fn list(
+    context: &Context,
+    interface: Option<&str>,
+    mut found: impl FnMut(&TrackedFlow<'_>),
+) -> Result<(), FlowsError> {
     let view = View::open(context)?;
-    let names: HashMap<u32, &str> = view
-        .interfaces(context, interface)?
-        .into_iter()
-        .map(|one| (one.id, one.name.as_str()))
-        .collect();
-    let mut flows = Vec::new();
-    each(&view, |raw| {
-        if let Some(name) = names.get(&raw.interface) {
-            flows.push(raw.decode(name, view.runtime.hz));
+    let mut names = vec![None; MAX_INTERFACES as usize];
+    for one in view.interfaces(context, interface)? {
+        names[one.id as usize] = Some(one.name.as_str());
+    }
+    each(&view, |entry| {
+        if let Some(name) = names[entry.interface as usize] {
+            found(&entry.decode(name, view.runtime.hz));
         }
-    })?;
-    Ok(flows)
+    })
 }
 
 /// A live entry as it stands in a table.
@@ -132,7 +135,7 @@ pub(crate) struct Entry {
     pub(crate) protocol: u8,
     /// Its state.
     pub(crate) state: State,
-    flags: u8,
+    pub(crate) flags: u8,
     ports: u32,
     local: IpAddr,
     remote: IpAddr,
@@ -145,10 +148,10 @@ pub(crate) struct Entry {
 /// Calls `found` with every entry of both tables that is not over.
 pub(crate) fn each(view: &View, mut found: impl FnMut(Entry)) -> Result<(), FlowsError> {
     let now = view.now().map_err(ViewError::from)?;
-    let mut lives: HashMap<u32, [u32; TIMEOUTS]> = HashMap::new();
+    let mut lives = vec![None; MAX_INTERFACES as usize];
     for one in &view.state.interfaces {
         let record = view.record(one.id).map_err(ViewError::from)?;
-        lives.insert(one.id, record.timeouts);
+        lives[one.id as usize] = Some(record.timeouts);
     }
     let tables = &view.tables;
     let walk = Walk { now, lives };
@@ -232,7 +235,8 @@ fn address6(words: [u32; 4]) -> Ipv6Addr {
 /// What judging an entry takes.
 struct Walk {
     now: u32,
-    lives: HashMap<u32, [u32; TIMEOUTS]>,
+    /// By interface id; `None`: not attached.
+    lives: Vec<Option<[u32; TIMEOUTS]>>,
 }
 
 impl Walk {
@@ -273,7 +277,7 @@ impl Walk {
     /// The entry, unless it is over or of no attached interface.
     fn entry(&self, meta: Meta, slot: &Slot) -> Option<Entry> {
         let interface = slot.owner >> 8;
-        let life = meta.life(self.lives.get(&interface)?);
+        let life = meta.life(self.lives.get(interface as usize)?.as_ref()?);
         let idle = age(self.now, slot.live.seen);
         if idle >= life {
             return None;
@@ -297,13 +301,13 @@ impl Walk {
 }
 
 impl Entry {
-    fn decode(&self, interface: &str, hz: u32) -> TrackedFlow {
+    fn decode<'a>(&self, interface: &'a str, hz: u32) -> TrackedFlow<'a> {
         let seconds = |jiffies: u32| f64::from(jiffies) / f64::from(hz.max(1));
         let (high, low) = ((self.ports >> 16) as u16, self.ports as u16);
         TrackedFlow {
-            interface: interface.to_owned(),
+            interface,
             protocol: self.protocol,
-            state: self.state.name().to_owned(),
+            state: self.state.name(),
             local: self.local,
             local_port: high,
             remote: self.remote,
