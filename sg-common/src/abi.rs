@@ -48,7 +48,7 @@ pub const MAX_TRIES: u32 = 4096;
 /// Nodes per bank of the trees that addresses are looked up in.
 pub const MAX_NODES: u32 = 131_072;
 /// Classes per bank.
-pub const MAX_CLASSES: u32 = 65_536;
+pub const MAX_CLASSES: u32 = 131_072;
 /// Port ranges per bank.
 pub const MAX_RANGES: u32 = 524_288;
 /// Sets of rules per bank whose hits are counted: those with a lower number.

@@ -130,7 +130,7 @@ fn what_does_not_fit_is_pointed_at() {
         let address = std::net::Ipv4Addr::from(0x0a00_0000 + host);
         format!("  {{ protocol = \"tcp\", ports = 80, cidr = \"{address}/32\" }},\n")
     };
-    let rules: String = (0..65_536).map(rule).collect();
+    let rules: String = (0..131_072).map(rule).collect();
     let text = format!(
         "[groups.g]\negress = []\ningress = [\n{rules}]\n[interfaces.i]\ngroups = [\"g\"]\n"
     );
@@ -142,8 +142,8 @@ fn what_does_not_fit_is_pointed_at() {
         answer.contains("error[capacity]: IPv4 ingress of interface `i` does not fit at rule sgr-"),
         "{answer}"
     );
-    assert!(answer.contains(": more than 65535 classes"), "{answer}");
-    assert!(answer.contains("--> capacity.toml:65539:3\n"), "{answer}");
+    assert!(answer.contains(": more than 131071 classes"), "{answer}");
+    assert!(answer.contains("--> capacity.toml:131075:3\n"), "{answer}");
 }
 
 /// Writes a case and answers with what `sgctl check` says of it, which takes no longer than `seconds`.

@@ -32,6 +32,7 @@ pub(crate) struct Check {
 /// # Errors
 /// A file that cannot be read.
 pub(crate) fn run(check: &Check) -> anyhow::Result<ExitCode> {
+    super::definition::keep_memory();
     let sources = source::read(&check.files)?;
     let checked = definition::check(&sources);
     let mut diagnostics = checked.diagnostics;

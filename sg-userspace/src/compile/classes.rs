@@ -31,6 +31,8 @@ pub(super) struct Classes<'a> {
     classes_index: HashMap<Slices, u32>,
     classes_unions: HashMap<(u32, u32), u32>,
     by_rules: HashMap<(bool, Box<[u32]>), u32>,
+    /// The same for one rule, by family: most prefixes have but one.
+    by_rule: [ByNumber<u32>; 2],
     published: Published,
 }
 
@@ -40,9 +42,37 @@ struct Published {
     classes: Vec<Class>,
     ranges: Vec<Range>,
     rule_sets: Vec<Vec<u32>>,
-    class_numbers: HashMap<u32, u32>,
-    slices: HashMap<u32, Slice>,
-    set_numbers: HashMap<u32, u32>,
+    class_numbers: ByNumber<u32>,
+    slices: ByNumber<Slice>,
+    set_numbers: ByNumber<u32>,
+}
+
+/// What belongs to numbers that are given out one after the other.
+struct ByNumber<T>(Vec<Option<T>>);
+
+impl<T> Default for ByNumber<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Copy> ByNumber<T> {
+    /// With what number 0 has.
+    fn new(first: T) -> Self {
+        Self(vec![Some(first)])
+    }
+
+    fn get(&self, number: u32) -> Option<T> {
+        self.0.get(number as usize).copied().flatten()
+    }
+
+    fn insert(&mut self, number: u32, value: T) {
+        let place = number as usize;
+        if self.0.len() <= place {
+            self.0.resize(place + 1, None);
+        }
+        self.0[place] = Some(value);
+    }
 }
 
 /// The map content of all published classes.
@@ -57,22 +87,27 @@ impl<'a> Classes<'a> {
     /// Rules are numbered by their position in `rules`.
     pub(super) fn new(rules: Vec<&'a ResolvedRule>) -> Self {
         let no_segments: Rc<[Segment]> = Rc::from([]);
+        let mut segments_index = HashMap::with_capacity(rules.len());
+        segments_index.insert(Rc::clone(&no_segments), 0);
+        let mut classes_index = HashMap::with_capacity(rules.len());
+        classes_index.insert([0; 4], NOTHING);
         Self {
+            sets: RuleSets::new(rules.len()),
             rules,
-            sets: RuleSets::new(),
-            segments: vec![Rc::clone(&no_segments)],
-            segments_index: HashMap::from([(no_segments, 0)]),
+            segments: vec![no_segments],
+            segments_index,
             segments_unions: HashMap::new(),
             classes: vec![[0; 4]],
-            classes_index: HashMap::from([([0; 4], NOTHING)]),
+            classes_index,
             classes_unions: HashMap::new(),
             by_rules: HashMap::new(),
+            by_rule: Default::default(),
             published: Published {
                 classes: vec![Class::ZERO],
                 rule_sets: vec![Vec::new()],
-                class_numbers: HashMap::from([(NOTHING, NOTHING)]),
-                slices: HashMap::from([(0, Slice::ZERO)]),
-                set_numbers: HashMap::from([(rule_sets::EMPTY, rule_sets::EMPTY)]),
+                class_numbers: ByNumber::new(NOTHING),
+                slices: ByNumber::new(Slice::ZERO),
+                set_numbers: ByNumber::new(rule_sets::EMPTY),
                 ..Published::default()
             },
         }
@@ -85,11 +120,25 @@ impl<'a> Classes<'a> {
 
     /// The class of addresses that these rules cover, in one family.
     pub(super) fn of_rules(&mut self, numbers: &[u32], ipv6: bool) -> Result<u32, Full> {
+        if let [rule] = numbers {
+            if let Some(class) = self.by_rule[usize::from(ipv6)].get(*rule) {
+                return Ok(class);
+            }
+            let class = self.construct(numbers, ipv6)?;
+            self.by_rule[usize::from(ipv6)].insert(*rule, class);
+            return Ok(class);
+        }
         // The copy is the price of one lookup for hit and miss.
         let key = (ipv6, Box::from(numbers));
         if let Some(class) = self.by_rules.get(&key) {
             return Ok(*class);
         }
+        let class = self.construct(numbers, ipv6)?;
+        self.by_rules.insert(key, class);
+        Ok(class)
+    }
+
+    fn construct(&mut self, numbers: &[u32], ipv6: bool) -> Result<u32, Full> {
         let mut intervals: [Vec<Interval>; 4] = Default::default();
         for rule in numbers {
             for (slice, low, high) in self.rule(*rule).traffic.slices(ipv6) {
@@ -108,9 +157,7 @@ impl<'a> Classes<'a> {
             })?;
             *slice = self.intern_segments(segments);
         }
-        let class = self.intern(slices);
-        self.by_rules.insert(key, class);
-        Ok(class)
+        Ok(self.intern(slices))
     }
 
     /// The class of addresses that both cover.
@@ -147,8 +194,8 @@ impl<'a> Classes<'a> {
 
     /// The final number of a class, which becomes map content.
     pub(super) fn publish(&mut self, class: u32) -> Result<u32, Capacity> {
-        if let Some(number) = self.published.class_numbers.get(&class) {
-            return Ok(*number);
+        if let Some(number) = self.published.class_numbers.get(class) {
+            return Ok(number);
         }
         // Class 0 stands there already.
         if self.published.classes.len() > Capacity::Classes.limit() {
@@ -177,8 +224,8 @@ impl<'a> Classes<'a> {
 
     fn publish_segments(&mut self, segments: u32) -> Result<Slice, Capacity> {
         let published = &mut self.published;
-        if let Some(slice) = published.slices.get(&segments) {
-            return Ok(*slice);
+        if let Some(slice) = published.slices.get(segments) {
+            return Ok(slice);
         }
         let content = &self.segments[segments as usize];
         if published.ranges.len() + content.len() > Capacity::Ranges.limit() {
@@ -189,12 +236,14 @@ impl<'a> Classes<'a> {
             len: content.len() as u32,
         };
         for segment in content.iter() {
-            let next = published.rule_sets.len() as u32;
-            let rule_set = *published.set_numbers.entry(segment.set).or_insert(next);
-            if rule_set == next {
+            let known = published.set_numbers.get(segment.set);
+            let rule_set = known.unwrap_or_else(|| {
+                let next = published.rule_sets.len() as u32;
+                published.set_numbers.insert(segment.set, next);
                 let members = self.sets.members(segment.set).to_vec();
                 published.rule_sets.push(members);
-            }
+                next
+            });
             published.ranges.push(Range {
                 low: segment.low,
                 high: segment.high,

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn cut_named(intervals: &[(u16, u16, u32)]) -> Vec<(u16, u16, Vec<u32>)> {
-        let mut sets = RuleSets::new();
+        let mut sets = RuleSets::new(0);
         let intervals: Vec<_> = intervals
             .iter()
             .map(|&(low, high, rule)| Interval { low, high, rule })
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn unions_split_likewise() {
-        let mut sets = RuleSets::new();
+        let mut sets = RuleSets::new(0);
         let all = cut(
             &[Interval {
                 low: 0,

@@ -26,11 +26,14 @@ pub(super) struct RuleSets {
 }
 
 impl RuleSets {
-    pub(super) fn new() -> Self {
+    /// For so many rules, of which each probably is a set.
+    pub(super) fn new(rules: usize) -> Self {
         let empty: Rc<[u32]> = Rc::from([]);
+        let mut index = HashMap::with_capacity(rules);
+        index.insert(Rc::clone(&empty), EMPTY);
         Self {
-            sets: vec![Rc::clone(&empty)],
-            index: HashMap::from([(empty, EMPTY)]),
+            sets: vec![empty],
+            index,
             unions: HashMap::new(),
             memberships: 0,
             steps: 0,
@@ -110,7 +113,7 @@ mod tests {
 
     #[test]
     fn equal_sets_have_one_number() {
-        let mut sets = RuleSets::new();
+        let mut sets = RuleSets::new(0);
         let a = sets.intern(&[1, 3]).unwrap();
         let b = sets.intern(&[2, 3]).unwrap();
         let both = sets.union(a, b).unwrap();
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_takes_too_long_is_given_up() {
-        let mut sets = RuleSets::new();
+        let mut sets = RuleSets::new(0);
         let a = sets.intern(&[1, 2]).unwrap();
         let b = sets.intern(&[2, 3]).unwrap();
         sets.steps = MAX_STEPS - 3;

@@ -44,7 +44,7 @@ fn one_class_too_many_is_refused_with_its_rule() {
         rule: Some(id(fits)),
     };
     assert_eq!(error, expected);
-    assert!(error.to_string().contains("65535 classes"), "{error}");
+    assert!(error.to_string().contains("131071 classes"), "{error}");
 }
 
 #[test]
