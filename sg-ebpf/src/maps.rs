@@ -3,7 +3,7 @@
 //! Sizes that depend on the definition (conntrack, members) are placeholders that the loader sets.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, bpf_timer},
+    bindings::{BPF_F_MMAPABLE, BPF_F_RDONLY_PROG, bpf_timer},
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
@@ -26,7 +26,6 @@ use crate::frame::MAX_OFFSET;
 const READ_ONLY: usize = BPF_F_RDONLY_PROG as usize;
 /// Read by userspace without a system call per entry.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
-const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
 pub static GENERATION: Array<u32, 1, READ_ONLY> = Array::new();
@@ -51,14 +50,14 @@ pub static TRIES4: ArrayOfMaps<LpmTrie<[u8; 4], u32, 1>, { MAX_TRIES as usize }>
 pub static TRIES6: ArrayOfMaps<LpmTrie<[u8; 16], u32, 1>, { MAX_TRIES as usize }> =
     ArrayOfMaps::new();
 #[btf_map]
-pub static MEMBERS4: ArrayOfMaps<HashMap<u32, u32, 1, NO_PREALLOC>, 2> = ArrayOfMaps::new();
+pub static MEMBERS4: ArrayOfMaps<HashMap<u32, u32, 1>, 2> = ArrayOfMaps::new();
 #[btf_map]
-pub static MEMBERS6: ArrayOfMaps<HashMap<[u32; 4], u32, 1, NO_PREALLOC>, 2> = ArrayOfMaps::new();
+pub static MEMBERS6: ArrayOfMaps<HashMap<[u32; 4], u32, 1>, 2> = ArrayOfMaps::new();
 #[btf_map]
-pub static IDENTITIES: ArrayOfMaps<HashMap<IdentityKey, u32, 1, NO_PREALLOC>, 2> =
+pub static IDENTITIES: ArrayOfMaps<HashMap<IdentityKey, u32, 1>, 2> =
     ArrayOfMaps::new();
 #[btf_map]
-pub static ADDRESSES: ArrayOfMaps<HashMap<AddressKey, u32, 1, NO_PREALLOC>, 2> = ArrayOfMaps::new();
+pub static ADDRESSES: ArrayOfMaps<HashMap<AddressKey, u32, 1>, 2> = ArrayOfMaps::new();
 
 #[btf_map]
 pub static TAGS4: Array<Tags, 1, MAPPED> = Array::new();

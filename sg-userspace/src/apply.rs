@@ -15,13 +15,14 @@ use sg_common::layout::{Counters, CtInterface, CtLocal};
 use crate::{
     attach::{self, EGRESS, INGRESS},
     bank,
-    compile::{Compiled, compile},
+    compile::{Compiled, Membership, compile},
     detach::{self, DetachError},
     hits,
+    members::InForce,
     model::Model,
     resolve::{Resolved, resolve},
     session::{Context, Session},
-    state::{Attached, HookInForce, Lock, RuleSets, State},
+    state::{Attached, HookInForce, Lock, State},
     status::chain,
     target::{self, Target},
 };
@@ -58,10 +59,12 @@ impl Default for Options {
 /// See [`ApplyError`].
 pub fn apply(context: &Context, model: &Model, options: Options) -> Result<Report, ApplyError> {
     let lock = Lock::take(&context.state_dir)?;
-    apply_locked(context, &lock, model, options)
+    let (report, _) = apply_locked(context, &lock, model, options)?;
+    Ok(report)
 }
 
-/// The same for a process that holds the lock longer than one change.
+/// The same for a process that holds the lock longer than one change; it can go on changing the members
+/// of what it has put in force.
 ///
 /// # Errors
 /// See [`ApplyError`].
@@ -70,7 +73,7 @@ pub fn apply_locked(
     lock: &Lock,
     model: &Model,
     options: Options,
-) -> Result<Report, ApplyError> {
+) -> Result<(Report, InForce), ApplyError> {
     attach::require_tcx().map_err(|source| ApplyError::Interface {
         interface: model.interfaces.keys().next().cloned().unwrap_or_default(),
         source: Box::new(source.into()),
@@ -92,7 +95,17 @@ pub fn apply_locked(
             reap(&mut session, lock, &mut report)?;
             check_tags(&targets, Some(&session))?;
             let missing = missing(&session, &targets);
-            keep_orphans(&mut session, &mut resolved, &missing, options, &mut report);
+            if !missing.is_empty() {
+                let stored = lock.read_policy(&session.state)?.resolved;
+                keep_orphans(
+                    &mut session,
+                    stored,
+                    &mut resolved,
+                    &missing,
+                    options,
+                    &mut report,
+                );
+            }
             session
         }
         None => {
@@ -109,12 +122,15 @@ pub fn apply_locked(
         lock,
         &targets,
         resolved,
-        &compiled,
+        compiled,
         options,
         &mut report,
     );
     match outcome {
-        Ok(()) => Ok(report),
+        Ok((resolved, membership)) => {
+            let in_force = InForce::new(session, resolved, membership)?;
+            Ok((report, in_force))
+        }
         Err(error) => match undo(&mut session, lock, previous) {
             Ok(()) => Err(error),
             Err(undo) => Err(ApplyError::Undo {
@@ -200,6 +216,7 @@ fn missing(session: &Session, targets: &[Target]) -> Vec<Attached> {
 /// Carries the last policy of missing interfaces over, and notes which of them go afterwards.
 fn keep_orphans(
     session: &mut Session,
+    mut stored: Resolved,
     resolved: &mut Resolved,
     missing: &[Attached],
     options: Options,
@@ -220,8 +237,10 @@ fn keep_orphans(
                 name.push('+');
             }
             let state = &mut session.state;
-            if let Some(last) = state.resolved.interfaces.remove(&one.name) {
-                state.resolved.interfaces.insert(name.clone(), last);
+            for interfaces in [&mut state.resolved, &mut stored.interfaces] {
+                if let Some(last) = interfaces.remove(&one.name) {
+                    interfaces.insert(name.clone(), last);
+                }
             }
             for attached in &mut state.interfaces {
                 if attached.id == one.id {
@@ -229,7 +248,7 @@ fn keep_orphans(
                 }
             }
         }
-        resolved.adopt_orphan(&session.state.resolved, &name);
+        resolved.adopt_orphan(&stored, &name);
         if options.detach_missing {
             report.detaching.push(one.id);
         } else {
@@ -244,10 +263,10 @@ fn change(
     lock: &Lock,
     targets: &[Target],
     resolved: Resolved,
-    compiled: &Compiled,
+    compiled: Compiled,
     options: Options,
     report: &mut Report,
-) -> Result<(), ApplyError> {
+) -> Result<(Resolved, Membership), ApplyError> {
     session.renew_programs(lock)?;
     let mut fresh = Vec::new();
     for (place, target) in targets.iter().enumerate() {
@@ -278,7 +297,7 @@ fn change(
             }
         }
     }
-    session.set_limits(compiled)?;
+    session.set_limits(&compiled)?;
     let state = &session.state;
     let id_of = |name: &str| {
         let found = state.interfaces.iter().find(|one| one.name == name);
@@ -288,22 +307,25 @@ fn change(
         now: session.control()?.now()?,
         undoes: false,
     };
-    let vacant = bank::vacate(&session.tables, &mut session.runtime)?;
-    hits::turn_over(&session.tables, lock, &vacant, compiled)?;
+    let vacant = bank::vacate(
+        &session.tables,
+        &session.object,
+        &compiled,
+        &mut session.runtime,
+    )?;
+    hits::turn_over(&session.tables, lock, &vacant, &compiled)?;
     let generation = bank::occupy(
         &session.tables,
         &session.object,
-        compiled,
+        &compiled,
         vacant,
         &mut session.runtime,
         change,
         id_of,
     )?;
     report.generation = generation;
-    session.state.generation = generation;
-    session.state.resolved = resolved;
-    session.state.rule_sets = RuleSets::of(compiled);
-    lock.write(&session.state)?;
+    let previous = session.state.policy;
+    let resolved = session.remember(lock, generation, resolved)?;
 
     for (place, target) in targets.iter().enumerate() {
         let new = fresh.iter().find(|(fresh, _)| *fresh == place);
@@ -326,7 +348,10 @@ fn change(
         }
     }
     detach::drop_idle_namespaces(session).map_err(DetachError::from)?;
-    Ok(lock.write(&session.state)?)
+    lock.write(&session.state)?;
+    // Somebody may be reading the one before.
+    lock.remove_policies(&[previous, session.state.policy])?;
+    Ok((resolved, compiled.membership))
 }
 
 fn give_id(session: &mut Session) -> Result<u32, ApplyError> {
@@ -365,11 +390,9 @@ fn undo(session: &mut Session, lock: &Lock, previous: State) -> Result<(), Apply
     let mut state = previous;
     state.interfaces.retain(|one| remaining.contains(&one.id));
     let names: BTreeSet<&String> = state.interfaces.iter().map(|one| &one.name).collect();
-    state
-        .resolved
-        .interfaces
-        .retain(|name, _| names.contains(name));
-    let compiled = compile(&state.resolved)?;
+    state.resolved.retain(|name, _| names.contains(name));
+    let resolved = lock.read_policy(&state)?.resolved;
+    let compiled = compile(&resolved)?;
     session.set_limits(&compiled)?;
     let id_of = |name: &str| {
         let found = state.interfaces.iter().find(|one| one.name == name);
@@ -379,9 +402,14 @@ fn undo(session: &mut Session, lock: &Lock, previous: State) -> Result<(), Apply
         now: session.control()?.now()?,
         undoes: true,
     };
-    let vacant = bank::vacate(&session.tables, &mut session.runtime)?;
+    let vacant = bank::vacate(
+        &session.tables,
+        &session.object,
+        &compiled,
+        &mut session.runtime,
+    )?;
     hits::turn_over(&session.tables, lock, &vacant, &compiled)?;
-    state.generation = bank::occupy(
+    let generation = bank::occupy(
         &session.tables,
         &session.object,
         &compiled,
@@ -392,6 +420,7 @@ fn undo(session: &mut Session, lock: &Lock, previous: State) -> Result<(), Apply
     )?;
     state.namespaces.clone_from(&session.state.namespaces);
     let moved = std::mem::replace(&mut session.state, state);
+    session.remember(lock, generation, resolved)?;
     for place in 0..session.state.interfaces.len() {
         let before = session.state.interfaces[place].clone();
         let now = moved.interfaces.iter().find(|one| one.id == before.id);
@@ -409,5 +438,6 @@ fn undo(session: &mut Session, lock: &Lock, previous: State) -> Result<(), Apply
             });
         }
     }
-    Ok(lock.write(&session.state)?)
+    lock.write(&session.state)?;
+    Ok(lock.remove_policies(&[session.state.policy])?)
 }

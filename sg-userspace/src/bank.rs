@@ -2,7 +2,8 @@
 
 use std::{
     net::IpAddr,
-    os::fd::{AsFd as _, AsRawFd as _, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd},
+    thread,
 };
 
 use aya::{
@@ -68,26 +69,40 @@ pub struct Change {
     pub undoes: bool,
 }
 
-/// A bank that no program reads or counts in, and the generation that it is to hold.
+/// A bank that no program reads or counts in, and what it is to hold.
 #[derive(Debug)]
 pub struct Vacant {
     /// The generation after the one in force; its lowest bit is the bank.
     pub generation: u32,
+    membership: Membership,
 }
 
-/// Takes the bank that is not in force from the last readers it may have.
+/// Takes the bank that is not in force from the last readers it may have, and makes the maps of members of
+/// `compiled` meanwhile, which nobody sees yet.
 ///
 /// # Errors
 /// See [`BankError`]; the generation in force stays untouched.
-pub fn vacate(tables: &Tables, runtime: &mut Runtime) -> Result<Vacant, BankError> {
+pub fn vacate(
+    tables: &Tables,
+    object: &Object,
+    compiled: &Compiled,
+    runtime: &mut Runtime,
+) -> Result<Vacant, BankError> {
+    check_room(compiled)?;
     let current = tables.generation()?;
     // From here on nobody asks the bank that is written now; after the flip the one in force now can
     // be asked by the next.
     runtime.previous = current;
     tables.runtime.set(&0, runtime)?;
-    wait_for_readers(tables, current & 1)?;
+    let membership = thread::scope(|scope| {
+        let readers = scope.spawn(|| wait_for_readers(tables, current & 1));
+        let made = make_membership(object, compiled);
+        readers.join().expect("waiting does not panic")?;
+        made
+    })?;
     Ok(Vacant {
         generation: current.wrapping_add(1),
+        membership,
     })
 }
 
@@ -103,7 +118,7 @@ pub fn put_in_force(
     change: Change,
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<u32, BankError> {
-    let vacant = vacate(tables, runtime)?;
+    let vacant = vacate(tables, object, compiled, runtime)?;
     occupy(tables, object, compiled, vacant, runtime, change, id_of)
 }
 
@@ -124,8 +139,10 @@ pub fn occupy(
     change: Change,
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<u32, BankError> {
-    check_room(compiled)?;
-    let Vacant { generation } = vacant;
+    let Vacant {
+        generation,
+        membership: (members4, members6, identities),
+    } = vacant;
     let bank = generation & 1;
 
     let counted = counted(compiled.rule_sets.len());
@@ -135,40 +152,6 @@ pub fn occupy(
     write_region(&tables.trees, bank * MAX_NODES, &compiled.nodes)?;
     write_tries::<8>(&tables.tries4, object, map::TRIES4, bank, &compiled.tries4)?;
     write_tries::<20>(&tables.tries6, object, map::TRIES6, bank, &compiled.tries6)?;
-
-    let members = compiled.members4.iter();
-    let (keys, values): (Vec<_>, Vec<_>) = members
-        .map(|(address, identity)| (address.octets(), *identity))
-        .unzip();
-    write_inner(
-        &tables.members4,
-        object,
-        map::MEMBERS4,
-        bank,
-        &keys,
-        &values,
-    )?;
-    let members = compiled.members6.iter();
-    let (keys, values): (Vec<_>, Vec<_>) = members
-        .map(|(address, identity)| (address.octets(), *identity))
-        .unzip();
-    write_inner(
-        &tables.members6,
-        object,
-        map::MEMBERS6,
-        bank,
-        &keys,
-        &values,
-    )?;
-    let (keys, values): (Vec<IdentityKey>, Vec<u32>) = compiled.identities.iter().copied().unzip();
-    write_inner(
-        &tables.identities,
-        object,
-        map::IDENTITIES,
-        bank,
-        &keys,
-        &values,
-    )?;
 
     let mut records = vec![Interface::ZERO; MAX_INTERFACES as usize];
     let mut addresses: Vec<AddressKey> = compiled
@@ -200,14 +183,20 @@ pub fn occupy(
     }
     addresses.sort_unstable_by_key(|key| (key.interface, key.family, key.address));
     addresses.dedup();
-    let known = vec![1_u32; addresses.len()];
-    write_inner(
-        &tables.addresses,
+    let addresses = make_inner(
         object,
         map::ADDRESSES,
+        addresses.into_iter().map(|address| (address, 1)),
+        ROOM_TO_LEARN,
+    )?;
+    replace_inner(
         bank,
-        &addresses,
-        &known,
+        [
+            (&tables.members4, members4.fd()),
+            (&tables.members6, members6.fd()),
+            (&tables.identities, identities.fd()),
+            (&tables.addresses, addresses.fd()),
+        ],
     )?;
     write_region(&tables.interfaces, bank * MAX_INTERFACES, &records)?;
 
@@ -254,11 +243,12 @@ fn check_room(compiled: &Compiled) -> Result<(), BankError> {
     Ok(())
 }
 
-/// Waits until no program reads the bank that was retired by the last flip.
+/// Waits until no program reads what it found in any map before this call: the bank that was retired by
+/// the last flip, or elements that were taken from the one in force, which is `bank`.
 ///
 /// Writing an element of a map of maps waits for an RCU grace period, so the member map in force
 /// is put where it already is. The first generation has no predecessor and waits for nobody.
-fn wait_for_readers(tables: &Tables, bank: u32) -> Result<(), BankError> {
+pub(crate) fn wait_for_readers(tables: &Tables, bank: u32) -> Result<(), BankError> {
     let Some(id) = tables.members4.get(&bank)? else {
         return Ok(());
     };
@@ -329,20 +319,71 @@ fn make_trie<const KEY: usize>(
     Ok(inner)
 }
 
-/// Makes and fills the one inner map of a bank.
-fn write_inner<K: Pod>(
-    outer: &Table<u32, u32>,
+/// Who is a member, and what members may reach: maps that are not in force yet.
+type Membership = (
+    Table<[u8; 4], u32>,
+    Table<[u8; 16], u32>,
+    Table<IdentityKey, u32>,
+);
+
+fn make_membership(object: &Object, compiled: &Compiled) -> Result<Membership, BankError> {
+    let members4 = compiled.members4.iter();
+    let members6 = compiled.members6.iter();
+    Ok((
+        make_inner(
+            object,
+            map::MEMBERS4,
+            members4.map(|(address, identity)| (address.octets(), *identity)),
+            ROOM_TO_LEARN,
+        )?,
+        make_inner(
+            object,
+            map::MEMBERS6,
+            members6.map(|(address, identity)| (address.octets(), *identity)),
+            ROOM_TO_LEARN,
+        )?,
+        make_inner(
+            object,
+            map::IDENTITIES,
+            compiled.identities.iter().copied(),
+            0,
+        )?,
+    ))
+}
+
+/// Elements that a map holds beyond those of its generation, for what is learnt while it is in force.
+const ROOM_TO_LEARN: usize = 1024;
+
+/// Makes and fills the one inner map of a bank, with `room` for more.
+fn make_inner<K: Pod>(
     object: &Object,
     name: &'static str,
-    bank: u32,
-    keys: &[K],
-    values: &[u32],
-) -> Result<(), BankError> {
+    content: impl Iterator<Item = (K, u32)>,
+    room: usize,
+) -> Result<Table<K, u32>, BankError> {
     let form = object.inner(name)?;
-    let entries = u32::try_from(keys.len()).unwrap_or(u32::MAX).max(SMALLEST);
-    let inner = Table::<K, u32>::create(name, form.map_type, entries, form.flags)?;
-    inner.set_all(keys, values)?;
-    Ok(outer.set(&bank, &raw(inner.fd().as_raw_fd()))?)
+    let (keys, values): (Vec<K>, Vec<u32>) = content.unzip();
+    let entries = u32::try_from(keys.len() + room).unwrap_or(u32::MAX);
+    let inner = Table::<K, u32>::create(name, form.map_type, entries.max(SMALLEST), form.flags)?;
+    inner.set_all(&keys, &values)?;
+    Ok(inner)
+}
+
+/// Puts inner maps into their places of a bank.
+///
+/// Each such write waits until nobody reads what it replaces; all of them wait at the same time.
+fn replace_inner(
+    bank: u32,
+    inner: [(&Table<u32, u32>, BorrowedFd<'_>); 4],
+) -> Result<(), BankError> {
+    thread::scope(|scope| {
+        let writers = inner
+            .map(|(outer, inner)| scope.spawn(move || outer.set(&bank, &raw(inner.as_raw_fd()))));
+        for writer in writers {
+            writer.join().expect("writing does not panic")?;
+        }
+        Ok(())
+    })
 }
 
 /// Key of an LPM trie: prefix length as a native word, then the address in network order.
@@ -356,7 +397,7 @@ fn prefix_key<const KEY: usize>(prefix: &IpNet) -> [u8; KEY] {
     key
 }
 
-fn address_key(interface: u32, address: IpAddr) -> AddressKey {
+pub(crate) fn address_key(interface: u32, address: IpAddr) -> AddressKey {
     AddressKey {
         interface,
         family: if address.is_ipv4() { 4 } else { 6 },

@@ -15,6 +15,7 @@ use std::{
 
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
+const MAP_DELETE_ELEM: libc::c_long = 3;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
@@ -151,6 +152,27 @@ pub(crate) unsafe fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io
     };
     // SAFETY: both pointers are valid for the sizes the caller vouches for; the kernel only reads.
     unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }
+}
+
+/// Removes one element; `false` if there is none.
+///
+/// # Safety
+/// `key` must be at least the map's key size.
+///
+/// # Errors
+/// What the kernel says, except `ENOENT`.
+pub(crate) unsafe fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<bool> {
+    let mut attr = Element {
+        map_fd: raw(map),
+        key: key.as_ptr() as u64,
+        ..Element::default()
+    };
+    // SAFETY: the key is valid for the size the caller vouches for; the kernel only reads.
+    match unsafe { bpf(MAP_DELETE_ELEM, &mut attr) } {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes `count` elements, the last values winning; pays the RCU grace period of a map of maps

@@ -168,7 +168,7 @@ pub(crate) fn one(
     )?;
     let flows = flush(session, attached.id)?;
     session.state.interfaces.retain(|one| one.id != attached.id);
-    session.state.resolved.interfaces.remove(&attached.name);
+    session.state.resolved.remove(&attached.name);
     drop_idle_namespaces(session)?;
     lock.write(&session.state)?;
     Ok(flows)

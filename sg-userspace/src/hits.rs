@@ -10,7 +10,7 @@
 //! at once, and says which generation the bank is meant for from then on. Only what is counted in a bank whose
 //! generation was in force is ever added, so a bank that was not cleared any more adds nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 use sg_common::{abi::MAX_COUNTED, verdict::Direction};
@@ -18,8 +18,9 @@ use sg_common::{abi::MAX_COUNTED, verdict::Direction};
 use crate::{
     bank::{self, Vacant},
     compile::Compiled,
+    model::RuleId,
     session::Context,
-    state::{Lock, RuleSets, State, StateError},
+    state::{Lock, Policy, RuleSets, State, StateError},
     table::TableError,
     tables::Tables,
     view::{View, ViewError},
@@ -31,19 +32,20 @@ use crate::{
 pub struct Book {
     /// Kernel id of the map `RUNTIME` it belongs to.
     runtime: u32,
-    /// What the numbers of sets mean, by bank.
+    /// What is counted in the banks.
     banks: [Option<Chapter>; 2],
     /// Packets of generations whose bank was written again, by rule id. Of rules that neither bank knows
     /// nothing is kept.
-    totals: BTreeMap<String, u64>,
+    totals: BTreeMap<RuleId, u64>,
 }
 
-/// The sets of one generation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The sets of one generation; [`RuleSets`] of its number says what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Chapter {
     generation: u32,
-    sets: RuleSets,
+    /// How many there are.
+    sets: usize,
 }
 
 /// Packets of one rule.
@@ -86,50 +88,54 @@ impl Book {
         }
     }
 
-    /// What is counted in a bank if it holds `generation`, by rule id.
-    fn counted(&self, tables: &Tables, generation: u32) -> Result<BTreeMap<&str, u64>, TableError> {
+    /// Generations that it speaks of.
+    pub fn generations(&self) -> Vec<u32> {
+        let chapters = self.banks.iter().flatten();
+        chapters.map(|chapter| chapter.generation).collect()
+    }
+
+    /// What is counted in a bank if it holds `generation`, by rule id; `None` if `sets` does not know what was
+    /// counted.
+    fn counted(
+        &self,
+        tables: &Tables,
+        generation: u32,
+        sets: impl FnOnce(u32) -> Result<Option<RuleSets>, StateError>,
+    ) -> Result<Option<BTreeMap<RuleId, u64>>, HitsError> {
         let mut counted = BTreeMap::new();
         let bank = generation & 1;
-        let chapter = self.banks[bank as usize].as_ref();
-        let Some(Chapter { sets, .. }) = chapter.filter(|one| one.generation == generation) else {
-            return Ok(counted);
+        let chapter = self.banks[bank as usize].filter(|one| one.generation == generation);
+        let Some(chapter) = chapter else {
+            return Ok(Some(counted));
         };
-        let places = bank::counted(sets.sets.len());
+        let places = bank::counted(chapter.sets);
         let sums = tables.rule_hits.sums(bank * MAX_COUNTED, places)?;
+        // Many rules are many bytes, and where nothing was counted nobody needs them.
+        if sums.iter().all(|packets| *packets == 0) {
+            return Ok(Some(counted));
+        }
+        let Some(sets) = sets(generation)? else {
+            return Ok(None);
+        };
         for (rules, packets) in sets.sets.iter().zip(sums) {
             if packets == 0 {
                 continue;
             }
             for rule in rules {
                 if let Some(rule) = sets.rules.get(*rule as usize) {
-                    let sum = counted.entry(rule.as_str()).or_default();
+                    let sum: &mut u64 = counted.entry(*rule).or_default();
                     *sum = packets.wrapping_add(*sum);
                 }
             }
         }
-        Ok(counted)
+        Ok(Some(counted))
     }
+}
 
-    /// Ids of the rules that either bank knows.
-    fn known(&self) -> BTreeSet<&str> {
-        let chapters = self.banks.iter().flatten();
-        let rules = chapters.flat_map(|chapter| &chapter.sets.rules);
-        rules.map(String::as_str).collect()
-    }
-
-    /// Ids of rules of which some set has no counter.
-    fn incomplete(&self) -> BTreeSet<&str> {
-        let mut incomplete = BTreeSet::new();
-        for Chapter { sets, .. } in self.banks.iter().flatten() {
-            for rules in sets.sets.iter().skip(MAX_COUNTED as usize) {
-                let rules = rules
-                    .iter()
-                    .filter_map(|rule| sets.rules.get(*rule as usize));
-                incomplete.extend(rules.map(String::as_str));
-            }
-        }
-        incomplete
-    }
+/// Ids of rules of which some set has no counter.
+fn incomplete(sets: &RuleSets) -> impl Iterator<Item = RuleId> {
+    let uncounted = sets.sets.iter().skip(MAX_COUNTED as usize).flatten();
+    uncounted.filter_map(|rule| sets.rules.get(*rule as usize).copied())
 }
 
 /// Adds what was counted in a bank to the totals, and writes down what its numbers mean from now on.
@@ -146,21 +152,23 @@ pub fn turn_over(
     let book = lock.read_book()?.filter(|book| book.runtime == runtime);
     let mut book = book.unwrap_or_else(|| Book::new(runtime));
     let generation = vacant.generation;
-    let counted = book.counted(tables, generation.wrapping_sub(2))?;
-    let counted: Vec<(String, u64)> = counted
-        .into_iter()
-        .map(|(rule, packets)| (rule.to_owned(), packets))
-        .collect();
-    for (rule, packets) in counted {
+    let before = generation.wrapping_sub(2);
+    let counted = book.counted(tables, before, |generation| lock.read_rule_sets(generation))?;
+    for (rule, packets) in counted.into_iter().flatten() {
         let total = book.totals.entry(rule).or_default();
         *total = total.wrapping_add(packets);
     }
+    lock.write_rule_sets(generation, compiled)?;
     book.banks[(generation & 1) as usize] = Some(Chapter {
         generation,
-        sets: RuleSets::of(compiled),
+        sets: compiled.rule_sets.len(),
     });
-    let known: BTreeSet<String> = book.known().into_iter().map(str::to_owned).collect();
-    book.totals.retain(|rule, _| known.contains(rule));
+    if !book.totals.is_empty() {
+        let mut known: HashSet<RuleId> = compiled.rules.iter().copied().collect();
+        let current = lock.read_rule_sets(generation.wrapping_sub(1))?;
+        known.extend(current.unwrap_or_default().rules);
+        book.totals.retain(|rule, _| known.contains(rule));
+    }
     Ok(lock.write_book(&book)?)
 }
 
@@ -176,25 +184,39 @@ pub fn read(context: &Context) -> Result<Vec<RuleHits>, HitsError> {
         let book = book.filter(|book| book.runtime == runtime);
         Ok::<_, StateError>(book.unwrap_or_else(|| Book::new(runtime)))
     };
+    let sets = |generation| RuleSets::read(&context.state_dir, generation);
     let mut book = read_book()?;
     // A change in between could count a generation twice or not at all.
     let counted = loop {
         let generation = view.tables.generation()?;
-        let mut counted = book.totals.clone();
+        let mut counted = Some(book.totals.clone());
         for generation in [generation.wrapping_sub(1), generation] {
-            for (rule, packets) in book.counted(&view.tables, generation)? {
-                let total = counted.entry(rule.to_owned()).or_default();
-                *total = total.wrapping_add(packets);
-            }
+            let more = book.counted(&view.tables, generation, sets)?;
+            counted = counted.zip(more).map(|(mut counted, more)| {
+                for (rule, packets) in more {
+                    let total: &mut u64 = counted.entry(rule).or_default();
+                    *total = total.wrapping_add(packets);
+                }
+                counted
+            });
         }
         let again = read_book()?;
-        if again == book && view.tables.generation()? == generation {
+        if let Some(counted) = counted
+            && again == book
+            && view.tables.generation()? == generation
+        {
             break counted;
         }
         book = again;
     };
-    let incomplete = book.incomplete();
-    let resolved = &view.state.resolved;
+    let mut without_counter = BTreeSet::new();
+    for chapter in book.banks.iter().flatten() {
+        if chapter.sets > MAX_COUNTED as usize {
+            let sets = sets(chapter.generation)?.unwrap_or_default();
+            without_counter.extend(incomplete(&sets));
+        }
+    }
+    let resolved = Policy::read(&context.state_dir, &view.state)?.resolved;
     let carried: BTreeSet<_> = resolved
         .interfaces
         .values()
@@ -207,13 +229,12 @@ pub fn read(context: &Context) -> Result<Vec<RuleHits>, HitsError> {
         };
         for direction in Direction::ALL {
             for rule in group.rules(direction) {
-                let id = rule.id.to_string();
                 hits.push(RuleHits {
                     group: name.to_string(),
                     direction: direction.name().to_owned(),
-                    packets: counted.get(&id).copied().unwrap_or_default(),
-                    complete: !incomplete.contains(id.as_str()),
-                    rule: id,
+                    packets: counted.get(&rule.id).copied().unwrap_or_default(),
+                    complete: !without_counter.contains(&rule.id),
+                    rule: rule.id.to_string(),
                 });
             }
         }

@@ -17,6 +17,7 @@ pub mod hits;
 pub mod index;
 pub mod link;
 pub mod mapping;
+pub mod members;
 pub mod metrics;
 pub mod model;
 pub mod netlink;

@@ -16,8 +16,9 @@ use crate::{
     netns::NetnsIdentity,
     pin::{PinError, Pins},
     programs::{ProgramSet, ProgramsError},
+    resolve::Resolved,
     shape::{Object, ShapeError, Sizes},
-    state::{Lock, Namespace, State, StateError},
+    state::{Lock, Namespace, Policy, State, StateError},
     table::TableError,
     tables::Tables,
 };
@@ -256,6 +257,27 @@ impl Session {
         self.runtime.unassured = unassured(compiled.allowance);
         self.runtime.credit = credit(compiled.allowance);
         self.tables.runtime.set(&0, &self.runtime)
+    }
+
+    /// Writes down what is in force now; answers its groups and lists, without interfaces.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub fn remember(
+        &mut self,
+        lock: &Lock,
+        generation: u32,
+        resolved: Resolved,
+    ) -> Result<Resolved, StateError> {
+        let mut policy = Policy { resolved };
+        // A generation's number is its policy's, and 0 is none's.
+        let number = generation.max(1);
+        self.state.resolved = lock.write_policy(number, &mut policy)?;
+        self.state.policy = number;
+        self.state.learnt.clear();
+        self.state.generation = generation;
+        lock.write(&self.state)?;
+        Ok(policy.resolved)
     }
 
     /// The conntrack commands.

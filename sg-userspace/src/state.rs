@@ -4,32 +4,36 @@
 //! the next command finds its way. It is replaced by rename, never written in place.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
-    io::{self, Write as _},
+    io::{self, BufWriter, Write as _},
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sg_common::abi::MAX_INTERFACES;
 
 use crate::{
-    compile::Compiled,
     directory::{self, DirectoryError},
-    hits::Book,
     model::{Hook, Orientation},
     netns::NetnsIdentity,
-    resolve::Resolved,
+    resolve::{Name, ResolvedInterface},
 };
+
+mod policy;
+mod rules;
+
+pub use policy::{Learnt, Policy};
+pub use rules::RuleSets;
 
 /// Where state lives unless `--state-dir` says otherwise.
 pub const DEFAULT: &str = "/run/sgctl";
 
 /// Version of the file's form.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const FILE: &str = "state.json";
-const BOOK: &str = "rules.json";
 const LOCK: &str = "lock";
 
 /// Everything remembered.
@@ -49,20 +53,13 @@ pub struct State {
     pub namespaces: Vec<Namespace>,
     /// Attached interfaces.
     pub interfaces: Vec<Attached>,
-    /// The policy in force.
-    pub resolved: Resolved,
-    /// Rules by number and sets of rule numbers of the generation in force.
+    /// Interfaces of the policy in force, by name.
+    pub resolved: BTreeMap<String, ResolvedInterface>,
+    /// Number of the file with the rest of that policy; 0: none was put in force.
+    pub policy: u32,
+    /// How members of its groups differ from that file by now: what was learnt since.
     #[serde(default)]
-    pub rule_sets: RuleSets,
-}
-
-/// How a range's rule set is read back.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuleSets {
-    /// Rule ids by number.
-    pub rules: Vec<String>,
-    /// Rule numbers by set.
-    pub sets: Vec<Vec<u32>>,
+    pub learnt: BTreeMap<Name, Learnt>,
 }
 
 /// A network namespace and the programs loaded for it.
@@ -109,16 +106,6 @@ pub enum HookInForce {
     XdpGeneric,
     /// tcx.
     Tc,
-}
-
-impl RuleSets {
-    /// Those of a compiled policy.
-    pub fn of(compiled: &Compiled) -> Self {
-        Self {
-            rules: compiled.rules.iter().map(ToString::to_string).collect(),
-            sets: compiled.rule_sets.clone(),
-        }
-    }
 }
 
 impl HookInForce {
@@ -198,8 +185,9 @@ impl State {
             control: object.to_owned(),
             namespaces: Vec::new(),
             interfaces: Vec::new(),
-            resolved: Resolved::default(),
-            rule_sets: RuleSets::default(),
+            resolved: BTreeMap::new(),
+            policy: 0,
+            learnt: BTreeMap::new(),
         }
     }
 
@@ -213,15 +201,6 @@ impl State {
         }
         let opened = directory::private(directory)?;
         read(directory, &opened)
-    }
-
-    /// Reads what is remembered of rules without locking it; `None` if nothing is.
-    ///
-    /// # Errors
-    /// See [`StateError`].
-    pub fn read_book(directory: &Path) -> Result<Option<Book>, StateError> {
-        let opened = directory::private(directory)?;
-        read_book(directory, &opened)
     }
 
     /// The attached interface called `name` in the definition, else the only one whose device is;
@@ -350,58 +329,73 @@ impl Lock {
         self.replace(FILE, state)
     }
 
-    /// Reads what was counted for rules; `None` if nothing is remembered.
-    ///
-    /// # Errors
-    /// See [`StateError`].
-    pub fn read_book(&self) -> Result<Option<Book>, StateError> {
-        read_book(&self.path, &self.directory)
-    }
-
-    /// Replaces what is remembered of rules.
+    /// Removes the state and all that belongs to it.
     ///
     /// # Errors
     /// [`StateError::Io`].
-    pub fn write_book(&self, book: &Book) -> Result<(), StateError> {
-        self.replace(BOOK, book)
+    pub fn clear(&self) -> Result<(), StateError> {
+        self.remove(FILE)?;
+        self.remove_policies(&[])?;
+        self.remove_rules()
     }
 
     /// Writes a file beside the one it replaces, which stays whole until the new one is.
     fn replace(&self, name: &str, content: &impl Serialize) -> Result<(), StateError> {
         let new = format!("{name}.new");
         let path = self.path.join(&new);
-        let text = serde_json::to_vec(content).expect("no map has keys other than strings");
         let file = rustix::fs::openat(
             &self.directory,
-            &new,
+            &*new,
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::RUSR | Mode::WUSR,
         )
         .map_err(|source| io_error("write", &path, source))?;
-        let mut file = File::from(file);
-        let written = file.write_all(&text).and_then(|()| file.sync_all());
+        // Written as it is made: it may be large.
+        let mut file = BufWriter::with_capacity(1 << 20, File::from(file));
+        let written = serde_json::to_writer(&mut file, content)
+            .map_err(io::Error::from)
+            .and_then(|()| file.flush())
+            .and_then(|()| file.get_ref().sync_all());
         written.map_err(|source| StateError::Io {
             operation: "write",
             path: path.clone(),
             source,
         })?;
-        rustix::fs::renameat(&self.directory, &new, &self.directory, name)
+        rustix::fs::renameat(&self.directory, &*new, &self.directory, name)
             .map_err(|source| io_error("rename", &path, source))
     }
 
-    /// Removes the state.
-    ///
-    /// # Errors
-    /// [`StateError::Io`].
-    pub fn clear(&self) -> Result<(), StateError> {
-        for name in [FILE, BOOK] {
-            match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
-                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-                Err(source) => return Err(io_error("remove", &self.path.join(name), source)),
+    /// Removes the files of a kind that are numbered, but those of these numbers.
+    fn remove_but(&self, kind: &str, kept: &[u32]) -> Result<(), StateError> {
+        let kept: Vec<String> = kept.iter().map(|number| numbered(kind, *number)).collect();
+        let failed = |source| StateError::Io {
+            operation: "list",
+            path: self.path.clone(),
+            source,
+        };
+        for entry in self.path.read_dir().map_err(failed)? {
+            let found = entry.map_err(failed)?.file_name();
+            let Some(found) = found.to_str() else {
+                continue;
+            };
+            if found.starts_with(kind) && kept.iter().all(|kept| kept != found) {
+                self.remove(found)?;
             }
         }
         Ok(())
     }
+
+    fn remove(&self, name: &str) -> Result<(), StateError> {
+        match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(source) => Err(io_error("remove", &self.path.join(name), source)),
+        }
+    }
+}
+
+/// Name of a file of a kind of which there are several.
+fn numbered(kind: &str, number: u32) -> String {
+    format!("{kind}{number}.json")
 }
 
 /// The text of a file of the directory.
@@ -420,13 +414,18 @@ fn contents(path: &Path, directory: &OwnedFd, name: &str) -> Result<Option<Strin
     Ok(Some(text))
 }
 
-fn read_book(path: &Path, directory: &OwnedFd) -> Result<Option<Book>, StateError> {
-    let Some(text) = contents(path, directory, BOOK)? else {
+/// A file of the directory, read; `None` if there is none.
+fn parsed<T: DeserializeOwned>(
+    path: &Path,
+    directory: &OwnedFd,
+    name: &str,
+) -> Result<Option<T>, StateError> {
+    let Some(text) = contents(path, directory, name)? else {
         return Ok(None);
     };
-    let book = serde_json::from_str(&text);
-    book.map(Some).map_err(|source| StateError::Malformed {
-        path: path.join(BOOK),
+    let parsed = serde_json::from_str(&text);
+    parsed.map(Some).map_err(|source| StateError::Malformed {
+        path: path.join(name),
         source,
     })
 }
@@ -502,11 +501,11 @@ mod tests {
         state.generation = 3;
         lock.write(&state).unwrap();
         assert_eq!(State::read(&path).unwrap().unwrap().generation, 3);
-        state.version = 2;
+        state.version = VERSION + 1;
         lock.write(&state).unwrap();
         assert!(matches!(
             lock.read(),
-            Err(StateError::Version { found: 2, .. })
+            Err(StateError::Version { found, .. }) if found == VERSION + 1
         ));
         lock.clear().unwrap();
         assert!(lock.read().unwrap().is_none());

@@ -205,7 +205,7 @@ fn nothing(context: &Context) -> Status {
 
 fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, TableError> {
     let namespace = view.state.namespace(one.namespace);
-    let resolved = view.state.resolved.interfaces.get(&one.name);
+    let resolved = view.state.resolved.get(&one.name);
     let mut warnings = Vec::new();
     let mut enforced = match links(view, one) {
         Ok(None) => true,

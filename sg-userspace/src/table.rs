@@ -96,6 +96,22 @@ impl<K: Pod, V: Pod> Table<K, V> {
         }
     }
 
+    /// Opens the inner map at `index` of a map of maps.
+    ///
+    /// # Errors
+    /// [`TableError::Open`] if there is none, and [`TableError::Shape`].
+    pub fn inner(outer: &Table<u32, u32>, index: u32) -> Result<Self, TableError> {
+        let id = outer.get(&index)?.unwrap_or_default();
+        let name = format!("{}[{index}]", outer.name);
+        match MapData::from_id(id) {
+            Ok(map) => Self::new(map, name),
+            Err(source) => Err(TableError::Open {
+                name,
+                source: Box::new(source),
+            }),
+        }
+    }
+
     /// Makes an unpinned map of the kernel's type `map_type`.
     ///
     /// # Errors
@@ -243,6 +259,16 @@ impl<K: Pod, V: Pod> Table<K, V> {
         // SAFETY: key and value have the map's sizes.
         unsafe { bpf::update(self.fd(), bytes_of(key), bytes_of(value)) }
             .map_err(|source| self.failed("write", source))
+    }
+
+    /// Removes one value; `false` if there is none.
+    ///
+    /// # Errors
+    /// [`TableError::Call`].
+    pub fn remove(&self, key: &K) -> Result<bool, TableError> {
+        // SAFETY: the key has the map's size.
+        unsafe { bpf::delete(self.fd(), bytes_of(key)) }
+            .map_err(|source| self.failed("remove from", source))
     }
 
     /// Writes many values in few calls.

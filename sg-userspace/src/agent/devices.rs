@@ -40,7 +40,29 @@ pub(super) struct Wanted {
 #[derive(Debug, Default)]
 pub(super) struct Devices {
     followed: BTreeMap<(u64, u64), Followed>,
-    changed: Arc<Notify>,
+    told: Arc<Told>,
+}
+
+/// Where the listeners say that something has changed.
+#[derive(Debug, Default)]
+struct Told {
+    /// Anything but addresses.
+    changed: Notify,
+    addressed: Notify,
+    /// Devices that have gained or lost addresses.
+    devices: Mutex<BTreeSet<Device>>,
+}
+
+/// A device: its namespace, by device and inode number, and its index there.
+pub(super) type Device = ((u64, u64), u32);
+
+/// What a datagram says of our devices.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    /// These have gained or lost addresses, and nothing else; perhaps none.
+    Addresses(BTreeSet<u32>),
+    /// Something else has changed, or it cannot be read.
+    More,
 }
 
 /// Why a namespace cannot be listened to.
@@ -96,18 +118,24 @@ impl Devices {
             let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }
                 .map_err(|error| DevicesError::Socket(error.into()))?;
             let wanted = Arc::new(Mutex::new(wanted.clone()));
-            let listener = listen(socket, Arc::clone(&wanted), Arc::clone(&self.changed));
+            let key = key(identity);
+            let listener = listen(socket, key, Arc::clone(&wanted), Arc::clone(&self.told));
             let listener = tokio::spawn(listener);
-            self.followed
-                .insert(key(identity), Followed { wanted, listener });
+            self.followed.insert(key, Followed { wanted, listener });
             more = true;
         }
         Ok(more)
     }
 
-    /// Waits for a change.
+    /// Waits for a change of anything but addresses.
     pub(super) async fn changed(&self) {
-        self.changed.notified().await;
+        self.told.changed.notified().await;
+    }
+
+    /// Waits for addresses to come or go; answers of which devices.
+    pub(super) async fn addressed(&self) -> BTreeSet<Device> {
+        self.told.addressed.notified().await;
+        std::mem::take(&mut *lock(&self.told.devices))
     }
 }
 
@@ -122,36 +150,46 @@ fn open() -> io::Result<Socket> {
     Ok(socket)
 }
 
-async fn listen(socket: AsyncFd<Socket>, wanted: Arc<Mutex<Wanted>>, changed: Arc<Notify>) {
+async fn listen(
+    socket: AsyncFd<Socket>,
+    namespace: (u64, u64),
+    wanted: Arc<Mutex<Wanted>>,
+    told: Arc<Told>,
+) {
     loop {
         let Ok(mut ready) = socket.readable().await else {
             return;
         };
         match ready.try_io(|socket| socket.get_ref().recv_from_full()) {
-            Ok(Ok((bytes, _))) => {
-                if concerns(&bytes, &lock(&wanted)) {
-                    changed.notify_one();
+            Ok(Ok((bytes, _))) => match news(&bytes, &lock(&wanted)) {
+                News::More => told.changed.notify_one(),
+                News::Addresses(indexes) if indexes.is_empty() => {}
+                News::Addresses(indexes) => {
+                    let devices = indexes.into_iter().map(|index| (namespace, index));
+                    lock(&told.devices).extend(devices);
+                    told.addressed.notify_one();
                 }
-            }
+            },
             Ok(Err(error)) => {
                 // The buffer ran over: what was lost may have concerned us.
                 if error.raw_os_error() != Some(libc::ENOBUFS) {
                     log::warn!("rtnetlink: {error}");
                     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 }
-                changed.notify_one();
+                told.changed.notify_one();
             }
             Err(_would_block) => {}
         }
     }
 }
 
-/// Whether a datagram tells of one of our devices, or cannot be read.
-fn concerns(datagram: &[u8], wanted: &Wanted) -> bool {
+/// What a datagram tells of our devices.
+fn news(datagram: &[u8], wanted: &Wanted) -> News {
     let mut rest = datagram;
+    let mut addressed = BTreeSet::new();
     while !rest.is_empty() {
         let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) else {
-            return true;
+            return News::More;
         };
         let ours = match &message.payload {
             NetlinkPayload::InnerMessage(
@@ -167,19 +205,24 @@ fn concerns(datagram: &[u8], wanted: &Wanted) -> bool {
             }
             NetlinkPayload::InnerMessage(
                 RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
-            ) => wanted.indexes.contains(&address.header.index),
+            ) => {
+                if wanted.indexes.contains(&address.header.index) {
+                    addressed.insert(address.header.index);
+                }
+                false
+            }
             _ => false,
         };
         let length = (message.header.length as usize).next_multiple_of(4);
         if ours || length == 0 {
-            return true;
+            return News::More;
         }
         rest = rest.get(length..).unwrap_or_default();
     }
-    false
+    News::Addresses(addressed)
 }
 
-fn lock(wanted: &Mutex<Wanted>) -> std::sync::MutexGuard<'_, Wanted> {
+fn lock<T>(wanted: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Nothing can panic between two writes of a value that is replaced as a whole.
     wanted.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -237,23 +280,26 @@ mod tests {
             names: ["eth0".to_owned()].into(),
             indexes: [7].into(),
         };
+        let nothing = || News::Addresses(BTreeSet::new());
+        let of_ours = || News::Addresses([7].into());
         for (messages, expected) in [
-            (vec![link(9, "eth0")], true),
-            (vec![link(7, "renamed")], true),
-            (vec![link(9, "other")], false),
-            (vec![above(InfoKind::Vlan, 7, false)], true),
-            (vec![above(InfoKind::Vlan, 9, false)], false),
-            (vec![above(InfoKind::Vlan, 7, true)], false),
+            (vec![link(9, "eth0")], News::More),
+            (vec![link(7, "renamed")], News::More),
+            (vec![link(9, "other")], nothing()),
+            (vec![above(InfoKind::Vlan, 7, false)], News::More),
+            (vec![above(InfoKind::Vlan, 9, false)], nothing()),
+            (vec![above(InfoKind::Vlan, 7, true)], nothing()),
             // As the other end of a veth, wherever it is.
-            (vec![above(InfoKind::Veth, 7, false)], false),
-            (vec![address(7)], true),
-            (vec![address(9)], false),
-            (vec![link(9, "other"), address(7)], true),
-            (vec![], false),
+            (vec![above(InfoKind::Veth, 7, false)], nothing()),
+            (vec![address(7)], of_ours()),
+            (vec![address(9)], nothing()),
+            (vec![link(9, "other"), address(7)], of_ours()),
+            (vec![address(7), link(7, "renamed")], News::More),
+            (vec![], nothing()),
         ] {
             let text = format!("{messages:?}");
-            assert_eq!(concerns(&datagram(messages), &wanted), expected, "{text}");
+            assert_eq!(news(&datagram(messages), &wanted), expected, "{text}");
         }
-        assert!(concerns(&[1, 2, 3], &wanted), "what cannot be read");
+        assert_eq!(news(&[1, 2, 3], &wanted), News::More, "what cannot be read");
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     attach::{self, AttachError, EGRESS, INGRESS},
     definition::{self, Diagnostic, Severity, SourceError},
     detach::{self, DetachError, Detached},
+    members::{InForce, Outcome},
     model::Model,
     netns::{Netns, NetnsIdentity},
     pin::Pins,
@@ -24,7 +25,7 @@ use crate::{
 };
 
 use super::{
-    devices::Wanted,
+    devices::{Device, Wanted},
     observation::{Seen, key, observe, observe_all, open},
     record::{Record, RecordError},
 };
@@ -37,6 +38,8 @@ pub(super) struct Enforcement {
     adopt: bool,
     /// The definition last put in force.
     model: Model,
+    /// What its members can be changed in, unless putting it in force has failed since.
+    in_force: Option<InForce>,
     /// The devices it was put in force on.
     seen: BTreeMap<String, Option<Seen>>,
     /// What is attached, as it was last written down.
@@ -97,6 +100,7 @@ impl Enforcement {
             files,
             adopt,
             model: Model::default(),
+            in_force: None,
             seen: BTreeMap::new(),
             links: Vec::new(),
             attached: BTreeSet::new(),
@@ -172,6 +176,61 @@ impl Enforcement {
                 self.conclude(Err(error));
             }
             done => self.conclude(done),
+        }
+    }
+
+    /// Puts addresses in force that devices have gained or lost. Answers whether that is all there is to do:
+    /// otherwise [`Self::refresh`] has to look.
+    pub(super) fn follow_members(&mut self, devices: &BTreeSet<Device>) -> bool {
+        let mut now: BTreeMap<String, Seen> = BTreeMap::new();
+        for (name, before) in &self.seen {
+            let Some(before) = before else {
+                continue;
+            };
+            if !devices.contains(&(before.netns, before.ifindex)) {
+                continue;
+            }
+            let interface = self.model.interfaces.get(name);
+            let seen = interface.and_then(|interface| observe(&self.context, interface));
+            let Some(Some(seen)) = seen else {
+                return false;
+            };
+            let addresses = before.addresses.clone();
+            if (Seen {
+                addresses,
+                ..seen.clone()
+            }) != *before
+            {
+                return false;
+            }
+            now.insert(name.clone(), seen);
+        }
+        let Some(in_force) = &mut self.in_force else {
+            return false;
+        };
+        let addresses = now.iter();
+        let addresses = addresses.map(|(name, seen)| (name.clone(), seen.addresses.clone()));
+        match in_force.follow(&self.lock, &self.model, &addresses.collect()) {
+            Ok(Outcome::InForce { joined, left }) => {
+                for name in now.keys() {
+                    info!("{name}: addresses changed");
+                }
+                debug!("{joined} addresses joined groups, {left} left, in the generation in force");
+                let now = now.into_iter().map(|(name, seen)| (name, Some(seen)));
+                self.seen.extend(now);
+                true
+            }
+            Ok(Outcome::NeedsGeneration(why)) => {
+                debug!("addresses changed, and it takes a new generation: {why}");
+                false
+            }
+            Err(error) => {
+                warn!(
+                    "cannot change members in force, applying anew: {}",
+                    chain(&error)
+                );
+                false
+            }
         }
     }
 
@@ -271,10 +330,13 @@ impl Enforcement {
                 adopt: self.adopt,
                 ..apply::Options::default()
             };
+            self.in_force = None;
             let done = apply::apply_locked(&self.context, &self.lock, &present, options);
             let state = self.lock.read()?;
             self.links = state.map_or_else(Vec::new, |state| state.interfaces);
-            self.tell(&done?);
+            let (report, in_force) = done?;
+            self.in_force = Some(in_force);
+            self.tell(&report);
         }
         self.seen = seen;
         self.model = model;

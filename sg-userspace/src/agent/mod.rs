@@ -192,6 +192,12 @@ impl Agent {
                 }
                 () = self.namespaces.changed() => due.settle(),
                 () = self.devices.changed() => due.settle(),
+                devices = self.devices.addressed() => {
+                    // At once: a member that joins is waiting.
+                    if !self.with(move |enforcement| enforcement.follow_members(&devices)).await? {
+                        due.settle();
+                    }
+                }
                 _ = look.tick() => {
                     looks = looks.wrapping_add(1);
                     let retry = looks.is_multiple_of(RETRY);

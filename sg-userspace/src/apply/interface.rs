@@ -224,8 +224,7 @@ fn cautions(target: &Target, hook: HookInForce) -> Vec<String> {
 /// Addresses whose flows are the interface's: what the device has and what the definition says; where
 /// the workload's end of every packet is checked, only those that pass.
 fn adoptable(session: &Session, target: &Target) -> Vec<IpAddr> {
-    let interfaces = &session.state.resolved.interfaces;
-    let interface = interfaces.get(&target.name);
+    let interface = session.state.resolved.get(&target.name);
     let listed = interface.and_then(|interface| interface.addresses.clone());
     if let (Some(interface), Some(listed)) = (interface, &listed)
         && interface.settings.checks_addresses()

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write as _},
+    mem::ManuallyDrop,
     path::PathBuf,
     process::ExitCode,
 };
@@ -54,7 +55,9 @@ pub(crate) struct Apply {
 
 impl Apply {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<ExitCode> {
-        let model = definition::load(&self.files)?;
+        definition::keep_memory();
+        // The process ends after this: taking a large definition apart again would be for nobody.
+        let model = ManuallyDrop::new(definition::load(&self.files)?);
         let options = Options {
             detach_missing: self.detach_missing,
             adopt: !self.no_adopt,

@@ -7,6 +7,7 @@ use sg_common::layout::IdentityKey;
 
 use super::classes::{Classes, NOTHING};
 use super::error::{Capacity, CompileError};
+use crate::model::Peer;
 use crate::resolve::{Name, Resolved};
 
 /// What members of each group may reach, by scope: one scope per policy that refers to groups.
@@ -20,6 +21,83 @@ pub(super) struct Members {
     pub(super) members4: Vec<(Ipv4Addr, u32)>,
     pub(super) members6: Vec<(Ipv6Addr, u32)>,
     pub(super) identities: Vec<(IdentityKey, u32)>,
+    pub(super) membership: Membership,
+}
+
+/// Numbers of sets of groups; 0 is nobody's.
+#[derive(Default)]
+struct Numbers {
+    by_groups: HashMap<Vec<u32>, u32>,
+}
+
+impl Numbers {
+    /// The number of a set, given as ascending places.
+    fn of(&mut self, set: &[u32]) -> u32 {
+        if let Some(number) = self.by_groups.get(set) {
+            return *number;
+        }
+        let next = self.by_groups.len() as u32 + 1;
+        self.by_groups.insert(set.to_vec(), next);
+        next
+    }
+}
+
+/// Which identity stands for which set of groups in a generation: what changing its members while it is
+/// in force takes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Membership {
+    /// Groups that rules refer to, ascending.
+    groups: Vec<Name>,
+    /// Identities by sets of groups, which are ascending places in `groups`.
+    identities: HashMap<Vec<u32>, u32>,
+    /// Groups that a rule of an interface refers to whose tracked flows are asked again.
+    asked_again: BTreeSet<Name>,
+}
+
+impl Membership {
+    fn new(resolved: &Resolved, groups: &[&Name], numbers: Numbers) -> Self {
+        let asking: BTreeSet<&Name> = resolved
+            .interfaces
+            .values()
+            .filter(|interface| super::reevaluates(resolved, interface))
+            .flat_map(|interface| &interface.groups)
+            .collect();
+        let rules = asking
+            .into_iter()
+            .filter_map(|name| resolved.groups.get(name))
+            .flat_map(|group| group.ingress.iter().chain(&group.egress));
+        Self {
+            groups: groups.iter().map(|name| (*name).clone()).collect(),
+            identities: numbers.by_groups,
+            asked_again: rules
+                .filter_map(|rule| match &rule.peer {
+                    Peer::Group(name) => Some(name.clone()),
+                    Peer::Cidr(_) | Peer::PrefixList(_) => None,
+                })
+                .collect(),
+        }
+    }
+
+    /// Groups that rules refer to: no other membership makes a difference.
+    pub fn groups(&self) -> &[Name] {
+        &self.groups
+    }
+
+    /// The identity of an address that is in those groups for which `contains` answers true: 0 if it is in
+    /// none, `None` if the generation knows no such set.
+    pub fn identity(&self, contains: impl Fn(&Name) -> bool) -> Option<u32> {
+        let places = (0..).zip(&self.groups).filter(|(_, name)| contains(name));
+        let set: Vec<u32> = places.map(|(place, _)| place).collect();
+        if set.is_empty() {
+            return Some(0);
+        }
+        self.identities.get(&set).copied()
+    }
+
+    /// Whether tracked flows with members of a group are asked again when something changes.
+    pub fn is_asked_again(&self, group: &Name) -> bool {
+        self.asked_again.contains(group)
+    }
 }
 
 impl<'a> Scopes<'a> {
@@ -39,45 +117,54 @@ impl<'a> Scopes<'a> {
         resolved: &'a Resolved,
         classes: &mut Classes<'_>,
     ) -> Result<Members, CompileError> {
-        let referred: BTreeSet<&Name> = self
-            .scopes
-            .iter()
-            .flatten()
-            .map(|(name, _)| *name)
-            .collect();
-        let mut groups_of: BTreeMap<IpAddr, Vec<&Name>> = BTreeMap::new();
-        for name in referred {
-            for address in resolved
-                .groups
-                .get(name)
-                .into_iter()
-                .flat_map(|group| &group.members)
-            {
-                groups_of.entry(*address).or_default().push(name);
+        let all = self.scopes.iter().flatten().map(|(name, _)| *name);
+        let referred: Vec<&Name> = all.collect::<BTreeSet<_>>().into_iter().collect();
+        let mut groups_of: Vec<(IpAddr, u32)> = Vec::new();
+        for (place, name) in (0..).zip(&referred) {
+            let group = resolved.groups.get(*name).into_iter();
+            let members = group.flat_map(|group| &group.members);
+            groups_of.extend(members.map(|address| (*address, place)));
+        }
+        // Members of one group are sorted, and sorting what is costs nothing.
+        groups_of.sort_unstable();
+
+        let mut numbers = Numbers::default();
+        // An interface may get its first address at any time.
+        for interface in resolved.interfaces.values() {
+            let own = interface.groups.iter();
+            let mut own: Vec<u32> = own
+                .filter_map(|name| referred.binary_search(&name).ok())
+                .map(|place| place as u32)
+                .collect();
+            own.sort_unstable();
+            if !own.is_empty() && !interface.orphan {
+                numbers.of(&own);
             }
         }
         let mut members4 = Vec::new();
         let mut members6 = Vec::new();
-        let mut numbers: HashMap<Vec<&Name>, u32> = HashMap::new();
-        let mut identities_of: HashMap<&Name, Vec<u32>> = HashMap::new();
-        for (address, groups) in groups_of {
-            // Identity 0 is nobody's.
-            let next = numbers.len() as u32 + 1;
-            let identity = *numbers.entry(groups).or_insert_with_key(|groups| {
-                for group in groups {
-                    identities_of.entry(group).or_default().push(next);
-                }
-                next
-            });
-            match address {
+        let mut set = Vec::new();
+        for same in groups_of.chunk_by(|(one, _), (other, _)| one == other) {
+            set.clear();
+            set.extend(same.iter().map(|(_, group)| *group));
+            let identity = numbers.of(&set);
+            match same[0].0 {
                 IpAddr::V4(address) => members4.push((address, identity)),
                 IpAddr::V6(address) => members6.push((address, identity)),
+            }
+        }
+        let mut identities_of: HashMap<&Name, Vec<u32>> = HashMap::new();
+        for (set, number) in &numbers.by_groups {
+            for place in set {
+                let name = referred[*place as usize];
+                identities_of.entry(name).or_default().push(*number);
             }
         }
         Ok(Members {
             members4,
             members6,
             identities: self.classes_of(&identities_of, classes)?,
+            membership: Membership::new(resolved, &referred, numbers),
         })
     }
 

@@ -29,6 +29,7 @@ mod rule_sets;
 mod trees;
 
 pub use error::{Capacity, CompileError};
+pub use identities::Membership;
 
 use policies::Policies;
 
@@ -97,10 +98,7 @@ fn interface_record(
     resolved: &Resolved,
 ) -> CompiledInterface {
     let settings = &interface.settings;
-    let reevaluate = interface.groups.iter().any(|name| {
-        let group = resolved.groups.get(name);
-        group.is_some_and(|group| group.on_revoke == OnRevoke::Reevaluate)
-    });
+    let reevaluate = reevaluates(resolved, interface);
     let flags = [
         (true, interface_flags::PRESENT),
         (
@@ -142,9 +140,21 @@ fn interface_record(
         timeouts: settings.timeouts,
         allowance: settings.allowance.map_or(host, |own| own.min(host)),
         reserve: settings.reserve,
-        addresses: interface.addresses.clone().unwrap_or_default(),
+        addresses: if interface.asks_addresses() {
+            interface.addresses.clone().unwrap_or_default()
+        } else {
+            Vec::new()
+        },
         ethertypes: settings.ethertypes.clone(),
     }
+}
+
+/// Whether tracked flows of an interface are asked again after a change.
+fn reevaluates(resolved: &Resolved, interface: &ResolvedInterface) -> bool {
+    interface.groups.iter().any(|name| {
+        let group = resolved.groups.get(name);
+        group.is_some_and(|group| group.on_revoke == OnRevoke::Reevaluate)
+    })
 }
 
 /// Content of one bank.
@@ -166,6 +176,8 @@ pub struct Compiled {
     pub members6: Vec<(Ipv6Addr, u32)>,
     /// What members of an identity may reach in a scope: key and class.
     pub identities: Vec<(IdentityKey, u32)>,
+    /// What changing members of this generation takes.
+    pub membership: Membership,
     /// Interfaces, ascending by name.
     pub interfaces: Vec<CompiledInterface>,
     /// Link-local services that always pass.
@@ -212,7 +224,7 @@ pub struct CompiledInterface {
     pub allowance: u32,
     /// Tracked flows that no other interface can take.
     pub reserve: u32,
-    /// Its addresses; empty where unknown (`ADDRESSES_KNOWN` is not set then).
+    /// Its addresses, where a program asks for them; empty where unknown (`ADDRESSES_KNOWN` is not set then).
     pub addresses: Vec<IpAddr>,
     /// Ethertypes that pass beside ARP, IPv4 and IPv6.
     pub ethertypes: Vec<u16>,

@@ -99,6 +99,7 @@ impl<'a> Policies<'a> {
             members4: members.members4,
             members6: members.members6,
             identities: members.identities,
+            membership: members.membership,
             rules: content.rules,
             rule_sets: content.rule_sets,
             ..Compiled::default()

@@ -31,6 +31,8 @@ use sg_userspace::{
     bpf,
     link::{Link, LinkError},
     pin::Pins,
+    resolve::Name,
+    state::{Policy, State},
 };
 
 #[test]
@@ -75,9 +77,8 @@ fn a_file_replaced_by_rename_comes_into_force_and_a_broken_one_does_not() {
 
     // Addresses are followed meanwhile, by the definition that is in force.
     pair.near.ip("addr add 10.77.0.100/24 dev eth0");
-    eventually_within(LATER, "a generation for the address", || {
-        sample(&metrics(), "sgctl_generation") > generation
-    });
+    agent.says("web: addresses changed");
+    assert_eq!(sample(&metrics(), "sgctl_generation"), generation);
     assert_eq!(sample(&metrics(), successful), Some(0));
     assert!(pair.far.connect(NEAR, 9090).is_ok());
 
@@ -147,28 +148,70 @@ fn an_address_of_a_member_interface_becomes_a_member_and_ceases_to_be_one() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _echo = Echo::new(&pair.near, 5000);
-    let definition = format!(
-        "[groups.db]\ningress = [{{ protocol = \"udp\", ports = 5000, group = \"app\" }}]\negress = []\n\
-         [groups.app]\ningress = []\negress = [{{ protocol = \"all\", cidr = \"0.0.0.0/0\" }}]\n\
-         {}[interfaces.app]\ndevice = \"eth0\"\nnetns = \"{}\"\norientation = \"own\"\ngroups = [\"app\"]\n",
-        pair.interface("db", "[\"db\"]", ""),
-        pair.far.name,
-    );
-    let agent = Agent::start(&enforcer, &definition, &[]);
+    let definition = app_and_db(&pair, "");
+    // An interface that has no address yet gets its first one.
+    pair.far.ip("addr flush dev eth0");
+    let mut agent = Agent::start(&enforcer, &definition, &[]);
+    pair.far.ip(&format!("addr add {FAR}/24 dev eth0"));
+    eventually_within(LATER, "membership", || is_echoed(&pair.far, FAR, 5000));
     let more = Ipv4Addr::new(10, 77, 0, 3);
     // Usable as a source, but not an address of the interface.
     pair.far.ip(&format!("addr add {more}/32 dev lo"));
     assert!(is_echoed(&pair.far, FAR, 5000));
     assert!(!is_echoed(&pair.far, more, 5000));
 
+    for _ in 0..3 {
+        pair.far.ip(&format!("addr add {more}/24 dev eth0"));
+        agent.says("app: addresses changed");
+        eventually_within(LATER, "membership", || is_echoed(&pair.far, more, 5000));
+        pair.far.ip(&format!("addr del {more}/24 dev eth0"));
+        eventually_within(LATER, "the end of membership", || {
+            !is_echoed(&pair.far, more, 5000)
+        });
+        assert!(is_echoed(&pair.far, FAR, 5000));
+    }
+    // All that in one generation, of which the state knows who is in it.
     pair.far.ip(&format!("addr add {more}/24 dev eth0"));
-    agent.says("app: addresses changed");
     eventually_within(LATER, "membership", || is_echoed(&pair.far, more, 5000));
+    assert!(!said(&agent, "applied generation 2"));
+    assert_eq!(agent.interrupt(), Some(0));
+    let state = State::read(&enforcer.context.state_dir).unwrap().unwrap();
+    let policy = Policy::read(&enforcer.context.state_dir, &state).unwrap();
+    let app = &policy.resolved.groups[&Name::of_definition("app")];
+    assert!(app.members.contains(&more.into()), "{app:?}");
+}
+
+#[test]
+fn a_member_that_leaves_takes_flows_with_it_that_are_to_be_asked_again() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _echo = Echo::new(&pair.near, 5000);
+    let more = Ipv4Addr::new(10, 77, 0, 3);
+    pair.far.ip(&format!("addr add {more}/32 dev lo"));
+    pair.far.ip(&format!("addr add {more}/24 dev eth0"));
+    let definition = app_and_db(&pair, "on_revoke = \"reevaluate\"\n");
+    let agent = Agent::start(&enforcer, &definition, &[]);
+    let socket = pair.far.run(|| UdpSocket::bind((more, 0))).unwrap();
+    let same_flow = || is_answered(&socket, 5000);
+    assert!(same_flow());
     pair.far.ip(&format!("addr del {more}/24 dev eth0"));
-    eventually_within(LATER, "the end of membership", || {
-        !is_echoed(&pair.far, more, 5000)
-    });
-    assert!(is_echoed(&pair.far, FAR, 5000));
+    eventually_within(LATER, "the end of the flow", || !same_flow());
+    assert!(said(&agent, "applied generation 2"));
+}
+
+/// `db` on the near side lets `app` on the far side in; `more` stands in `db`.
+fn app_and_db(pair: &Pair, more: &str) -> String {
+    format!(
+        "[groups.db]\ningress = [{{ protocol = \"udp\", ports = 5000, group = \"app\" }}]\negress = []\n{more}\
+         [groups.app]\ningress = []\negress = [{{ protocol = \"all\", cidr = \"0.0.0.0/0\" }}]\n\
+         {}[interfaces.app]\ndevice = \"eth0\"\nnetns = \"{}\"\norientation = \"own\"\ngroups = [\"app\"]\n",
+        pair.interface("db", "[\"db\"]", ""),
+        pair.far.name,
+    )
+}
+
+fn said(agent: &Agent, words: &str) -> bool {
+    agent.lines().iter().any(|line| line.contains(words))
 }
 
 #[test]
@@ -353,6 +396,11 @@ impl Drop for Echo {
 /// Whether a new flow from `source` is answered.
 fn is_echoed(namespace: &Namespace, source: Ipv4Addr, port: u16) -> bool {
     let socket = namespace.run(|| UdpSocket::bind((source, 0))).unwrap();
+    is_answered(&socket, port)
+}
+
+/// Whether datagrams from a socket come back.
+fn is_answered(socket: &UdpSocket, port: u16) -> bool {
     socket
         .set_read_timeout(Some(Duration::from_millis(300)))
         .unwrap();

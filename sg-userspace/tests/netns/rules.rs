@@ -39,8 +39,15 @@ fn cut_short(link: &Link) {
     let context = &link.enforcer.context;
     let lock = Lock::take(&context.state_dir).unwrap();
     let mut session = Session::open(context, &lock).unwrap().unwrap();
-    let compiled = compile(&session.state.resolved).unwrap();
-    let vacant = bank::vacate(&session.tables, &mut session.runtime).unwrap();
+    let policy = lock.read_policy(&session.state).unwrap();
+    let compiled = compile(&policy.resolved).unwrap();
+    let vacant = bank::vacate(
+        &session.tables,
+        &session.object,
+        &compiled,
+        &mut session.runtime,
+    )
+    .unwrap();
     hits::turn_over(&session.tables, &lock, &vacant, &compiled).unwrap();
 }
 

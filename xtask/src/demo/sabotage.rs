@@ -10,7 +10,7 @@ use sg_userspace::model::RuleId;
 use sg_userspace::pin::Pins;
 use sg_userspace::resolve::Resolved;
 use sg_userspace::session;
-use sg_userspace::state::State;
+use sg_userspace::state::{RuleSets, State};
 use sg_userspace::tables::Tables;
 
 /// The rules called `name`: by id, or by description.
@@ -44,13 +44,15 @@ pub(crate) fn find(resolved: &Resolved, name: &str) -> Result<Vec<RuleId>> {
 /// If the maps cannot be read or written, or hold nothing of the rules.
 pub(crate) fn remove(context: &session::Context, rules: &[RuleId]) -> Result<usize> {
     let state = State::read(&context.state_dir)?.context("nothing is enforced")?;
+    let rule_sets = RuleSets::read(&context.state_dir, state.generation)?;
+    let rule_sets = rule_sets.context("nobody knows what stands in the maps")?;
     let numbers: BTreeSet<u32> = (0..)
-        .zip(&state.rule_sets.rules)
-        .filter(|(_, id)| rules.iter().any(|rule| rule.to_string() == **id))
+        .zip(&rule_sets.rules)
+        .filter(|(_, id)| rules.contains(id))
         .map(|(number, _)| number)
         .collect();
     let sets: BTreeSet<u32> = (0..)
-        .zip(&state.rule_sets.sets)
+        .zip(&rule_sets.sets)
         .filter(|(_, members)| members.iter().any(|member| numbers.contains(member)))
         .map(|(set, _)| set)
         .collect();
