@@ -2,6 +2,7 @@
 //! measured in the same run, and the goals these figures are held against.
 
 mod budget;
+mod control_plane;
 mod leftover;
 mod machine;
 mod program_cost;
@@ -128,7 +129,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         add(budget::measure()?);
     }
     // END TO END PLUGS IN HERE: if wants(Part::EndToEnd) { add(end_to_end::measure(&options)?); }
-    // CONTROL PLANE PLUGS IN HERE: if wants(Part::ControlPlane) { add(control_plane::measure(&options)?); }
+    if wants(Part::ControlPlane) {
+        add(control_plane::measure(&options)?);
+    }
 
     let report = Report {
         machine: Machine::this(),

@@ -3,7 +3,7 @@
 
 mod baseline;
 mod case;
-mod context;
+pub(super) mod context;
 mod floor;
 mod frame;
 mod goal;
