@@ -68,6 +68,8 @@ impl<'d> Linker<'d, '_> {
         known: &mut Known<'d>,
     ) -> Vec<Rule> {
         let mut rules = Vec::with_capacity(entries.len());
+        known.identities.reserve(entries.len());
+        known.ids.reserve(entries.len());
         for entry in entries {
             self.check_peers(entry);
             let count = entry.traffic.len() * entry.peers.len();

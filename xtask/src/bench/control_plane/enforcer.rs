@@ -34,7 +34,7 @@ pub(super) struct Enforcer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
     pub(super) seconds: f64,
-    /// Largest resident set in MiB.
+    /// Largest resident set in MiB; at least what this program had when it started the command.
     pub(super) memory: f64,
 }
 

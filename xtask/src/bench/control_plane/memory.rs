@@ -116,7 +116,13 @@ fn is_flow_table(name: &str) -> bool {
 /// Bytes of the maps that hold policies, with their inner maps.
 fn policy_maps(pins: &Pins) -> Result<u64> {
     let mut bytes = 0;
-    for name in [map::CLASSES, map::RANGES, map::INTERFACES] {
+    for name in [
+        map::CLASSES,
+        map::RANGES,
+        map::TREES,
+        map::RULE_HITS,
+        map::INTERFACES,
+    ] {
         bytes += pinned(pins, name)?;
     }
     let tables = Tables::open(pins)?;
