@@ -1,4 +1,4 @@
-//! sgctl as the demo uses it: with pins and state of its own.
+//! sgctl as demo and bench use it: with pins and state of their own.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,29 @@ use sg_userspace::session;
 use super::figures::Figures;
 use super::topology::{ROUTER, inside};
 
-/// Pins of the demo.
-pub(crate) const PINS: &str = "/sys/fs/bpf/sgdemo-pins";
-/// State of the demo.
-pub(crate) const STATE: &str = "/run/sgdemo-state";
+/// Directories of one user of an enforcer within xtask; nobody else has them.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// Who, for messages.
+    pub(crate) user: &'static str,
+    /// What removes them if they are left behind.
+    pub(crate) remedy: &'static str,
+    /// Pins of its enforcer.
+    pub(crate) pins: &'static str,
+    /// State of its enforcer.
+    pub(crate) state: &'static str,
+    /// Whatever files it makes.
+    pub(crate) files: &'static str,
+}
+
+/// Those of the demo: a definition that the agent follows, and the agent's log.
+pub(crate) const DEMO: Places = Places {
+    user: "a demo",
+    remedy: "cargo xtask run --down",
+    pins: "/sys/fs/bpf/sgdemo-pins",
+    state: "/run/sgdemo-state",
+    files: "/run/sgdemo-files",
+};
 
 /// How long the agent may take to enforce a definition or a change of it, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,6 +48,8 @@ const WORD: Duration = Duration::from_secs(2);
 pub(crate) struct Enforcer {
     /// Where it is.
     pub(crate) program: PathBuf,
+    /// Where its pins and state are.
+    pub(crate) places: &'static Places,
 }
 
 /// `sgctl run` at work.
@@ -41,10 +62,10 @@ pub(crate) struct Agent {
 
 impl Enforcer {
     /// The same for the library.
-    pub(crate) fn context() -> session::Context {
+    pub(crate) fn context(&self) -> session::Context {
         session::Context {
-            bpffs: PINS.into(),
-            state_dir: STATE.into(),
+            bpffs: self.places.pins.into(),
+            state_dir: self.places.state.into(),
             netns: None,
         }
     }
@@ -139,12 +160,18 @@ impl Enforcer {
     /// How one would type it.
     pub(crate) fn shown(&self) -> String {
         format!(
-            "{} --bpffs {PINS} --state-dir {STATE}",
-            self.program.display()
+            "{} --bpffs {} --state-dir {}",
+            self.program.display(),
+            self.places.pins,
+            self.places.state
         )
     }
 
-    fn json(&self, arguments: &[&str]) -> Result<Value> {
+    /// What a command prints with `--json`.
+    ///
+    /// # Errors
+    /// If that is no JSON.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value> {
         let output = self
             .command()
             .args(arguments)
@@ -159,7 +186,8 @@ impl Enforcer {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(["--bpffs", PINS, "--state-dir", STATE]);
+        command.args(["--bpffs", self.places.pins]);
+        command.args(["--state-dir", self.places.state]);
         command.stdin(Stdio::null());
         command
     }

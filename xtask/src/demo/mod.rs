@@ -5,7 +5,7 @@
 //! connections are open. Everything it makes is removed by [`teardown`].
 
 mod attempt;
-mod enforcer;
+pub(crate) mod enforcer;
 mod figures;
 mod outcome;
 mod report;
@@ -14,9 +14,9 @@ mod sabotage;
 mod script;
 pub(crate) mod service;
 mod table;
-mod teardown;
+pub(crate) mod teardown;
 mod topology;
-mod turn;
+pub(crate) mod turn;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
@@ -30,12 +30,12 @@ use sg_userspace::resolve::{Resolved, resolve};
 
 use crate::{Answer, workspace};
 use attempt::{Attempt, Reaction};
-use enforcer::{Agent, Enforcer};
+use enforcer::{Agent, DEMO, Enforcer};
 use outcome::{Expected, Observed};
 use revision::Revision;
 use service::Service;
 use table::{Half, Table};
-use teardown::{FILES, Teardown};
+use teardown::Teardown;
 use topology::Topology;
 use turn::Turn;
 
@@ -62,11 +62,12 @@ pub(crate) struct Options {
 /// If it cannot be carried out. What it made is removed all the same.
 pub(crate) fn run(options: &Options) -> Result<Answer> {
     let start = Instant::now();
-    let _turn = Turn::take()?;
+    let _turn = Turn::take(&DEMO)?;
     let model = self::definition(&example())?;
     let topology = Topology::of(&model)?;
     let enforcer = Enforcer {
         program: options.sgctl.clone(),
+        places: &DEMO,
     };
     let mut demo = Demo {
         teardown: Teardown::new(topology.namespaces(), enforcer.clone())?,
@@ -100,9 +101,15 @@ pub(crate) fn run(options: &Options) -> Result<Answer> {
 /// # Errors
 /// If something remains.
 pub(crate) fn down(sgctl: PathBuf) -> Result<Answer> {
-    let _turn = Turn::take()?;
+    let _turn = Turn::take(&DEMO)?;
     let topology = Topology::of(&self::definition(&example())?)?;
-    let found = Teardown::of_earlier(topology.namespaces(), Enforcer { program: sgctl })?;
+    let found = Teardown::of_earlier(
+        topology.namespaces(),
+        Enforcer {
+            program: sgctl,
+            places: &DEMO,
+        },
+    )?;
     println!(
         "{}",
         if found {
@@ -133,10 +140,12 @@ impl Demo {
         self.topology.build(&self.teardown)?;
         report::network(&resolved, &self.topology);
         let services = self.start_services(options.keep)?;
-        let revision = self.teardown.making(|| Revision::new(&example(), FILES))?;
+        let revision = self
+            .teardown
+            .making(|| Revision::new(&example(), DEMO.files))?;
         let mut agent = self.start_agent(&revision, model)?;
         if !broken.is_empty() {
-            let ranges = sabotage::remove(&Enforcer::context(), &broken)?;
+            let ranges = sabotage::remove(&self.enforcer.context(), &broken)?;
             println!(
                 "\n--break: {} of {} rules were emptied in the maps, behind the agent's back",
                 plural(ranges, "port range"),
@@ -164,7 +173,7 @@ impl Demo {
     }
 
     fn start_agent(&self, revision: &Revision, model: &Model) -> Result<Agent> {
-        let log = Path::new(FILES).join("agent.log");
+        let log = Path::new(DEMO.files).join("agent.log");
         let mut agent = self
             .teardown
             .making(|| self.enforcer.start(&revision.file, &log))?;

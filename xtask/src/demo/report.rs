@@ -4,7 +4,6 @@ use anyhow::Result;
 use sg_userspace::resolve::Resolved;
 
 use super::enforcer::Enforcer;
-use super::teardown::FILES;
 use super::topology::Topology;
 
 /// Shows who is where, and which groups are enforced on them.
@@ -49,7 +48,8 @@ pub(crate) fn figures(enforcer: &Enforcer, interface: &str) -> Result<()> {
 pub(crate) fn surroundings(enforcer: &Enforcer, topology: &Topology) {
     let sgctl = enforcer.shown();
     println!(
-        "\nkept: the namespaces stay, and the agent follows what is written to {FILES}. As root:"
+        "\nkept: the namespaces stay, and the agent follows what is written to {}. As root:",
+        enforcer.places.files
     );
     for node in &topology.nodes {
         println!("  ip netns exec {} bash", node.namespace);

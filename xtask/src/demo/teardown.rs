@@ -1,4 +1,4 @@
-//! Removal of everything that a demo made: at its end, when it fails, on Ctrl-C, and later.
+//! Removal of everything that a demo, or the bench, made: at its end, when it fails, on Ctrl-C, and later.
 
 use std::fs;
 use std::io;
@@ -15,13 +15,10 @@ use sg_userspace::netns::Netns;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::enforcer::{Enforcer, PINS, STATE};
+use super::enforcer::Enforcer;
 
 /// Where `ip netns` keeps named namespaces.
 const NAMESPACES: &str = "/run/netns";
-
-/// Holds the definition that the agent follows, and the agent's log.
-pub(crate) const FILES: &str = "/run/sgdemo-files";
 
 /// How long processes may take to end when they are asked to, and when they are killed: one that
 /// has the kernel load a program ends after that.
@@ -30,7 +27,7 @@ const ENDING: [(Signal, Duration); 2] = [
     (Signal::KILL, Duration::from_secs(30)),
 ];
 
-/// Removes a demo when dropped, unless it is kept.
+/// Removes what was made when dropped, unless it is kept.
 pub(crate) struct Teardown {
     shared: Arc<Shared>,
     kept: bool,
@@ -57,9 +54,11 @@ impl Teardown {
         };
         if let Some(found) = shared.present().first() {
             bail!(
-                "{} is there already: a demo was kept, or was killed; \
-                 `cargo xtask run --down` removes it",
-                found.display()
+                "{} is there already: {} was kept, or was killed; \
+                 `{}` removes it",
+                found.display(),
+                shared.enforcer.places.user,
+                shared.enforcer.places.remedy
             );
         }
         let shared = Arc::new(shared);
@@ -140,17 +139,25 @@ impl Shared {
     )]
     fn interrupt(&self) -> ! {
         let _making = self.lock();
-        eprintln!("interrupted: removing the demo");
+        eprintln!(
+            "interrupted: removing what {} made",
+            self.enforcer.places.user
+        );
         self.remove();
         std::process::exit(2)
     }
 
-    /// What there is of the demo.
+    fn directories(&self) -> [&'static str; 3] {
+        let places = self.enforcer.places;
+        [places.state, places.pins, places.files]
+    }
+
+    /// What there is of it.
     fn present(&self) -> Vec<PathBuf> {
         let namespaces = self.namespaces.iter();
         namespaces
             .map(|name| Path::new(NAMESPACES).join(name))
-            .chain([STATE, PINS, FILES].map(PathBuf::from))
+            .chain(self.directories().map(PathBuf::from))
             .filter(|path| fs::symlink_metadata(path).is_ok())
             .collect()
     }
@@ -158,7 +165,8 @@ impl Shared {
     /// Removes as much as can be, and says what cannot.
     fn remove(&self) {
         self.end_processes();
-        if Path::new(PINS).exists() || Path::new(STATE).exists() {
+        let [state, pins, _] = self.directories();
+        if Path::new(pins).exists() || Path::new(state).exists() {
             complain(self.enforcer.detach());
         }
         for name in &self.namespaces {
@@ -166,7 +174,7 @@ impl Shared {
                 complain(delete(name));
             }
         }
-        for directory in [STATE, PINS, FILES] {
+        for directory in self.directories() {
             complain(remove_directory(directory));
         }
     }
@@ -178,7 +186,7 @@ impl Shared {
         }
     }
 
-    /// Ends the agent, the services and whoever else runs in the demo's namespaces.
+    /// Ends the agent, the services and whoever else runs in the namespaces.
     fn end_processes(&self) {
         for (signal, patience) in ENDING {
             let deadline = Instant::now() + patience;

@@ -1,4 +1,4 @@
-//! One demo at a time on a machine: all use the same names.
+//! One user of the same names at a time on a machine: one demo, one bench.
 
 use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt as _;
@@ -7,6 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+use super::enforcer::Places;
 
 /// How long others may take.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -18,12 +20,12 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Waits for other demos to end.
+    /// Waits until nobody else uses these places.
     ///
     /// # Errors
     /// If they do not.
-    pub(crate) fn take() -> Result<Self> {
-        let address = SocketAddr::from_abstract_name("sgdemo").context("name the turn")?;
+    pub(crate) fn take(places: &Places) -> Result<Self> {
+        let address = SocketAddr::from_abstract_name(places.state).context("name the turn")?;
         let deadline = Instant::now() + PATIENCE;
         let mut said = false;
         loop {
@@ -32,11 +34,13 @@ impl Turn {
                 Err(error) if error.kind() != ErrorKind::AddrInUse => {
                     return Err(error).context("take the turn");
                 }
-                Err(_) if Instant::now() > deadline => bail!("another demo does not end"),
+                Err(_) if Instant::now() > deadline => {
+                    bail!("{} that runs already does not end", places.user)
+                }
                 Err(_) => {}
             }
             if !said {
-                println!("waiting for another demo to end");
+                eprintln!("waiting for {} that runs already to end", places.user);
                 said = true;
             }
             thread::sleep(Duration::from_millis(200));
