@@ -6,7 +6,9 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 mod floor;
+mod generator;
 mod pattern;
+mod traffic;
 
 use aya_ebpf::{
     bindings::xdp_action,
