@@ -59,6 +59,13 @@ pub(crate) const TESTS: &[Tool] = &[
     ("dhclient", "isc-dhcp-client"),
 ];
 
+/// Programs that the benchmark compares with.
+pub(crate) const BENCH: &[Tool] = &[
+    ("nft", "nftables"),
+    ("iptables", "iptables"),
+    ("ipset", "ipset"),
+];
+
 /// Debian's packages that `rustc-web` cannot stand beside.
 const CONFLICTS: [&str; 3] = ["rustup", "rustc", "rustc-mozilla"];
 
@@ -74,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     };
     let toolchain = toolchain(&[], effort)?;
     if effort == Effort::Install {
-        tools(&[DEMO, TESTS].concat())?;
+        tools(&[DEMO, TESTS, BENCH].concat())?;
     }
     Ok(report(toolchain.as_ref()))
 }
@@ -95,7 +102,7 @@ pub(crate) fn tools(tools: &[Tool]) -> Result<()> {
             programs.join(", ")
         );
     }
-    debian::install(&packages, "the demo and the tests")
+    debian::install(&packages, "demo, tests and benchmark")
 }
 
 /// The next toolchain to build with, after those that were tried in vain.
@@ -230,7 +237,7 @@ fn report(toolchain: Option<&Toolchain>) -> Answer {
     section("compilers", compilers.iter().map(Compiler::to_string));
     section("not usable", rejected.iter().map(reason));
     section("linkers", linkers.iter().map(Linker::to_string));
-    let tools = [DEMO, TESTS].concat();
+    let tools = [DEMO, TESTS, BENCH].concat();
     let found = tools
         .iter()
         .filter_map(|(program, _)| process::find(program));

@@ -3,6 +3,7 @@
 
 mod budget;
 mod control_plane;
+mod end_to_end;
 mod leftover;
 mod machine;
 mod program_cost;
@@ -128,7 +129,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         add(program_cost::measure(&options)?);
         add(budget::measure()?);
     }
-    // END TO END PLUGS IN HERE: if wants(Part::EndToEnd) { add(end_to_end::measure(&options)?); }
+    if wants(Part::EndToEnd) {
+        add(end_to_end::measure(&options)?);
+    }
     if wants(Part::ControlPlane) {
         add(control_plane::measure(&options)?);
     }
