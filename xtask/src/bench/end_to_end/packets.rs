@@ -22,6 +22,8 @@ const TRIAL: u32 = 60_000;
 /// How long flows are left to packets at random: a third of the shortest that they live
 /// (`nf_conntrack_udp_timeout` and `udp` are set to a minute).
 const REOPEN: Duration = Duration::from_secs(20);
+/// Flows that are as many as a sample has packets, or more: they are gone through once before it.
+const WARM: u32 = 1 << 14;
 /// How often flows are opened until all are.
 const OPENINGS: usize = 40;
 
@@ -164,11 +166,6 @@ impl Range<'_> {
         if subject.opened.elapsed() > REOPEN {
             self.open(subject, traffic)?;
         }
-        let ours = matches!(subject.firewall, Firewall::Enforcer(_));
-        let counted = ours.then(|| self.counts(subject)).transpose()?;
-        let tracked = subject.firewall.is_peer().then(|| self.tracked(subject));
-        let tracked = tracked.transpose()?;
-
         let packets = match traffic {
             Traffic::Established(flows) => Packets::AtRandom { flows },
             Traffic::New => Packets::Each { first: 0 },
@@ -179,6 +176,17 @@ impl Range<'_> {
         } else {
             subject.count
         };
+        if matches!(traffic, Traffic::Established(WARM..)) {
+            // The samples of others have taken its flows out of the caches.
+            self.generator
+                .send(&subject.bed, subject.rules.count, packets, count)?;
+            subject.bed.settled()?;
+        }
+        let ours = matches!(subject.firewall, Firewall::Enforcer(_));
+        let counted = ours.then(|| self.counts(subject)).transpose()?;
+        let tracked = subject.firewall.is_peer().then(|| self.tracked(subject));
+        let tracked = tracked.transpose()?;
+
         let (before, arrived) = (subject.bed.settled()?, self.generator.arrived()?);
         let elapsed = self
             .generator
