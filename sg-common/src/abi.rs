@@ -72,9 +72,9 @@ pub const fn buckets(allowance: u32) -> u32 {
 }
 
 /// Flows that a CPU may make or end before it says so, under a limit of `allowance` flows on a host with
-/// `cpus`: all CPUs together a thousandth, so that small limits are exact.
+/// `cpus`: all CPUs together a four-thousandth, so that small limits are exact.
 pub const fn credit(allowance: u32, cpus: u32) -> u32 {
-    let share = allowance / 1024 / if cpus == 0 { 1 } else { cpus };
+    let share = allowance / 4096 / if cpus == 0 { 1 } else { cpus };
     if share < CT_MAX_CREDIT {
         share
     } else {

@@ -432,12 +432,11 @@ impl<'a, T: Tables> Passage<'a, T> {
             return outcome;
         }
         let (datagram, plan) = F::packet(scratch);
-        if stage == stage::FREE {
-            self.context.tables.free(F::IPV6, plan.removal);
-            return Outcome::from_raw(plan.fallback);
-        }
         let outcome = if stage == stage::FRAGMENT {
             return self.later_fragment(datagram);
+        } else if stage == stage::FREE {
+            self.context.tables.free(F::IPV6, plan.removal);
+            Outcome::from_raw(plan.fallback)
         } else if stage == stage::SERVICE {
             return pass(PassKind::Service);
         } else if stage == stage::BY_RULE {

@@ -3,7 +3,7 @@
 //! Each CPU counts for itself and adds to the shared figures when it has made or ended more flows than its
 //! credit, so that no cache line is shared between CPUs for each new flow. With a credit of 0, which small
 //! limits have, every figure is exact at once; else a limit may be missed by the CPUs' credits together, a
-//! thousandth ([`crate::abi::credit`]).
+//! four-thousandth ([`crate::abi::credit`]).
 
 use super::Context;
 use crate::{

@@ -7,7 +7,7 @@ use sg_common::{
     family::{V4, V6},
     host::{Bank, Host},
     layout::{ETHERTYPE, Interface, Runtime, interface_flags},
-    pipeline::{self, Arrival, Room, Scratch},
+    pipeline::{Arrival, Room, Scratch},
     verdict::{
         Direction::{self, Egress, Ingress},
         PassKind, Verdict,
@@ -168,8 +168,7 @@ impl Arrives {
             (counted.packets, counted.bytes)
         };
         let before: Vec<(u64, u64)> = Verdict::all().map(sum).collect();
-        let verdict =
-            pipeline::judge(&*CLOSED, seen, &arrival, &mut Scratch::ZERO.clone()).verdict();
+        let verdict = CLOSED.judge_frame(seen, &arrival);
         for (one, (packets, bytes)) in Verdict::all().zip(before) {
             let counted = u64::from(one == verdict);
             let expected = (packets + counted, bytes + counted * u64::from(seen.len()));
