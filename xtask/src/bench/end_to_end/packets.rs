@@ -163,7 +163,12 @@ impl Range<'_> {
         if traffic == Traffic::New {
             self.flush(subject)?;
         }
-        if subject.opened.elapsed() > REOPEN {
+        // All namespaces share the kernel's table: the flows of one peer are not to make the chains of
+        // another longer.
+        let alone = subject.firewall.is_peer() && matches!(traffic, Traffic::Established(WARM..));
+        if alone {
+            self.prepare(subject, traffic)?;
+        } else if subject.opened.elapsed() > REOPEN {
             self.open(subject, traffic)?;
         }
         let packets = match traffic {
@@ -210,6 +215,9 @@ impl Range<'_> {
                 self.tracked(subject)?,
                 &taken,
             )?;
+        }
+        if alone {
+            self.flush(subject)?;
         }
         let seconds = elapsed.as_secs_f64();
         subject.count = next_count(count, taken.received, seconds, traffic);
