@@ -58,7 +58,7 @@ pub const MAX_FRAGMENTS: u32 = 8_192;
 /// Table slots provided per tracked flow of the allowance, as a fraction. Two-choice placement into
 /// sets of sixteen fills them without a refusal; when flows come and go at random in a full table seven
 /// in a million find both sets full (simulated, allowances of 4 k to 1 M), and the stash takes those.
-pub const CT_SLOTS_PER_FLOW: (u32, u32) = (32, 25);
+pub const CT_SLOTS_PER_FLOW: (u32, u32) = (51, 40);
 /// Buckets behind the others of a table, for flows that find theirs full.
 pub const CT_STASH: u32 = 4;
 
