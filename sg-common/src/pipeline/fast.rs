@@ -1,4 +1,5 @@
-//! The short way of the packets that there are most of: TCP and UDP without anything unusual about them.
+//! The short way of the packets that there are most of: TCP and UDP without anything unusual about them, and
+//! ARP.
 //!
 //! It takes a packet no further than it is sure to agree with the long way (`mod.rs`), and leaves everything
 //! else to that: options, extension headers, fragments, flags that end or open a connection for which there is
@@ -125,6 +126,7 @@ pub(super) fn judge<'s, T: Tables, P: Frame>(
     let outcome = match wire::ethernet(frame) {
         Ok(Payload::Ipv4) => way.packet::<V4, P>(frame, scratch),
         Ok(Payload::Ipv6) => way.packet::<V6, P>(frame, scratch),
+        Ok(Payload::Arp) => way.arp(frame),
         _ => stage::GENERAL,
     };
     (outcome, way.direction)
@@ -136,6 +138,17 @@ impl<T: Tables> Way<'_, T> {
         match self.direction {
             Direction::Ingress => Side::Remote,
             Direction::Egress => Side::Local,
+        }
+    }
+
+    /// ARP, where nobody asks whose address the sender's is.
+    #[inline(always)]
+    fn arp<P: Frame>(&self, frame: &P) -> Outcome {
+        let asked = interface_flags::HOST | interface_flags::ADDRESSES_KNOWN;
+        if self.interface.flags & asked != asked && wire::arp_sender(frame).is_ok() {
+            stage::pass(PassKind::Arp)
+        } else {
+            stage::GENERAL
         }
     }
 

@@ -506,6 +506,7 @@ impl<'a, T: Tables> Passage<'a, T> {
         let (datagram, plan) = F::packet(scratch);
         let kind = Outcome(stage::OPEN.0 + (stage.0 & stage::KIND));
         let last = stage.0 & stage::LAST != 0;
+        table::fetch::<T, F>(&self.context, datagram.hash);
         self.begin(datagram, plan, kind);
         let outcome = match self.open(datagram, plan, last) {
             Inserted::Made if kind == stage::OPEN => pass(PassKind::New),

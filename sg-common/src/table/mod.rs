@@ -220,6 +220,17 @@ fn held<T: Tables, F: Family>(
     })
 }
 
+/// Asks memory for the entry that a new flow is likely to take, and does not wait for it.
+#[inline(always)]
+pub fn fetch<T: Tables, F: Family>(context: &Context<T>, hash: u64) {
+    let buckets = context.runtime.buckets[usize::from(F::IPV6)];
+    let index = place(hash, buckets, 0) * WAYS as u32 + home(hash);
+    if let Some(slot) = F::slot(context.tables, false, index) {
+        // SAFETY: the word of a valid entry.
+        unsafe { atomic::load(F::meta(slot)) };
+    }
+}
+
 /// What a [`probe`] found.
 pub enum Probe<F: Family> {
     /// The flow's entry, expired or not.
