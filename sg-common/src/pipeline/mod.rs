@@ -649,12 +649,21 @@ impl<'a, T: Tables> Passage<'a, T> {
 
     #[inline(always)]
     fn untracked<F: Family>(&self, datagram: &Datagram<F>) -> bool {
-        // Most interfaces are not open to everywhere in either direction, and then nothing is.
+        // Most interfaces are open to everywhere in no direction, or for every port in both, and then nothing
+        // has to be looked up.
+        let open = match datagram.protocol {
+            protocol::TCP => policy_flags::OPEN_TCP,
+            protocol::UDP => policy_flags::OPEN_UDP,
+            _ => return false,
+        };
         let policies = &self.interface.policy;
         let family = usize::from(F::IPV6);
-        let open = policies[family].flags | policies[family + 2].flags;
-        if open & (policy_flags::OPEN_TCP | policy_flags::OPEN_UDP) == 0 {
+        let (ingress, egress) = (policies[family].flags, policies[family + 2].flags);
+        if (ingress | egress) & open == 0 || self.flag(interface_flags::TRACK_ALWAYS) {
             return false;
+        }
+        if ingress & egress & open != 0 {
+            return true;
         }
         self.context.tables.untracked(
             F::IPV6,
