@@ -124,11 +124,7 @@ struct Found {
 
 /// INSERT, and the first half of DELETE.
 #[inline(never)]
-fn flow_command<F: CommandFamily>(
-    command: *const CtCommand,
-    op: u32,
-    found: &mut Found,
-) -> u32 {
+fn flow_command<F: CommandFamily>(command: *const CtCommand, op: u32, found: &mut Found) -> u32 {
     let Some(context) = context() else {
         return ct_op::INVALID;
     };

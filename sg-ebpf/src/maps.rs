@@ -14,8 +14,8 @@ use sg_common::{
     },
     layout::{
         Accounted4, Accounted6, AddressKey, Class, Counters, CtHost, CtInterface, CtLocal,
-        FragmentKey, IdentityKey, IndexSet, Interface, Node, Range, Runtime, Slot4, Slot6, Spills, Sweeper,
-        Tags, index_set,
+        FragmentKey, IdentityKey, IndexSet, Interface, Node, Range, Runtime, Slot4, Slot6, Spills,
+        Sweeper, Tags, index_set,
     },
     pipeline::Scratch,
 };
@@ -54,8 +54,7 @@ pub static MEMBERS4: ArrayOfMaps<HashMap<u32, u32, 1>, 2> = ArrayOfMaps::new();
 #[btf_map]
 pub static MEMBERS6: ArrayOfMaps<HashMap<[u32; 4], u32, 1>, 2> = ArrayOfMaps::new();
 #[btf_map]
-pub static IDENTITIES: ArrayOfMaps<HashMap<IdentityKey, u32, 1>, 2> =
-    ArrayOfMaps::new();
+pub static IDENTITIES: ArrayOfMaps<HashMap<IdentityKey, u32, 1>, 2> = ArrayOfMaps::new();
 #[btf_map]
 pub static ADDRESSES: ArrayOfMaps<HashMap<AddressKey, u32, 1>, 2> = ArrayOfMaps::new();
 

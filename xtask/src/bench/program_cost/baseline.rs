@@ -2,6 +2,8 @@
 
 use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
+use sg_common::abi::buckets;
+use sg_common::layout::WAYS;
 
 use super::Hook;
 use super::case::{counted, flows};
@@ -9,7 +11,7 @@ use super::floor::Floor;
 use super::frame::{self, ACK, LOCAL_PORT};
 use super::goal::{Sum, minus, net, plus};
 use super::plan::{Case, Net, Prepare, WHOLE_SEQUENCE};
-use super::policy::ROOM;
+use super::policy::{LARGE, ROOM};
 use super::scenario::Scenarios;
 use super::traffic::Traffic;
 
@@ -46,6 +48,17 @@ impl Scenarios<'_> {
         let answer = self.plan.feed(&insert, &traffic.in_sequence(), count)?;
         ensure!(answer == XDP_PASS, "a {} map has no room", kind.shown);
         let program = floor.program(&format!("xdp_{}{family}", kind.program))?;
+        self.floor(&name, traffic, program, Prepare::Nothing)
+    }
+
+    /// The least that a table costs whose entries are in memory: parse, and one access to an array of as many
+    /// entries as the table has in which `count` flows are tracked.
+    pub(crate) fn entry(&mut self, count: u32) -> Result<Net> {
+        let name = format!("parse and one entry of memory, IPv4, {}", flows(count));
+        let room = if count > ROOM { LARGE } else { ROOM };
+        let mut floor = self.tables("ENTRIES", false, buckets(room) * WAYS as u32)?;
+        let program = floor.program("xdp_entry4")?;
+        let traffic = Traffic::segments(Hook::Xdp, false, count);
         self.floor(&name, traffic, program, Prepare::Nothing)
     }
 

@@ -110,6 +110,7 @@ impl Floor {
     pub(crate) fn new(object: &[u8], map: &str, entries: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         loader.map_max_entries(map, entries);
+        loader.override_global("ENTRIES", &entries, true);
         Ok(Self {
             ebpf: loader.load(object)?,
         })

@@ -9,6 +9,8 @@ use super::pattern::{prefix4, prefix6, rule_port};
 /// Tracked flows that there is room for by default, and entries of the preallocated map that new
 /// flows go into.
 pub(crate) const ROOM: u32 = 262_144;
+/// Room in the world of 1 M flows: a table is no fuller than operators leave it.
+pub(crate) const LARGE: u32 = 1 << 21;
 /// Interfaces with so many rules over so many prefixes.
 pub(crate) const RULES: [(&str, u32, u32); 4] = [
     ("10-10", 10, 10),
@@ -107,7 +109,7 @@ impl Policy {
 /// The definition of a world.
 pub(crate) fn definition(world: &str) -> Policy {
     let mut policy = Policy::new(if world.starts_with("large") {
-        1 << 21
+        LARGE
     } else {
         ROOM
     });

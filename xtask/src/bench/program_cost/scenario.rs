@@ -94,6 +94,7 @@ impl Scenarios<'_> {
         for (count, goal) in [(1 << 10, 0.8), (1 << 16, 0.45), (1 << 20, 0.35)] {
             let ours = self.established_case(Hook::Xdp, false, count)?;
             let lookup = self.lookup(false, count)?;
+            self.entry(count)?;
             let what = format!("established, {}", flows(count));
             let of = format!("LOOKUP at {}", counted(count));
             self.at_most(goal, &what, &of, net(ours), net(lookup));
