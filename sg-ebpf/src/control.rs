@@ -9,7 +9,6 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use sg_common::{
-    atomic::opaque,
     conntrack::{self, Segment, Side, flag, tcp},
     family::{Family, Flow, V4, V6},
     layout::{CtCommand, ct_op},
