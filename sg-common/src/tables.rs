@@ -66,8 +66,8 @@ pub trait Tables {
     fn spills(&self, ipv6: bool) -> Option<*mut Spills>;
     /// `CT_LOCAL` of this CPU; nobody else writes it while the packet is judged.
     fn ct_local(&self, id: u32) -> Option<*mut CtLocal>;
-    /// [`crate::pipeline::run`] or [`crate::pipeline::open`]. (The kernel calls this one and the next eight as functions that the
-    /// verifier looks at once, whoever calls them.)
+    /// [`crate::pipeline::run`], [`crate::pipeline::missed`] or [`crate::pipeline::open`]. (The kernel calls this
+    /// one and those that say "likewise" as functions that the verifier looks at once, whoever calls them.)
     fn run(&self, what: u32, scratch: &mut Scratch) -> Outcome;
     /// [`crate::table::settle`], likewise.
     fn settle(&self, ipv6: bool, hash: u64, index: u32) -> bool;
