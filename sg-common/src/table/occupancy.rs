@@ -375,3 +375,86 @@ pub fn assured<T: Tables>(context: &Context<T>, id: u32) {
         records.sub_unassured(Credits::of(context, id));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shared figure, and what two CPUs have not yet said.
+    struct Figure {
+        settled: u64,
+        locals: [u64; 2],
+    }
+
+    impl Figure {
+        fn take(&mut self, cpu: usize, credit: u32, limit: u64) -> u64 {
+            // SAFETY: valid words.
+            unsafe { take(&mut self.settled, &mut self.locals[cpu], credit, limit) }
+        }
+
+        fn give(&mut self, cpu: usize, credit: u32) {
+            // SAFETY: valid words.
+            unsafe { give(&mut self.settled, &mut self.locals[cpu], credit) }
+        }
+
+        fn sum(&self) -> u64 {
+            let [first, second] = self.locals;
+            self.settled.wrapping_add(first).wrapping_add(second)
+        }
+    }
+
+    const NONE: Figure = Figure {
+        settled: 0,
+        locals: [0; 2],
+    };
+
+    #[test]
+    fn a_cpu_says_what_exceeds_its_credit() {
+        let mut figure = NONE;
+        let mut settled = std::vec::Vec::new();
+        for _ in 0..6 {
+            assert_ne!(figure.take(0, 2, 100), 0);
+            settled.push(figure.settled);
+        }
+        assert_eq!(settled, [0, 0, 3, 3, 3, 6]);
+        settled.clear();
+        for _ in 0..6 {
+            figure.give(1, 2);
+            settled.push(figure.settled);
+        }
+        assert_eq!(settled, [6, 6, 3, 3, 3, 0]);
+        assert_eq!(figure.sum(), 0);
+    }
+
+    #[test]
+    fn without_credit_a_limit_is_exact() {
+        let mut figure = NONE;
+        for n in 0..10 {
+            assert_eq!(figure.take(n % 2, 0, 10), n as u64 + 1);
+        }
+        assert_eq!(figure.take(0, 0, 10), 0);
+        assert_eq!((figure.settled, figure.locals), (10, [0; 2]));
+        figure.give(1, 0);
+        assert_eq!(figure.take(0, 0, 10), 10);
+    }
+
+    #[test]
+    fn credits_are_all_that_a_limit_may_be_missed_by() {
+        const CREDIT: u32 = 4;
+        let mut figure = NONE;
+        for n in 0..1000 {
+            figure.take(n % 2, CREDIT, 100);
+        }
+        assert!((100..=100 + 2 * u64::from(CREDIT)).contains(&figure.sum()));
+        for _ in 0..50 {
+            figure.give(0, CREDIT);
+        }
+        let before = figure.sum();
+        let mut more = 0;
+        while figure.take(1, CREDIT, 100) != 0 {
+            more += 1;
+        }
+        assert_eq!(figure.sum(), before + more);
+        assert!((100..=100 + 2 * u64::from(CREDIT)).contains(&figure.sum()));
+    }
+}
