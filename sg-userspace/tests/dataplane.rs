@@ -159,7 +159,7 @@ fn nothing_cut_short_passes(bench: &mut Bench, corpus: &BTreeSet<Vec<u8>>) {
 }
 
 /// Judges every frame of the table at XDP with its headers cut in two: the first buffer of a jumbo frame
-/// may hold as little as its Ethernet header. It is not cut behind the IP packet: one in the first buffer is
+/// may hold as little as its Ethernet header. It is not cut behind the packet: one in the first buffer is
 /// judged, and counted, without padding in another.
 fn headers_are_read_wherever_they_are(bench: &mut Bench, corpus: &BTreeSet<Vec<u8>>) {
     let open = "[groups.open]\ningress = [{ protocol = \"all\", cidr = [\"0.0.0.0/0\", \"::/0\"] }]\n\
@@ -184,11 +184,12 @@ fn headers_are_read_wherever_they_are(bench: &mut Bench, corpus: &BTreeSet<Vec<u
     bench.compare_counters().unwrap();
 }
 
-/// Where padding begins in a frame, by the length that its IP header states.
+/// Where padding begins in a frame: behind ARP for IPv4, or by the length that its IP header states.
 fn end_of_packet(frame: &[u8]) -> usize {
     let stated = |at| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
     let end = match frame.get(12..20) {
         Some([8, 0, ..]) => 14 + stated(16),
+        Some([8, 6, ..]) => 14 + 28,
         Some([0x86, 0xdd, ..]) => 14 + 40 + stated(18),
         _ => frame.len(),
     };
