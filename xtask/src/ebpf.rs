@@ -86,7 +86,7 @@ pub(crate) fn build(flavour: Flavour) -> Result<()> {
 
 fn attempt(toolchain: &Toolchain, flavour: Flavour) -> Result<Result<PathBuf, Failure>> {
     let target_directory = workspace::ebpf_target_directory();
-    println!("building the eBPF object with {toolchain}");
+    eprintln!("building the eBPF object with {toolchain}");
     let mut cargo = cargo(toolchain);
     // Unoptimised code does not pass the verifier: both flavours are optimised.
     cargo.args([
@@ -195,7 +195,7 @@ fn publish(object: &Path, place: &Path, toolchain: &Toolchain) -> Result<()> {
             .with_context(|| format!("move {} to {}", stripped.display(), place.display()))?;
         "built"
     };
-    println!(
+    eprintln!(
         "{}: {} KiB, {state}",
         workspace::shown(place),
         new.len().div_ceil(1024)

@@ -116,7 +116,7 @@ pub(crate) fn build(llvm: u32) -> Result<Linker> {
     let root = cache(llvm);
     let scratch = workspace::tools_directory().join("build");
     let prefix = format!("/usr/lib/llvm-{llvm}");
-    println!(
+    eprintln!(
         "building bpf-linker {VERSION} with LLVM {llvm} in {}",
         workspace::shown(&root)
     );

@@ -5,7 +5,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use sg_userspace::detach;
@@ -173,22 +174,27 @@ impl Drop for WaitingIp {
     }
 }
 
-/// Waits for a child; answers whether it succeeded and its largest resident set in MiB.
-fn wait(child: Child) -> Result<(bool, f64)> {
-    let pid = i32::try_from(child.id()).context("a process id")?;
-    let mut status = 0;
-    // SAFETY: all of it is integers, for which zero is valid.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: both places are ours; nobody else waits for this child.
-    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
-    if waited != pid {
-        return Err(io::Error::last_os_error()).context("wait for sgctl");
+/// How often a child's memory is looked at.
+const LOOK: Duration = Duration::from_micros(500);
+
+/// Waits for a child; answers whether it succeeded and its largest resident set in MiB, as it was half a
+/// millisecond before it ended. (wait4(2) would answer that of the process it was forked from, if larger.)
+fn wait(mut child: Child) -> Result<(bool, f64)> {
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0.0;
+    loop {
+        let largest = fs::read_to_string(&status).ok().and_then(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok()
+        });
+        if let Some(kibibytes) = largest {
+            peak = kibibytes / 1024.0;
+        }
+        if let Some(status) = child.try_wait().context("wait for sgctl")? {
+            return Ok((status.success(), peak));
+        }
+        thread::sleep(LOOK);
     }
-    // `ru_maxrss` is in KiB (getrusage(2)).
-    Ok((
-        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
-        usage.ru_maxrss as f64 / 1024.0,
-    ))
 }
 
 fn ip(arguments: &str) -> Result<()> {
