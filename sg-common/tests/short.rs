@@ -8,7 +8,9 @@ use sg_common::{
         interface_flags, slice,
     },
     verdict::{
-        DropReason::{IpDestination, IpSource, Land, MidStream, NoRule, Revoked},
+        DropReason::{
+            AllowanceExceeded, IpDestination, IpSource, Land, MidStream, NoRule, Revoked,
+        },
         PassKind::{Established, Fragment, New},
         Verdict::{self, Drop, Pass},
     },
@@ -244,4 +246,19 @@ fn a_flow_that_is_allowed_begins_with_possible_addresses() {
     assert_eq!(opening([PEER, [127, 0, 0, 1]], true), Drop(IpDestination));
     assert_eq!(opening([WORKLOAD, WORKLOAD], true), Drop(Land));
     assert_eq!(opening([PEER, WORKLOAD], true), Pass(New));
+}
+
+/// What looks full is looked at twice, and no more.
+#[test]
+fn a_flow_that_finds_no_room_is_refused() {
+    let mut host = established();
+    host.banks[0].interfaces[ID as usize].allowance = 1;
+    let segment = segment([PEER_PORT + 1, PORT], SYN, 1000, 0, 0);
+    let opening = frame(6, [PEER, WORKLOAD], 0, &segment);
+    for refused in 1..4 {
+        assert_eq!(host.judge(&opening, ID, true), Drop(AllowanceExceeded));
+        assert_eq!(host.interface_state(ID).refused, refused);
+    }
+    set_seconds(&host, 432_000);
+    assert_eq!(host.judge(&opening, ID, true), Pass(New));
 }

@@ -240,6 +240,7 @@ fn reserve_cannot_be_taken_by_others() {
         .filter(|n| insert::<V4>(&host, &flow4(1, *n), &assured()) == Inserted::Made)
         .count();
     assert_eq!(made, 60, "what is not reserved");
+    assert_eq!(host.interface_state(1).tracked, 60);
     let made = (0..100)
         .filter(|n| insert::<V4>(&host, &flow4(2, *n), &assured()) == Inserted::Made)
         .count();
