@@ -3,7 +3,9 @@
 use std::{fs, net::Ipv6Addr, path::Path};
 
 use aya::{maps::MapInfo, programs::ProgramInfo};
-use sg_common::abi::{PROGRAM_CT_CONTROL, PROGRAM_TC_EGRESS, PROGRAM_XDP_INGRESS, map};
+use sg_common::abi::{
+    PROGRAM_CT_CONTROL, PROGRAM_TC_EGRESS, PROGRAM_XDP_INGRESS, PROGRAMS_LATER, map,
+};
 use sg_userspace::pin::Pins;
 
 use crate::{
@@ -32,16 +34,18 @@ fn everything_is_pinned_under_its_name() {
         let info = MapInfo::from_pin(root.join("maps").join(name)).unwrap();
         assert_eq!(info.name_as_str(), Some(&name[..name.len().min(NAME)]));
     }
-    // Programs are loaded when they are needed, one set for each namespace; 0 stands for all.
-    for (set, expected) in [
-        ("ns0", &[PROGRAM_CT_CONTROL][..]),
-        ("ns1", &[PROGRAM_TC_EGRESS, PROGRAM_XDP_INGRESS]),
-    ] {
+    // Programs are loaded when they are needed, with those that they hand packets on to; one set for each
+    // namespace, 0 stands for all.
+    let mut judging = PROGRAMS_LATER.concat();
+    judging.extend([PROGRAM_TC_EGRESS, PROGRAM_XDP_INGRESS]);
+    for (set, programs) in [("ns0", vec![PROGRAM_CT_CONTROL]), ("ns1", judging)] {
         let set = root.join("progs").join(set);
+        let mut expected = [&programs[..], &[map::STAGES_TC, map::STAGES_XDP]].concat();
+        expected.sort_unstable();
         assert_eq!(names(&set), expected);
-        for name in expected {
+        for name in programs {
             let info = ProgramInfo::from_pin(set.join(name)).unwrap();
-            assert_eq!(info.name_as_str(), Some(*name));
+            assert_eq!(info.name_as_str(), Some(name));
         }
     }
 }
