@@ -54,12 +54,22 @@ impl Rig {
         let mut audit = Audit::default();
         let seed = &runtime.seed;
         let (buckets4, buckets6) = (runtime.buckets[0], runtime.buckets[1]);
-        check::<V4>(&mut audit, &ways4, &tables.tags4, &spills[0], buckets4, |key| {
-            (V4::hash(key, seed), Flow::of_key4(key))
-        });
-        check::<V6>(&mut audit, &ways6, &tables.tags6, &spills[1], buckets6, |key| {
-            (V6::hash(key, seed), Flow::of_key6(key))
-        });
+        check::<V4>(
+            &mut audit,
+            &ways4,
+            &tables.tags4,
+            &spills[0],
+            buckets4,
+            |key| (V4::hash(key, seed), Flow::of_key4(key)),
+        );
+        check::<V6>(
+            &mut audit,
+            &ways6,
+            &tables.tags6,
+            &spills[1],
+            buckets6,
+            |key| (V6::hash(key, seed), Flow::of_key6(key)),
+        );
         for id in INTERFACES {
             let found = tables.occupancy(id).unwrap();
             audit.compare(&format!("interface {id}"), &found, |flow| {
