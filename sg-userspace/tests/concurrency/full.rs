@@ -21,7 +21,7 @@ const NEARLY: u32 = 7992;
 /// Flows that stay while others come and go beside them.
 const STAY: u32 = 6600;
 /// How long others come and go.
-const CHURN: Duration = Duration::from_millis(2500);
+const CHURN: Duration = Duration::from_millis(1500);
 
 /// Refused: the packets of flows for which there is no place.
 const REFUSED: Verdict = Verdict::Drop(DropReason::AllowanceExceeded);
