@@ -130,7 +130,11 @@ fn attack(rig: &Rig, flows: &[Flow]) {
                 opened += usize::from(rig.passes(&flow.packet(Hook::Xdp)));
             }
             if n < OTHERS {
-                let other = Flow::udp(INTERFACES[1], Ip::V4, 1 << 20 | n * cpu.count + cpu.number);
+                let other = Flow::udp(
+                    INTERFACES[1],
+                    Ip::V4,
+                    (1 << 20) + n * cpu.count + cpu.number,
+                );
                 assert_eq!(rig.talk(&other), 4, "a flow of others was refused");
             }
             let established = first[n as usize % first.len()].packet(Hook::TcEgress);

@@ -102,7 +102,7 @@ fn churn(rig: &Rig, ip: Ip) {
         cpu.meet(1);
         let (start, mut n) = (Instant::now(), 0);
         while start.elapsed() < CHURN {
-            let number = 1 << 23 | n * cpu.count + cpu.number;
+            let number = (1 << 23) + n * cpu.count + cpu.number;
             rig.passes(&Flow::tcp(INTERFACES[0], ip, number).packet(Hook::Xdp));
             let stays = assured(ip, number % STAY).packet(Hook::TcEgress);
             assert!(rig.passes(&stays), "an established flow was dropped");

@@ -242,7 +242,7 @@ impl Cpu<'_> {
             while other.load(Ordering::Acquire) < step {
                 hint::spin_loop();
                 spins += 1;
-                if spins % 1024 == 0 {
+                if spins.is_multiple_of(1024) {
                     if self.start.elapsed() > WAITING {
                         return;
                     }
