@@ -19,7 +19,7 @@ const ALLOWANCE: u32 = 1024;
 const CROWD: u32 = 820;
 /// Flows that come and go: fewer than may be unassured.
 const FLOWS: u32 = 160;
-const ROUNDS: u32 = 12;
+const ROUNDS: u32 = 8;
 /// Steps of a round.
 const STEPS: u32 = 2500;
 /// Steps after which a flush stands in the place of a deletion.

@@ -231,7 +231,7 @@ pub(crate) struct Cpu<'a> {
 
 /// How long a thread waits for others at most, all its steps together: on a machine that does other work the
 /// rest goes without, or it would take minutes, and flows idle out.
-const WAITING: Duration = Duration::from_millis(600);
+const WAITING: Duration = Duration::from_millis(400);
 
 impl Cpu<'_> {
     /// Waits until every CPU has come to this step; steps ascend from 1.
