@@ -540,6 +540,8 @@ pub mod ct_op {
     pub const MISSING: u32 = 0x8000_0003;
     /// The command cannot be read.
     pub const INVALID: u32 = 0x8000_0004;
+    /// INSERT: no packet has these addresses.
+    pub const IMPOSSIBLE: u32 = 0x8000_0005;
 }
 
 #[cfg(test)]

@@ -151,6 +151,15 @@ fn flow_command<F: CommandFamily>(command: *const CtCommand, op: u32, found: &mu
         // SAFETY: as above.
         remote: F::read(unsafe { &raw const (*command).remote }),
     };
+    // No packet has such addresses, and the short way relies on that.
+    let answers = protocol != 6 || F::source_possible(&flow.remote, protocol as u8);
+    let possible = answers
+        && F::destination_possible(&flow.remote)
+        && F::destination_possible(&flow.local)
+        && flow.local != flow.remote;
+    if op == ct_op::INSERT && !possible {
+        return ct_op::IMPOSSIBLE;
+    }
     let hash = F::hash(&flow, &context.runtime.seed);
     found.hash = hash;
     if op == ct_op::DELETE {

@@ -95,7 +95,7 @@ impl<'a> Adoption<'a> {
                 .insert(self.interface, &one.flow, one.opened_by_local)?;
             match inserted {
                 Inserted::Added => self.adopted.flows += 1,
-                Inserted::Known => {}
+                Inserted::Known | Inserted::Impossible => {}
                 Inserted::Full => self.adopted.refused += 1,
             }
         }

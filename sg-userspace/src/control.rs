@@ -45,6 +45,8 @@ pub enum Inserted {
     Known,
     /// There is no room.
     Full,
+    /// No packet has its addresses: it does not leave the host.
+    Impossible,
 }
 
 /// Why a command failed.
@@ -170,6 +172,7 @@ impl Control {
             ct_op::OK => Ok(Inserted::Added),
             ct_op::EXISTS => Ok(Inserted::Known),
             ct_op::FULL => Ok(Inserted::Full),
+            ct_op::IMPOSSIBLE => Ok(Inserted::Impossible),
             answer => Err(ControlError::Answer {
                 operation: "insert",
                 answer,

@@ -180,7 +180,8 @@ impl Pins {
     /// # Errors
     /// [`PinError::Io`].
     pub fn remove_programs(directory: &Path) -> Result<(), PinError> {
-        for program in list(directory)? {
+        // Arrays of programs last: what they hand packets to is gone with their pins.
+        for program in list(directory)?.into_iter().rev() {
             Self::remove(&program)?;
         }
         remove_directory(directory)

@@ -94,7 +94,14 @@ impl<'a> ProgramSet<'a> {
             directory: directory.into(),
             ..self.clone()
         };
-        Pins::remove_programs(&new.directory)?;
+        if new.directory.exists() && !self.directory.exists() {
+            // A renewal that was cut short when it was all but done.
+            rename(&new.directory, &self.directory)?;
+        }
+        if new.directory.exists() {
+            // One that was cut short earlier. Links may run it, and it needs its pins as long as they do.
+            rename(&new.directory, &self.stale()?)?;
+        }
         directory::private(&new.directory)?;
         for name in [
             PROGRAM_XDP_INGRESS,
@@ -102,7 +109,9 @@ impl<'a> ProgramSet<'a> {
             PROGRAM_TC_EGRESS,
             PROGRAM_CT_CONTROL,
         ] {
-            if self.directory.join(name).exists() {
+            // The commands belong to set 0, whatever has become of its pins.
+            let control = self.number == 0 && name == PROGRAM_CT_CONTROL;
+            if control || self.directory.join(name).exists() {
                 new.load(name)?;
             }
         }
@@ -115,14 +124,33 @@ impl<'a> ProgramSet<'a> {
     /// [`ProgramsError::Pins`].
     pub fn publish(self) -> Result<(), ProgramsError> {
         let place = self.pins.programs(self.number);
-        Pins::remove_programs(&place)?;
-        std::fs::rename(&self.directory, &place).map_err(|source| {
+        if place.exists() {
+            rename(&place, &self.stale()?)?;
+        }
+        rename(&self.directory, &place)?;
+        for number in 0..STALE {
+            Pins::remove_programs(&self.stale_place(number))?;
+        }
+        Ok(())
+    }
+
+    /// A place for a set that links may still run.
+    fn stale(&self) -> Result<PathBuf, ProgramsError> {
+        let places = (0..STALE).map(|number| self.stale_place(number));
+        let mut free = places.filter(|place| !place.exists());
+        free.next().ok_or_else(|| {
             ProgramsError::Pins(PinError::Io {
-                operation: "rename",
-                path: self.directory,
-                source,
+                operation: "keep",
+                path: self.directory.clone(),
+                source: std::io::ErrorKind::AlreadyExists.into(),
             })
         })
+    }
+
+    fn stale_place(&self, number: u32) -> PathBuf {
+        let mut place = self.pins.programs(self.number).into_os_string();
+        place.push(format!("-stale{number}"));
+        place.into()
     }
 
     /// Ingress by XDP.
@@ -168,6 +196,15 @@ impl<'a> ProgramSet<'a> {
     /// The pin of a program, which is loaded if it is not yet.
     fn pinned(&self, name: &'static str) -> Result<PathBuf, ProgramsError> {
         let pin = self.directory.join(name);
+        let emptied = match name {
+            PROGRAM_XDP_INGRESS => !self.directory.join(map::STAGES_XDP).exists(),
+            PROGRAM_TC_INGRESS | PROGRAM_TC_EGRESS => !self.directory.join(map::STAGES_TC).exists(),
+            _ => false,
+        };
+        if emptied && pin.exists() {
+            // An array of programs is emptied when its last pin goes.
+            Pins::remove_programs(&self.directory)?;
+        }
         if !pin.exists() {
             directory::private(&self.directory)?;
             self.load(name)?;
@@ -205,17 +242,29 @@ impl<'a> ProgramSet<'a> {
             }
             self.load_from(&mut ebpf, stage)?;
             let fd = program_fd(&ebpf, stage)?;
+            // Before the pin, which says that the slot is filled.
             let map = ebpf
                 .map_mut(array)
                 .ok_or(ProgramsError::Missing { name: array })?;
             ProgramArray::try_from(map)
                 .and_then(|mut array| array.set(index, &fd, 0))
                 .map_err(|source| failed("hand packets to", stage, source))?;
+            self.pin_from(&mut ebpf, stage)?;
         }
-        self.load_from(&mut ebpf, name)
+        self.load_from(&mut ebpf, name)?;
+        self.pin_from(&mut ebpf, name)
     }
 
-    /// Loads one program of an object whose maps are made, and pins it.
+    fn pin_from(&self, ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProgramsError> {
+        let program = ebpf
+            .program_mut(name)
+            .ok_or(ProgramsError::Missing { name })?;
+        program
+            .pin(self.directory.join(name))
+            .map_err(|source| failed("pin", name, source))
+    }
+
+    /// Loads one program of an object whose maps are made.
     fn load_from(&self, ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProgramsError> {
         let program = ebpf
             .program_mut(name)
@@ -228,10 +277,7 @@ impl<'a> ProgramSet<'a> {
         loaded.map_err(|error| ProgramsError::Refused {
             name,
             reason: refusal(&error),
-        })?;
-        program
-            .pin(self.directory.join(name))
-            .map_err(|source| failed("pin", name, source))
+        })
     }
 }
 
@@ -252,6 +298,19 @@ pub fn id(directory: &Path, name: &'static str) -> Result<u32, ProgramsError> {
     found
         .map(|info| info.id())
         .map_err(|source| failed("examine", name, source))
+}
+
+/// Sets that interrupted renewals may leave behind.
+const STALE: u32 = 64;
+
+fn rename(from: &Path, to: &Path) -> Result<(), ProgramsError> {
+    std::fs::rename(from, to).map_err(|source| {
+        ProgramsError::Pins(PinError::Io {
+            operation: "rename",
+            path: from.to_owned(),
+            source,
+        })
+    })
 }
 
 /// Lines of the verifier's log worth showing: the end says what it stumbled over.

@@ -47,7 +47,7 @@ impl Plain for V4 {
     fn header<P: Frame>(frame: &P, available: u32) -> Option<Header<u32>> {
         let header = frame.window::<20>(ETHERNET)?;
         let total = u32::from(header.u16(2));
-        // Version 4 and five words; neither a fragment nor the reserved bit's bearer.
+        // Version 4 and five words; no fragment.
         let plain = header.u8(0) == 0x45 && header.u16(6) & 0x3fff == 0;
         if !plain || total > available || total < 20 {
             return None;

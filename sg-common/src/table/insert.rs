@@ -184,7 +184,7 @@ pub fn reclaim_beside<T: Tables>(context: &Context<T>, ipv6: bool, hash: u64) {
 }
 
 /// Claims tried before a bucket pair counts as full; each failure means that another CPU succeeded.
-const CLAIMS: u64 = 4;
+const CLAIMS: u64 = WAYS as u64;
 
 /// Free ways of its first bucket below which a flow looks at its second, too: most flows are found at the
 /// first look, and a full table is as even as without this.
@@ -358,7 +358,9 @@ pub fn settle<T: Tables, F: Family>(context: &Context<T>, hash: u64, index: u32)
             let withdrawn =
                 unsafe { atomic::compare_exchange(F::meta(slot), meta.0, meta.withdrawn().0) };
             // SAFETY: as above.
-            if !withdrawn && Meta(unsafe { atomic::load(F::meta(slot)) }).tracked() {
+            let now = Meta(unsafe { atomic::load(F::meta(slot)) });
+            // Another version is another flow's, or this one's again, which then sees ours.
+            if !withdrawn && now.tracked() && now.version() == meta.version() {
                 return false;
             }
         }

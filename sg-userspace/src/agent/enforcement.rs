@@ -40,6 +40,8 @@ pub(super) struct Enforcement {
     model: Model,
     /// What its members can be changed in, unless putting it in force has failed since.
     in_force: Option<InForce>,
+    /// A change of members may have been made by half: a generation has to follow, whatever is seen by then.
+    unsettled: bool,
     /// The devices it was put in force on.
     seen: BTreeMap<String, Option<Seen>>,
     /// What is attached, as it was last written down.
@@ -101,6 +103,7 @@ impl Enforcement {
             adopt,
             model: Model::default(),
             in_force: None,
+            unsettled: false,
             seen: BTreeMap::new(),
             links: Vec::new(),
             attached: BTreeSet::new(),
@@ -165,10 +168,12 @@ impl Enforcement {
                 return;
             }
         }
-        if !changed && lost.is_empty() {
+        if !changed && lost.is_empty() && !self.unsettled {
             return;
         }
-        match self.put_in_force(self.model.clone()) {
+        let done = self.put_in_force(self.model.clone());
+        self.unsettled &= done.is_err();
+        match done {
             // Good for what was in force; what the files say now may still be out of force.
             Ok(()) if self.failure.is_some() => {}
             Err(error) => {
@@ -222,9 +227,11 @@ impl Enforcement {
             }
             Ok(Outcome::NeedsGeneration(why)) => {
                 debug!("addresses changed, and it takes a new generation: {why}");
+                self.unsettled = true;
                 false
             }
             Err(error) => {
+                self.unsettled = true;
                 warn!(
                     "cannot change members in force, applying anew: {}",
                     chain(&error)

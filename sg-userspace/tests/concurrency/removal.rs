@@ -84,3 +84,25 @@ fn come_and_go(rig: &Rig, ip: Ip, round: u32) -> u64 {
     });
     ended.into_inner()
 }
+
+/// A socket bound to an own address and connected to a loopback one never leaves the host: an entry of it would
+/// let packets from the wire pass that no rule and no check of addresses has seen.
+#[test]
+fn nobody_adopts_what_no_packet_can_be_of() {
+    require!(Root, Object);
+    with_rig(ALLOWANCE, |rig| {
+        for (ip, remote) in [(Ip::V4, "127.0.0.1"), (Ip::V4, "0.1.2.3"), (Ip::V6, "::1")] {
+            let mut flow = Flow::tcp(INTERFACES[0], ip, 1);
+            flow.tuple.remote = remote.parse().unwrap();
+            assert_eq!(rig.adopt(&flow), Inserted::Impossible, "{remote}");
+            flow.tuple.remote = flow.tuple.local;
+            assert_eq!(rig.adopt(&flow), Inserted::Impossible);
+        }
+        let multicast = {
+            let mut flow = Flow::udp(INTERFACES[0], Ip::V4, 1);
+            flow.tuple.remote = "224.0.0.251".parse().unwrap();
+            flow
+        };
+        assert_eq!(rig.adopt(&multicast), Inserted::Added);
+    });
+}

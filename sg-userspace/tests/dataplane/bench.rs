@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use sg_common::{
-    abi::MAX_COUNTED,
+    abi::{MAX_COUNTED, MAX_INTERFACES},
     host::{Host, INTERFACES},
     layout::{Count, Counters},
     table::Occupancy,
@@ -160,6 +160,8 @@ impl Bench {
         let hz = self.session.runtime.hz;
         let now = self.now();
         self.session.set_limits(compiled).unwrap();
+        // Packets run on any CPU, and what one kept to itself would differ.
+        self.session.runtime.credit = 0;
         let generation = bank::put_in_force(
             &self.session.tables,
             &self.session.object,
@@ -172,6 +174,13 @@ impl Bench {
             |name| self.ids.get(name).copied(),
         )
         .unwrap();
+        let records = &self.session.tables.interfaces;
+        for id in self.ids.values() {
+            let key = (generation & 1) * MAX_INTERFACES + id;
+            let mut record = records.get(&key).unwrap().unwrap();
+            record.credit = 0;
+            records.set(&key, &record).unwrap();
+        }
         self.host.runtime = self.session.runtime;
         self.host.runtime.changed = now + self.moved;
         let ids = &self.ids;

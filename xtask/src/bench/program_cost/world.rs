@@ -145,7 +145,7 @@ impl World {
         };
         match self.control.insert(id, &flow, false)? {
             Inserted::Added | Inserted::Known => Ok(()),
-            Inserted::Full => bail!("the flow table has no room for {flow:?}"),
+            Inserted::Full | Inserted::Impossible => bail!("no entry can be made for {flow:?}"),
         }
     }
 
