@@ -163,7 +163,8 @@ impl Kinds for V6 {
         if datagram.protocol == protocol::UDP {
             return dhcp6(passage, frame, datagram);
         }
-        if datagram.later_fragment() {
+        // Of a packet that ends before, the next byte is padding and no type.
+        if datagram.later_fragment() || datagram.length == 0 {
             return None;
         }
         let icmp = frame.window::<4>(datagram.transport as usize)?;
