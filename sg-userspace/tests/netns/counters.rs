@@ -11,6 +11,11 @@ use crate::common::netns::Enforcer;
 pub(crate) struct Counters(BTreeMap<String, u64>);
 
 impl Counters {
+    /// Packets of either direction that passed.
+    pub(crate) fn packets(&self) -> [u64; 2] {
+        ["ingress", "egress"].map(|direction| self.0[&format!("{direction}_passed_packets")])
+    }
+
     pub(crate) fn read(enforcer: &Enforcer, interface: &str) -> Self {
         let stats = stats::read(&enforcer.context, Some(interface)).unwrap();
         Self(stats.interfaces[0].named().into_iter().collect())

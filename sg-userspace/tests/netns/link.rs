@@ -1,6 +1,10 @@
 //! A workload and its peer on one link, enforced at the workload's end or at the other.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    thread,
+    time::Duration,
+};
 
 use crate::{
     common::netns::{Answer, Enforcer, Namespace, eventually, veth},
@@ -138,6 +142,20 @@ impl Link {
 
     pub(crate) fn counters(&self) -> Counters {
         Counters::read(&self.enforcer, "w")
+    }
+
+    /// The same when nothing comes any more: connections that are closed acknowledge it a little later.
+    pub(crate) fn counters_at_rest(&self) -> Counters {
+        let mut last = self.counters();
+        for _ in 0..100 {
+            thread::sleep(Duration::from_millis(50));
+            let now = self.counters();
+            if now.packets() == last.packets() {
+                break;
+            }
+            last = now;
+        }
+        last
     }
 }
 

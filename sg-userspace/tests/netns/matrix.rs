@@ -181,7 +181,7 @@ fn rules_change_under_traffic(link: &Link) {
         enforce(link, &[]);
         stop.store(true, Ordering::Relaxed);
     });
-    let after = link.counters();
+    let after = link.counters_at_rest();
     let expected = ["passed_new", "passed_established"];
     after.only(&before, "ingress", &expected);
     after.only(&before, "egress", &["passed_established"]);
