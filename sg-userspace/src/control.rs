@@ -1,11 +1,12 @@
 //! Conntrack commands: the program `ct_control`, run on demand by BPF_PROG_TEST_RUN.
 //!
-//! Userspace never writes conntrack entries itself; the program does it under the same locks as
+//! Userspace never writes conntrack entries itself; the program does it by the same protocol as
 //! the packet path.
 
 use std::{
     net::IpAddr,
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -79,6 +80,10 @@ pub enum ControlError {
         measured: u32,
     },
 }
+
+/// Attempts to start the timer, and the pause after each: a second in all.
+const ARM_ATTEMPTS: u32 = 50;
+const ARM_PAUSE: Duration = Duration::from_millis(20);
 
 impl Control {
     /// Opens the pinned program.
@@ -244,18 +249,24 @@ impl Control {
         Ok(ended)
     }
 
-    /// Starts the sweep timer if it does not run.
+    /// Starts the sweep timer if it does not run. The kernel makes one from memory that it may not wait for
+    /// (`bpf_timer_init`), so a refusal may be of the moment.
     ///
     /// # Errors
     /// See [`ControlError`].
     pub fn arm(&self) -> Result<(), ControlError> {
-        match self.run("arm", &command(ct_op::ARM))? {
-            ct_op::OK => Ok(()),
-            answer => Err(ControlError::Answer {
-                operation: "arm",
-                answer,
-            }),
+        let mut answer = ct_op::INVALID;
+        for _ in 0..ARM_ATTEMPTS {
+            answer = self.run("arm", &command(ct_op::ARM))?;
+            if answer == ct_op::OK {
+                return Ok(());
+            }
+            thread::sleep(ARM_PAUSE);
         }
+        Err(ControlError::Answer {
+            operation: "arm",
+            answer,
+        })
     }
 
     fn run(&self, operation: &'static str, command: &CtCommand) -> Result<u32, ControlError> {
