@@ -161,6 +161,15 @@ impl Enforcement {
         for (interface, direction) in &lost {
             warn!("{interface}: link lost: {direction} is not attached any more");
         }
+        if changed
+            && lost.is_empty()
+            && !self.unsettled
+            && self.failure.is_none()
+            && let Some(now) = self.readdressed(&seen)
+            && self.follow(now)
+        {
+            return;
+        }
         self.tell_changes(&seen);
         if retry && self.failure.as_ref().is_some_and(|failure| failure.again) {
             self.reload(true);
@@ -187,29 +196,46 @@ impl Enforcement {
     /// Puts addresses in force that devices have gained or lost. Answers whether that is all there is to do:
     /// otherwise [`Self::refresh`] has to look.
     pub(super) fn follow_members(&mut self, devices: &BTreeSet<Device>) -> bool {
-        let mut now: BTreeMap<String, Seen> = BTreeMap::new();
-        for (name, before) in &self.seen {
-            let Some(before) = before else {
+        let mut now = self.seen.clone();
+        for (name, seen) in &mut now {
+            let Some(before) = seen else {
                 continue;
             };
             if !devices.contains(&(before.netns, before.ifindex)) {
                 continue;
             }
             let interface = self.model.interfaces.get(name);
-            let seen = interface.and_then(|interface| observe(&self.context, interface));
-            let Some(Some(seen)) = seen else {
-                return false;
-            };
-            let addresses = before.addresses.clone();
-            if (Seen {
-                addresses,
-                ..seen.clone()
-            }) != *before
-            {
-                return false;
+            match interface.and_then(|interface| observe(&self.context, interface)) {
+                Some(again) => *seen = again,
+                None => return false,
             }
-            now.insert(name.clone(), seen);
         }
+        match self.readdressed(&now) {
+            Some(now) => self.follow(now),
+            None => false,
+        }
+    }
+
+    /// Interfaces whose addresses are other ones, if nothing else has changed.
+    fn readdressed(&self, now: &BTreeMap<String, Option<Seen>>) -> Option<BTreeMap<String, Seen>> {
+        if !now.keys().eq(self.seen.keys()) {
+            return None;
+        }
+        let changed = now.iter().filter(|(name, now)| self.seen[*name] != **now);
+        let same_but_addresses = |(name, now): (&String, &Option<Seen>)| {
+            let (before, now) = (self.seen[name].as_ref()?, now.as_ref()?);
+            let addresses = before.addresses.clone();
+            let as_before = Seen {
+                addresses,
+                ..now.clone()
+            };
+            (as_before == *before).then(|| (name.clone(), now.clone()))
+        };
+        changed.map(same_but_addresses).collect()
+    }
+
+    /// Puts addresses in force by changing members of the generation in force. Answers whether that did.
+    fn follow(&mut self, now: BTreeMap<String, Seen>) -> bool {
         let Some(in_force) = &mut self.in_force else {
             return false;
         };
