@@ -33,6 +33,8 @@ pub trait Family: Copy {
     type Address: Copy + Eq;
     /// A conntrack entry.
     type Slot;
+    /// A [`Flow`] as it stands in an entry, two words of 32 bits in each: half the registers on the packet path.
+    type Words: Copy;
 
     /// Whether this is IPv6.
     const IPV6: bool;
@@ -45,8 +47,17 @@ pub trait Family: Copy {
     /// ICMP type of an echo reply.
     const ECHO_REPLY: u8;
 
+    /// Two words at a time.
+    fn words(flow: &Flow<Self::Address>) -> Self::Words;
+    /// The flow that these are the words of.
+    fn unpacked(words: &Self::Words) -> Flow<Self::Address>;
     /// Universal hash of a flow under a secret: NH (RFC 4418 §5.2) with 32-bit words, then [`mix`].
-    fn hash(flow: &Flow<Self::Address>, seed: &[u32; 12]) -> u64;
+    fn hash_words(words: &Self::Words, seed: &[u32; 12]) -> u64;
+    /// [`Self::hash_words`] of a flow.
+    #[inline(always)]
+    fn hash(flow: &Flow<Self::Address>, seed: &[u32; 12]) -> u64 {
+        Self::hash_words(&Self::words(flow), seed)
+    }
     /// The nth 32 bits of the address as a number; those of IPv4 are the first and only ones.
     fn word(address: &Self::Address, place: u32) -> u32;
     /// The address as it stands in shared keys.
@@ -78,7 +89,7 @@ pub trait Family: Copy {
     /// `interface << 8 | protocol` of the flow of an entry.
     fn owner(slot: *mut Self::Slot) -> u32;
     /// Whether an entry is of this flow; torn while the entry is rewritten.
-    fn holds(slot: *mut Self::Slot, flow: &Flow<Self::Address>) -> bool;
+    fn holds(slot: *mut Self::Slot, words: &Self::Words) -> bool;
     /// Whether two entries are of the same flow; torn while one is rewritten.
     fn same_flow(slot: *mut Self::Slot, other: *mut Self::Slot) -> bool;
     /// Writes the flow of an entry that the caller has claimed.
@@ -154,20 +165,38 @@ macro_rules! slot_access {
     };
 }
 
-/// How two words differ from the two 32-bit words at an aligned address, as bits; 0: not at all.
+/// Two words of 32 bits as they stand in memory one behind the other.
+#[inline(always)]
+pub const fn pair(first: u32, second: u32) -> u64 {
+    if cfg!(target_endian = "little") {
+        first as u64 | (second as u64) << 32
+    } else {
+        (first as u64) << 32 | second as u64
+    }
+}
+
+/// The words of a [`pair`].
+#[inline(always)]
+pub const fn unpair(pair: u64) -> (u32, u32) {
+    if cfg!(target_endian = "little") {
+        (pair as u32, (pair >> 32) as u32)
+    } else {
+        ((pair >> 32) as u32, pair as u32)
+    }
+}
+
+/// How the words at an aligned address differ from others, as bits; 0: not at all.
 ///
 /// # Safety
 /// `held` must be valid and aligned to eight bytes.
 #[inline(always)]
-unsafe fn difference(held: *const u32, first: u32, second: u32) -> u64 {
-    let (first, second) = (u64::from(first), u64::from(second));
-    let wanted = if cfg!(target_endian = "little") {
-        first | second << 32
-    } else {
-        first << 32 | second
-    };
-    // SAFETY: the caller's promise.
-    unsafe { atomic::load(held.cast::<u64>()) ^ wanted }
+unsafe fn difference<const PAIRS: usize>(held: *const u32, words: &[u64; PAIRS]) -> u64 {
+    let mut difference = 0;
+    for (place, wanted) in words.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        difference |= unsafe { atomic::load(held.cast::<u64>().add(place)) } ^ wanted;
+    }
+    difference
 }
 
 /// What an NH value, whose collisions nobody can foresee, makes of a place and a tag: multiplication by a secret
@@ -179,10 +208,19 @@ fn mix(hash: u64, seed: &[u32; 12]) -> u64 {
     (hash ^ hash >> 32).wrapping_mul(secret)
 }
 
-/// One term of NH.
+/// NH: a product for each pair of words.
 #[inline(always)]
-fn term(a: u32, b: u32, seed: &[u32; 12], at: usize) -> u64 {
-    u64::from(a.wrapping_add(seed[at])).wrapping_mul(u64::from(b.wrapping_add(seed[at + 1])))
+fn nh<const PAIRS: usize>(words: &[u64; PAIRS], seed: &[u32; 12]) -> u64 {
+    let mut sum = 0_u64;
+    for (place, words) in words.iter().enumerate() {
+        let (a, b) = unpair(*words);
+        let (a, b) = (
+            a.wrapping_add(seed[2 * place]),
+            b.wrapping_add(seed[2 * place + 1]),
+        );
+        sum = sum.wrapping_add(u64::from(a).wrapping_mul(u64::from(b)));
+    }
+    sum
 }
 
 /// First bytes of an IPv4 word as they stand on the wire.
@@ -198,6 +236,7 @@ const fn host4(address: u32) -> u32 {
 impl Family for V4 {
     type Address = u32;
     type Slot = Slot4;
+    type Words = [u64; 2];
 
     const IPV6: bool = false;
     const WORDS: u32 = 1;
@@ -206,12 +245,24 @@ impl Family for V4 {
     const ECHO_REPLY: u8 = 0;
 
     #[inline(always)]
-    fn hash(flow: &Flow<u32>, seed: &[u32; 12]) -> u64 {
-        let local_remote = term(flow.local, flow.remote, seed, 2);
-        mix(
-            term(flow.owner, flow.ports, seed, 0).wrapping_add(local_remote),
-            seed,
-        )
+    fn words(flow: &Flow<u32>) -> [u64; 2] {
+        [pair(flow.owner, flow.ports), pair(flow.local, flow.remote)]
+    }
+
+    #[inline(always)]
+    fn unpacked(words: &[u64; 2]) -> Flow<u32> {
+        let ((owner, ports), (local, remote)) = (unpair(words[0]), unpair(words[1]));
+        Flow {
+            owner,
+            ports,
+            local,
+            remote,
+        }
+    }
+
+    #[inline(always)]
+    fn hash_words(words: &[u64; 2], seed: &[u32; 12]) -> u64 {
+        mix(nh(words, seed), seed)
     }
 
     #[inline(always)]
@@ -272,13 +323,9 @@ impl Family for V4 {
     slot_access!(V4);
 
     #[inline(always)]
-    fn holds(slot: *mut Slot4, flow: &Flow<u32>) -> bool {
-        // SAFETY: `slot` is valid (contract of `Tables`).
-        unsafe {
-            difference(&raw const (*slot).owner, flow.owner, flow.ports)
-                | difference(&raw const (*slot).local, flow.local, flow.remote)
-                == 0
-        }
+    fn holds(slot: *mut Slot4, words: &[u64; 2]) -> bool {
+        // SAFETY: `slot` is valid (contract of `Tables`), and its flow begins at `owner`.
+        unsafe { difference((&raw const (*slot).owner).cast(), words) == 0 }
     }
 }
 
@@ -303,6 +350,7 @@ impl V6 {
 impl Family for V6 {
     type Address = [u32; 4];
     type Slot = Slot6;
+    type Words = [u64; 5];
 
     const IPV6: bool = true;
     const WORDS: u32 = 4;
@@ -311,15 +359,35 @@ impl Family for V6 {
     const ECHO_REPLY: u8 = 129;
 
     #[inline(always)]
-    fn hash(flow: &Flow<[u32; 4]>, seed: &[u32; 12]) -> u64 {
-        mix(
-            term(flow.owner, flow.ports, seed, 0)
-                .wrapping_add(term(flow.local[0], flow.local[1], seed, 2))
-                .wrapping_add(term(flow.local[2], flow.local[3], seed, 4))
-                .wrapping_add(term(flow.remote[0], flow.remote[1], seed, 6))
-                .wrapping_add(term(flow.remote[2], flow.remote[3], seed, 8)),
-            seed,
-        )
+    fn words(flow: &Flow<[u32; 4]>) -> [u64; 5] {
+        let (local, remote) = (&flow.local, &flow.remote);
+        [
+            pair(flow.owner, flow.ports),
+            pair(local[0], local[1]),
+            pair(local[2], local[3]),
+            pair(remote[0], remote[1]),
+            pair(remote[2], remote[3]),
+        ]
+    }
+
+    #[inline(always)]
+    fn unpacked(words: &[u64; 5]) -> Flow<[u32; 4]> {
+        let (owner, ports) = unpair(words[0]);
+        let address = |place: usize| {
+            let ((a, b), (c, d)) = (unpair(words[place]), unpair(words[place + 1]));
+            [a, b, c, d]
+        };
+        Flow {
+            owner,
+            ports,
+            local: address(1),
+            remote: address(3),
+        }
+    }
+
+    #[inline(always)]
+    fn hash_words(words: &[u64; 5], seed: &[u32; 12]) -> u64 {
+        mix(nh(words, seed), seed)
     }
 
     #[inline(always)]
@@ -379,21 +447,9 @@ impl Family for V6 {
     slot_access!(V6);
 
     #[inline(always)]
-    fn holds(slot: *mut Slot6, flow: &Flow<[u32; 4]>) -> bool {
-        let (local, remote) = (&flow.local, &flow.remote);
-        // SAFETY: `slot` is valid (contract of `Tables`).
-        unsafe {
-            let (held_local, held_remote) = (
-                (&raw const (*slot).local).cast::<u32>(),
-                (&raw const (*slot).remote).cast::<u32>(),
-            );
-            difference(&raw const (*slot).owner, flow.owner, flow.ports)
-                | difference(held_local, local[0], local[1])
-                | difference(held_local.add(2), local[2], local[3])
-                | difference(held_remote, remote[0], remote[1])
-                | difference(held_remote.add(2), remote[2], remote[3])
-                == 0
-        }
+    fn holds(slot: *mut Slot6, words: &[u64; 5]) -> bool {
+        // SAFETY: `slot` is valid (contract of `Tables`), and its flow begins at `owner`.
+        unsafe { difference((&raw const (*slot).owner).cast(), words) == 0 }
     }
 }
 

@@ -70,7 +70,7 @@ fn find(host: &Host, flow: &Flow<u32>) -> Option<Entry<V4>> {
 }
 
 fn probe(host: &Host, flow: &Flow<u32>) -> Probe<V4> {
-    table::probe::<Host, V4>(&host.context(), hash(host, flow), flow)
+    table::probe::<Host, V4>(&host.context(), hash(host, flow), &V4::words(flow))
 }
 
 /// The word of an entry by its index.
@@ -214,6 +214,6 @@ fn a_flow_is_at_home_in_an_empty_table() {
         let slot = host
             .slot4(false, bucket * WAYS as u32 + home)
             .expect("an entry");
-        assert!(V4::holds(slot, &flow), "{n}");
+        assert!(V4::holds(slot, &V4::words(&flow)), "{n}");
     }
 }

@@ -174,14 +174,20 @@ impl Window for Bytes {
     }
 
     #[inline(always)]
-    fn u16(self, at: usize) -> u16 {
+    fn half(self, at: usize) -> u16 {
         // SAFETY: as above; BPF loads need no alignment on the machines whose JIT takes them.
-        u16::from_be(unsafe { *((self.0 + at) as *const u16) })
+        unsafe { *((self.0 + at) as *const u16) }
     }
 
     #[inline(always)]
     fn word(self, at: usize) -> u32 {
         // SAFETY: as above.
         unsafe { *((self.0 + at) as *const u32) }
+    }
+
+    #[inline(always)]
+    fn pair(self, at: usize) -> u64 {
+        // SAFETY: as above.
+        unsafe { *((self.0 + at) as *const u64) }
     }
 }

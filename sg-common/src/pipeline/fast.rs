@@ -10,20 +10,17 @@ use super::{Arrival, Call, Outcome, Room, Scratch, stage, what};
 use crate::{
     atomic,
     conntrack::{self, Meta, Segment, Side, State, expired, flag, tcp},
-    family::{Family, Flow, V4, V6},
+    family::{Family, V4, V6, pair},
     layout::{Interface, Timeout, interface_flags},
     table::{self, Context, Entry, Probe},
     tables::Tables,
     verdict::{Direction, PassKind},
-    wire::{self, ETHERNET, Frame, Payload, Window, ip::Datagram, transport::protocol},
+    wire::{self, ETHERNET, Frame, Window, ethertype, ip::Datagram, transport::protocol},
 };
 
-/// What the short way reads of an IP header.
-struct Header<A> {
-    source: A,
-    destination: A,
+/// What the short way reads of an IP header, addresses aside.
+struct Header {
     protocol: u8,
-    hop_limit: u8,
     /// Offset of the transport header.
     transport: usize,
     /// Bytes from there to the end of the packet.
@@ -37,29 +34,48 @@ trait Plain: Room {
 
     /// The header of a packet with nothing between it and a TCP or UDP header; `available` bytes of the
     /// frame are behind the Ethernet header.
-    fn header<P: Frame>(frame: &P, available: u32) -> Option<Header<Self::Address>>;
+    fn header<P: Frame>(frame: &P, available: u32) -> Option<Header>;
+
+    /// The flow of the packet, given owner and ports; `inbound`: its source is remote.
+    fn key<P: Frame>(frame: &P, inbound: bool, owner_ports: u64) -> Option<Self::Words>;
+
+    /// TTL or hop limit.
+    fn hop_limit<P: Frame>(frame: &P) -> Option<u8>;
 }
 
 impl Plain for V4 {
     const DHCP: [u32; 2] = [67 << 16 | 68, 68 << 16 | 67];
 
     #[inline(always)]
-    fn header<P: Frame>(frame: &P, available: u32) -> Option<Header<u32>> {
+    fn header<P: Frame>(frame: &P, available: u32) -> Option<Header> {
         let header = frame.window::<20>(ETHERNET)?;
         let total = u32::from(header.u16(2));
         // Version 4 and five words; no fragment.
-        let plain = header.u8(0) == 0x45 && header.u16(6) & 0x3fff == 0;
+        let plain = header.u8(0) == 0x45 && header.half(6) & 0x3fff_u16.to_be() == 0;
         if !plain || total > available || total < 20 {
             return None;
         }
         Some(Header {
-            source: header.word(12),
-            destination: header.word(16),
             protocol: header.u8(9),
-            hop_limit: header.u8(8),
             transport: ETHERNET + 20,
             length: total - 20,
         })
+    }
+
+    #[inline(always)]
+    fn key<P: Frame>(frame: &P, inbound: bool, owner_ports: u64) -> Option<[u64; 2]> {
+        let addresses = frame.window::<20>(ETHERNET)?.pair(12);
+        let addresses = if inbound {
+            addresses.rotate_left(32)
+        } else {
+            addresses
+        };
+        Some([owner_ports, addresses])
+    }
+
+    #[inline(always)]
+    fn hop_limit<P: Frame>(frame: &P) -> Option<u8> {
+        Some(frame.window::<20>(ETHERNET)?.u8(8))
     }
 }
 
@@ -67,21 +83,42 @@ impl Plain for V6 {
     const DHCP: [u32; 2] = [546 << 16 | 547, 547 << 16 | 546];
 
     #[inline(always)]
-    fn header<P: Frame>(frame: &P, available: u32) -> Option<Header<[u32; 4]>> {
+    fn header<P: Frame>(frame: &P, available: u32) -> Option<Header> {
         let header = frame.window::<40>(ETHERNET)?;
         let length = u32::from(header.u16(4));
         if header.u8(0) >> 4 != 6 || length == 0 || length + 40 > available {
             return None;
         }
         Some(Header {
-            source: header.words(8),
-            destination: header.words(24),
             protocol: header.u8(6),
-            hop_limit: header.u8(7),
             transport: ETHERNET + 40,
             length,
         })
     }
+
+    #[inline(always)]
+    fn key<P: Frame>(frame: &P, inbound: bool, owner_ports: u64) -> Option<[u64; 5]> {
+        let header = frame.window::<40>(ETHERNET)?;
+        let source = [header.pair(8), header.pair(16)];
+        let destination = [header.pair(24), header.pair(32)];
+        let (local, remote) = if inbound {
+            (destination, source)
+        } else {
+            (source, destination)
+        };
+        Some([owner_ports, local[0], local[1], remote[0], remote[1]])
+    }
+
+    #[inline(always)]
+    fn hop_limit<P: Frame>(frame: &P) -> Option<u8> {
+        Some(frame.window::<40>(ETHERNET)?.u8(7))
+    }
+}
+
+/// Bytes of a TCP header.
+#[inline(always)]
+fn data_offset<W: Window>(tcp: W) -> u32 {
+    u32::from(tcp.u8(12) >> 4) * 4
 }
 
 /// What is known of a packet on the short way.
@@ -123,10 +160,13 @@ pub(super) fn judge<'s, T: Tables, P: Frame>(
         arrival: *arrival,
         direction: super::direction(interface, arrival),
     };
-    let outcome = match wire::ethernet(frame) {
-        Ok(Payload::Ipv4) => way.packet::<V4, P>(frame, scratch),
-        Ok(Payload::Ipv6) => way.packet::<V6, P>(frame, scratch),
-        Ok(Payload::Arp) => way.arp(frame),
+    let outcome = match frame.window::<ETHERNET>(0) {
+        Some(header) if !frame.tagged() => match u16::from_be(header.half(12)) {
+            ethertype::IPV4 => way.packet::<V4, P>(frame, scratch),
+            ethertype::IPV6 => way.packet::<V6, P>(frame, scratch),
+            ethertype::ARP => way.arp(frame),
+            _ => stage::GENERAL,
+        },
         _ => stage::GENERAL,
     };
     (outcome, way.direction)
@@ -162,57 +202,50 @@ impl<T: Tables> Way<'_, T> {
         let Some(header) = F::header(frame, available) else {
             return stage::GENERAL;
         };
-        let Some(ports) = frame.window::<8>(header.transport) else {
+        // Source port in the upper half.
+        let Some(both) = frame
+            .window::<8>(header.transport)
+            .map(|ports| ports.u32(0))
+        else {
             return stage::GENERAL;
         };
-        let (source_port, destination_port) = (ports.u16(0), ports.u16(2));
-        let mut segment = Segment::default();
         let mut opens = false;
         if header.protocol == protocol::TCP {
             let Some(tcp) = frame.window::<20>(header.transport) else {
                 return stage::GENERAL;
             };
-            let bytes = u32::from(tcp.u8(12) >> 4) * 4;
-            let flags = tcp.u8(13);
-            let control = flags & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK | tcp::URG);
+            let control = tcp.u8(13) & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK | tcp::URG);
             opens = control == tcp::SYN;
+            let bytes = data_offset(tcp);
             if bytes < 20 || bytes > header.length || (control != tcp::ACK && !opens) {
                 return stage::GENERAL;
             }
-            segment = Segment {
-                flags,
-                sequence: tcp.u32(4),
-                acknowledgement: tcp.u32(8),
-                payload: header.length - bytes,
-            };
         } else if header.protocol == protocol::UDP {
-            let both = u32::from(source_port) << 16 | u32::from(destination_port);
             if header.length < 8 || both == F::DHCP[0] || both == F::DHCP[1] {
                 return stage::GENERAL;
             }
         } else {
             return stage::GENERAL;
         }
-        let ports = super::ports(self.direction, source_port, destination_port);
-        let (local, remote) = match self.direction {
-            Direction::Ingress => (header.destination, header.source),
-            Direction::Egress => (header.source, header.destination),
+        let inbound = self.direction as u8 == Direction::Ingress as u8;
+        let ports = if inbound { both.rotate_left(16) } else { both };
+        let owner = self.arrival.id << 8 | u32::from(header.protocol);
+        let Some(words) = F::key(frame, inbound, pair(owner, ports)) else {
+            return stage::GENERAL;
         };
-        let flow = Flow {
-            owner: self.arrival.id << 8 | u32::from(header.protocol),
-            ports,
-            local,
-            remote,
-        };
-        if self.interface.flags & interface_flags::SERVICES != 0 && F::may_be_service(&flow.remote)
+        if self.interface.flags & interface_flags::SERVICES != 0
+            && F::may_be_service(&F::unpacked(&words).remote)
         {
             return stage::GENERAL;
         }
-        let hash = F::hash(&flow, &self.context.runtime.seed);
-        match table::probe::<T, F>(&self.context, hash, &flow) {
+        let hash = F::hash_words(&words, &self.context.runtime.seed);
+        match table::probe::<T, F>(&self.context, hash, &words) {
             Probe::Hit(entry) if !opens => {
                 let goes_on = if header.protocol == protocol::TCP {
-                    self.tcp(&entry, segment.acknowledgement)
+                    match frame.window::<20>(header.transport) {
+                        Some(tcp) => self.tcp(&entry, tcp.u32(8)),
+                        None => false,
+                    }
                 } else {
                     self.udp(&entry)
                 };
@@ -225,38 +258,67 @@ impl<T: Tables> Way<'_, T> {
                 }
                 stage::pass(PassKind::Established)
             }
-            Probe::Miss => {
-                let Some(scratch) = scratch() else {
-                    return stage::GENERAL;
-                };
-                *F::room(scratch, 0) = Datagram {
-                    hash,
-                    flow,
-                    segment,
-                    transport: header.transport as u32,
-                    length: header.length,
-                    id: 0,
-                    source_port,
-                    destination_port,
-                    identifier: 0,
-                    fragment_offset: 0,
-                    first_fragment: false,
-                    protocol: header.protocol,
-                    fragment_protocol: header.protocol,
-                    hop_limit: header.hop_limit,
-                    extended: false,
-                    router_alert: false,
-                };
-                scratch.plan.revoked = false;
-                scratch.call = Call::new(
-                    &self.arrival,
-                    self.context.generation,
-                    stage::MISS.0 | what::of::<F>(self.direction),
-                );
-                stage::MISS
-            }
+            Probe::Miss => self.missed::<F, P>(frame, scratch, &header, hash, &words),
             _ => stage::GENERAL,
         }
+    }
+
+    /// Leaves what [`super::miss`] needs in the scratch.
+    #[inline(always)]
+    fn missed<'s, F: Plain, P: Frame>(
+        &self,
+        frame: &P,
+        scratch: impl FnOnce() -> Option<&'s mut Scratch>,
+        header: &Header,
+        hash: u64,
+        words: &F::Words,
+    ) -> Outcome {
+        let mut segment = Segment::default();
+        if header.protocol == protocol::TCP {
+            let Some(tcp) = frame.window::<20>(header.transport) else {
+                return stage::GENERAL;
+            };
+            segment = Segment {
+                flags: tcp.u8(13),
+                sequence: tcp.u32(4),
+                acknowledgement: tcp.u32(8),
+                payload: header.length - data_offset(tcp),
+            };
+        }
+        let (Some(hop_limit), Some(scratch)) = (F::hop_limit(frame), scratch()) else {
+            return stage::GENERAL;
+        };
+        let flow = F::unpacked(words);
+        let (local, remote) = ((flow.ports >> 16) as u16, flow.ports as u16);
+        let (source_port, destination_port) = match self.direction {
+            Direction::Ingress => (remote, local),
+            Direction::Egress => (local, remote),
+        };
+        *F::room(scratch, 0) = Datagram {
+            hash,
+            flow,
+            segment,
+            transport: header.transport as u32,
+            length: header.length,
+            id: 0,
+            source_port,
+            destination_port,
+            identifier: 0,
+            fragment_offset: 0,
+            first_fragment: false,
+            protocol: header.protocol,
+            fragment_protocol: header.protocol,
+            hop_limit,
+            extended: false,
+            router_alert: false,
+        };
+        scratch.plan.revoked = false;
+        scratch.call = Call::new(
+            &self.arrival,
+            self.context.generation,
+            stage::MISS.0 | what::of::<F>(self.direction),
+        );
+        stage::MISS
     }
 
     /// A segment with nothing but ACK, as [`conntrack::tcp_step`] would take it: on an established, assured

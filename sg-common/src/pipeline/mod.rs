@@ -365,7 +365,7 @@ impl<T: Tables> Passage<'_, T> {
             }
         }
         self.identify(datagram, self.direction);
-        match table::probe::<T, F>(&self.context, datagram.hash, &datagram.flow) {
+        match table::probe::<T, F>(&self.context, datagram.hash, &F::words(&datagram.flow)) {
             Probe::Hit(mut entry) => self.hit(datagram, &mut entry),
             Probe::Miss => stage::MISS,
             Probe::Unsure => stage::RECHECK,

@@ -199,12 +199,12 @@ fn held<T: Tables, F: Family>(
     tables: &T,
     old: bool,
     index: u32,
-    flow: &Flow<F::Address>,
+    words: &F::Words,
 ) -> Option<Entry<F>> {
     let slot = F::slot(tables, old, index)?;
     // SAFETY: the word of a valid entry.
     let meta = Meta(unsafe { atomic::load(F::meta(slot)) });
-    if !meta.tracked() || !F::holds(slot, flow) {
+    if !meta.tracked() || !F::holds(slot, words) {
         return None;
     }
     // SAFETY: as above.
@@ -245,11 +245,7 @@ pub enum Probe<F: Family> {
 ///
 /// [`Unsure`]: Probe::Unsure
 #[inline(always)]
-pub fn probe<T: Tables, F: Family>(
-    context: &Context<T>,
-    hash: u64,
-    flow: &Flow<F::Address>,
-) -> Probe<F> {
+pub fn probe<T: Tables, F: Family>(context: &Context<T>, hash: u64, words: &F::Words) -> Probe<F> {
     let family = usize::from(F::IPV6);
     let tag = tags::tag(hash);
     let mut unsure = false;
@@ -263,7 +259,7 @@ pub fn probe<T: Tables, F: Family>(
         && tags::get(tags, home) == tag
     {
         let index = first * WAYS as u32 + home;
-        if let Some(entry) = held::<T, F>(context.tables, false, index, flow) {
+        if let Some(entry) = held::<T, F>(context.tables, false, index, words) {
             return Probe::Hit(entry);
         }
     }
@@ -293,7 +289,7 @@ pub fn probe<T: Tables, F: Family>(
         }
         let bit = tags::lowest(mask);
         let index = bucket * WAYS as u32 + tags::way(bit);
-        if let Some(entry) = held::<T, F>(context.tables, old, index, flow) {
+        if let Some(entry) = held::<T, F>(context.tables, old, index, words) {
             return Probe::Hit(entry);
         }
         unsure |= mask != bit;
@@ -308,6 +304,7 @@ pub fn lookup<T: Tables, F: Family>(
     hash: u64,
     flow: &Flow<F::Address>,
 ) -> Option<Entry<F>> {
+    let words = F::words(flow);
     let family = usize::from(F::IPV6);
     let tag = tags::tag(hash);
     for step in 0..atomic::opaque(2 * PLACES) {
@@ -331,7 +328,7 @@ pub fn lookup<T: Tables, F: Family>(
             }
             let bit = tags::lowest(mask);
             let index = bucket * WAYS as u32 + tags::way(bit);
-            if let Some(entry) = held::<T, F>(context.tables, old, index, flow) {
+            if let Some(entry) = held::<T, F>(context.tables, old, index, &words) {
                 return Some(entry);
             }
             mask ^= bit;

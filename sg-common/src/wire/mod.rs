@@ -32,10 +32,17 @@ pub trait Frame {
 pub trait Window: Copy {
     /// The byte at `at`.
     fn u8(self, at: usize) -> u8;
-    /// The big-endian number at `at`.
-    fn u16(self, at: usize) -> u16;
+    /// Two bytes at `at` as a native number.
+    fn half(self, at: usize) -> u16;
     /// Four bytes at `at` as a native word.
     fn word(self, at: usize) -> u32;
+    /// Eight bytes at `at` as a native number.
+    fn pair(self, at: usize) -> u64;
+    /// The big-endian number at `at`.
+    #[inline(always)]
+    fn u16(self, at: usize) -> u16 {
+        u16::from_be(self.half(at))
+    }
     /// The big-endian number at `at`.
     #[inline(always)]
     fn u32(self, at: usize) -> u32 {
@@ -79,12 +86,16 @@ impl Window for &[u8] {
         self[at]
     }
 
-    fn u16(self, at: usize) -> u16 {
-        u16::from_be_bytes([self[at], self[at + 1]])
+    fn half(self, at: usize) -> u16 {
+        u16::from_ne_bytes([self[at], self[at + 1]])
     }
 
     fn word(self, at: usize) -> u32 {
         u32::from_ne_bytes([self[at], self[at + 1], self[at + 2], self[at + 3]])
+    }
+
+    fn pair(self, at: usize) -> u64 {
+        crate::family::pair(self.word(at), self.word(at + 4))
     }
 }
 
@@ -92,10 +103,10 @@ impl Window for &[u8] {
 pub const ETHERNET: usize = 14;
 
 /// Ethertypes (IEEE 802).
-mod ethertype {
-    pub(super) const IPV4: u16 = 0x0800;
-    pub(super) const ARP: u16 = 0x0806;
-    pub(super) const IPV6: u16 = 0x86dd;
+pub(crate) mod ethertype {
+    pub(crate) const IPV4: u16 = 0x0800;
+    pub(crate) const ARP: u16 = 0x0806;
+    pub(crate) const IPV6: u16 = 0x86dd;
     pub(super) const VLAN: u16 = 0x8100;
     pub(super) const SERVICE_VLAN: u16 = 0x88a8;
     pub(super) const OLD_QINQ: [u16; 2] = [0x9100, 0x9200];
