@@ -49,6 +49,9 @@ pub trait Family: Copy {
 
     /// Two words at a time.
     fn words(flow: &Flow<Self::Address>) -> Self::Words;
+    /// The same words, of which the compiler forgets what it has made of them already: where they are needed
+    /// seldom that keeps it from setting aside, always, what could be made again.
+    fn afresh(words: &Self::Words) -> Self::Words;
     /// The flow that these are the words of.
     fn unpacked(words: &Self::Words) -> Flow<Self::Address>;
     /// Universal hash of a flow under a secret: NH (RFC 4418 §5.2) with 32-bit words, then [`mix`].
@@ -250,6 +253,11 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn afresh(words: &[u64; 2]) -> [u64; 2] {
+        words.map(atomic::opaque)
+    }
+
+    #[inline(always)]
     fn unpacked(words: &[u64; 2]) -> Flow<u32> {
         let ((owner, ports), (local, remote)) = (unpair(words[0]), unpair(words[1]));
         Flow {
@@ -368,6 +376,11 @@ impl Family for V6 {
             pair(remote[0], remote[1]),
             pair(remote[2], remote[3]),
         ]
+    }
+
+    #[inline(always)]
+    fn afresh(words: &[u64; 5]) -> [u64; 5] {
+        words.map(atomic::opaque)
     }
 
     #[inline(always)]

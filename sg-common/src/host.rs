@@ -24,7 +24,7 @@ use crate::{
         FragmentKey, IdentityKey, Interface, Node, Range, Runtime, Slot4, Slot6, Spills, Tags,
         WAYS,
     },
-    pipeline::{self, Arrival, Outcome, Room, Scratch},
+    pipeline::{self, Arrival, Meeting, Outcome, Room, Scratch},
     table::{self, Context, FreeEntry, Occupancy, with_stash},
     tables::Tables,
     verdict::{Direction, OUTCOMES, Verdict},
@@ -186,7 +186,13 @@ impl Host {
     pub fn judge_frame<P: Frame>(&self, frame: &P, arrival: &Arrival) -> Verdict {
         let memory = UnsafeCell::new(Scratch::ZERO);
         // SAFETY: one reference at a time.
-        let outcome = pipeline::judge(self, frame, arrival, || unsafe { memory.get().as_mut() });
+        let scratch = || unsafe { memory.get().as_mut() };
+        let meeting = Meeting {
+            id: arrival.id,
+            hook_ingress: arrival.hook_ingress,
+            packets: arrival.packets,
+        };
+        let outcome = pipeline::judge(self, meeting, || frame, scratch);
         let (mut outcome, mut scratch) = (outcome, memory.into_inner());
         while !outcome.decided() {
             outcome = match outcome.next() {

@@ -350,15 +350,15 @@ shared! {
     }
 
     /// Packets and bytes of one entry, by direction (0 ingress, 1 egress).
-    pub struct Account [24] {
+    pub struct Account [16] {
         /// Packets modulo 2³²; segments where the kernel merged them.
         pub packets: [u32; 2],
         /// Bytes from the Ethernet header on.
-        pub bytes: [u64; 2],
+        pub bytes: [u32; 2],
     }
 
     /// An IPv4 entry with its account.
-    pub struct Accounted4 [72] {
+    pub struct Accounted4 [64] {
         /// The entry.
         pub slot: Slot4,
         /// Its account.
@@ -366,7 +366,7 @@ shared! {
     }
 
     /// An IPv6 entry with its account.
-    pub struct Accounted6 [96] {
+    pub struct Accounted6 [88] {
         /// The entry.
         pub slot: Slot6,
         /// Its account.

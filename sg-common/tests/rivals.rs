@@ -70,7 +70,7 @@ fn find(host: &Host, flow: &Flow<u32>) -> Option<Entry<V4>> {
 }
 
 fn probe(host: &Host, flow: &Flow<u32>) -> Probe<V4> {
-    table::probe::<Host, V4>(&host.context(), hash(host, flow), &V4::words(flow))
+    table::probe::<Host, V4>(host, &host.runtime, hash(host, flow), &V4::words(flow))
 }
 
 /// The word of an entry by its index.

@@ -184,10 +184,4 @@ impl Window for Bytes {
         // SAFETY: as above.
         unsafe { *((self.0 + at) as *const u32) }
     }
-
-    #[inline(always)]
-    fn pair(self, at: usize) -> u64 {
-        // SAFETY: as above.
-        unsafe { *((self.0 + at) as *const u64) }
-    }
 }

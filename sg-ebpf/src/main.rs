@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use sg_common::{
     abi::stage,
-    pipeline::{self, Arrival, Outcome},
+    pipeline::{self, Arrival, Meeting, Outcome},
     verdict::OUTCOMES,
 };
 
@@ -70,14 +70,13 @@ static ACCOUNTING: Global<u32> = Global::new(0);
 pub fn xdp_ingress(ctx: XdpContext) -> u32 {
     // SAFETY: the kernel hands a valid context.
     let ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
-    let packet = Packet::first_buffer(&ctx);
-    let arrival = Arrival {
+    let meeting = Meeting {
         id: maps::interface_id(NAMESPACE.load(), ifindex),
         hook_ingress: true,
         packets: 1,
-        bytes: packet.len,
     };
-    let outcome = pipeline::judge(&Kernel, &packet, &arrival, maps::scratch);
+    let frame = || Packet::first_buffer(&ctx);
+    let outcome = pipeline::judge(&Kernel, meeting, frame, maps::scratch);
     next_xdp(&ctx, outcome)
 }
 
@@ -161,14 +160,13 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
 fn judge_skb(ctx: &TcContext, hook_ingress: bool) -> i32 {
     // SAFETY: the kernel hands a valid context.
     let (ifindex, segments) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).gso_segs) };
-    let packet = Packet::linear(ctx);
-    let arrival = Arrival {
+    let meeting = Meeting {
         id: maps::interface_id(NAMESPACE.load(), ifindex),
         hook_ingress,
         packets: if segments == 0 { 1 } else { segments },
-        bytes: packet.len,
     };
-    let outcome = pipeline::judge(&Kernel, &packet, &arrival, maps::scratch);
+    let frame = || Packet::linear(ctx);
+    let outcome = pipeline::judge(&Kernel, meeting, frame, maps::scratch);
     next_tc(ctx, outcome)
 }
 

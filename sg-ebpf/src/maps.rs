@@ -12,6 +12,7 @@ use sg_common::{
         INDEX_SETS, MAX_CLASSES, MAX_COUNTED, MAX_FRAGMENTS, MAX_INTERFACES, MAX_NODES, MAX_RANGES,
         MAX_TRIES,
     },
+    family::pair,
     layout::{
         Accounted4, Accounted6, AddressKey, Class, Counters, CtHost, CtInterface, CtLocal,
         FragmentKey, IdentityKey, IndexSet, Interface, Node, Range, Runtime, Slot4, Slot6, Spills,
@@ -151,8 +152,10 @@ pub fn interface_id(namespace: u32, ifindex: u32) -> u32 {
     let Some(set) = INTERFACE_INDEX.get(index_set(namespace, ifindex)) else {
         return 0;
     };
+    let wanted = pair(namespace, ifindex);
     for way in &set.ways {
-        if way.ifindex == ifindex && way.namespace == namespace {
+        // SAFETY: two aligned words, which are eight bytes.
+        if unsafe { (&raw const way.namespace).cast::<u64>().read() } == wanted {
             return way.id;
         }
     }

@@ -86,9 +86,9 @@ impl Traffic {
         let [ingress, egress] = live.packets(account);
         Self {
             ingress_packets: ingress,
-            ingress_bytes: account.bytes[0],
+            ingress_bytes: account.bytes[0].into(),
             egress_packets: egress,
-            egress_bytes: account.bytes[1],
+            egress_bytes: account.bytes[1].into(),
         }
     }
 }

@@ -6,13 +6,13 @@
 //! an entry, states that the packet would change. Addresses are not checked before an entry is found: no flow
 //! has impossible ones, because a flow's first packet took a longer way.
 
-use super::{Arrival, Call, Outcome, Room, Scratch, stage, what};
+use super::{Arrival, Call, Meeting, Outcome, Room, Scratch, stage, what};
 use crate::{
     atomic,
     conntrack::{self, Meta, Segment, Side, State, expired, flag, tcp},
     family::{Family, V4, V6, pair},
-    layout::{Interface, Timeout, interface_flags},
-    table::{self, Context, Entry, Probe},
+    layout::{Interface, Runtime, Timeout, interface_flags},
+    table::{self, Entry, Probe},
     tables::Tables,
     verdict::{Direction, PassKind},
     wire::{self, ETHERNET, Frame, Window, ethertype, ip::Datagram, transport::protocol},
@@ -64,11 +64,12 @@ impl Plain for V4 {
 
     #[inline(always)]
     fn key<P: Frame>(frame: &P, inbound: bool, owner_ports: u64) -> Option<[u64; 2]> {
-        let addresses = frame.window::<20>(ETHERNET)?.pair(12);
+        let header = frame.window::<20>(ETHERNET)?;
+        let (source, destination) = (header.word(12), header.word(16));
         let addresses = if inbound {
-            addresses.rotate_left(32)
+            pair(destination, source)
         } else {
-            addresses
+            pair(source, destination)
         };
         Some([owner_ports, addresses])
     }
@@ -123,7 +124,9 @@ fn data_offset<W: Window>(tcp: W) -> u32 {
 
 /// What is known of a packet on the short way.
 struct Way<'a, T> {
-    context: Context<'a, T>,
+    tables: &'a T,
+    runtime: &'a Runtime,
+    generation: u32,
     interface: &'a Interface,
     arrival: Arrival,
     direction: Direction,
@@ -134,42 +137,46 @@ struct Way<'a, T> {
 #[inline(always)]
 pub(super) fn judge<'s, T: Tables, P: Frame>(
     tables: &T,
-    frame: &P,
-    arrival: &Arrival,
+    meeting: Meeting,
+    frame: impl FnOnce() -> P,
     scratch: impl FnOnce() -> Option<&'s mut Scratch>,
-) -> (Outcome, Direction) {
-    let general = (stage::GENERAL, Direction::Ingress);
+) -> (Outcome, Direction, Arrival) {
     let generation = tables.generation();
-    let (Some(interface), Some(runtime)) = (
-        tables.interface(generation & 1, arrival.id),
-        tables.runtime(),
-    ) else {
+    let interface = tables.interface(generation & 1, meeting.id);
+    let runtime = tables.runtime();
+    // Not before: looking something up leaves the kernel few registers, and what it knows of a frame takes two.
+    let frame = frame();
+    let arrival = Arrival {
+        id: meeting.id,
+        hook_ingress: meeting.hook_ingress,
+        packets: meeting.packets,
+        bytes: frame.len(),
+    };
+    let general = (stage::GENERAL, Direction::Ingress, arrival);
+    let (Some(interface), Some(runtime)) = (interface, runtime) else {
         return general;
     };
     if interface.flags & interface_flags::PRESENT == 0 {
         return general;
     }
     let way = Way {
-        context: Context {
-            tables,
-            runtime,
-            now: tables.now(),
-            generation,
-        },
+        tables,
+        runtime,
+        generation,
         interface,
-        arrival: *arrival,
-        direction: super::direction(interface, arrival),
+        arrival,
+        direction: super::direction(interface, &arrival),
     };
     let outcome = match frame.window::<ETHERNET>(0) {
         Some(header) if !frame.tagged() => match u16::from_be(header.half(12)) {
-            ethertype::IPV4 => way.packet::<V4, P>(frame, scratch),
-            ethertype::IPV6 => way.packet::<V6, P>(frame, scratch),
-            ethertype::ARP => way.arp(frame),
+            ethertype::IPV4 => way.packet::<V4, P>(&frame, scratch),
+            ethertype::IPV6 => way.packet::<V6, P>(&frame, scratch),
+            ethertype::ARP => way.arp(&frame),
             _ => stage::GENERAL,
         },
         _ => stage::GENERAL,
     };
-    (outcome, way.direction)
+    (outcome, way.direction, arrival)
 }
 
 impl<T: Tables> Way<'_, T> {
@@ -238,8 +245,8 @@ impl<T: Tables> Way<'_, T> {
         {
             return stage::GENERAL;
         }
-        let hash = F::hash_words(&words, &self.context.runtime.seed);
-        match table::probe::<T, F>(&self.context, hash, &words) {
+        let hash = F::hash_words(&words, &self.runtime.seed);
+        match table::probe::<T, F>(self.tables, self.runtime, hash, &words) {
             Probe::Hit(entry) if !opens => {
                 let goes_on = if header.protocol == protocol::TCP {
                     match frame.window::<20>(header.transport) {
@@ -252,7 +259,7 @@ impl<T: Tables> Way<'_, T> {
                 if !goes_on {
                     return stage::GENERAL;
                 }
-                if self.context.tables.accounting() {
+                if self.tables.accounting() {
                     let (packets, bytes) = (self.arrival.packets, self.arrival.bytes);
                     entry.account(self.direction as usize, packets, bytes);
                 }
@@ -288,7 +295,7 @@ impl<T: Tables> Way<'_, T> {
         let (Some(hop_limit), Some(scratch)) = (F::hop_limit(frame), scratch()) else {
             return stage::GENERAL;
         };
-        let flow = F::unpacked(words);
+        let flow = F::unpacked(&F::afresh(words));
         let (local, remote) = ((flow.ports >> 16) as u16, flow.ports as u16);
         let (source_port, destination_port) = match self.direction {
             Direction::Ingress => (remote, local),
@@ -315,7 +322,7 @@ impl<T: Tables> Way<'_, T> {
         scratch.plan.revoked = false;
         scratch.call = Call::new(
             &self.arrival,
-            self.context.generation,
+            self.generation,
             stage::MISS.0 | what::of::<F>(self.direction),
         );
         stage::MISS
@@ -328,13 +335,14 @@ impl<T: Tables> Way<'_, T> {
         const ESTABLISHED: u8 = State::TcpEstablished as u8;
         const FLAGS: u8 = flag::ASSURED | flag::FIN_LOCAL | flag::FIN_REMOTE | flag::DOUBTED;
         let looked_at = Meta::new(u32::MAX, u8::MAX, FLAGS, 0).0;
-        let plain = Meta::new(self.context.generation, ESTABLISHED, flag::ASSURED, 0).0;
+        let plain = Meta::new(self.generation, ESTABLISHED, flag::ASSURED, 0).0;
         let life = self.interface.timeouts[Timeout::TcpEstablished as usize];
         let live = entry.live();
+        let now = self.tables.now();
         // SAFETY: a valid entry; aligned words.
         unsafe {
             let seen = atomic::load(&raw const (*live).seen);
-            if entry.meta.0 & looked_at != plain || expired(self.context.now, seen, life) {
+            if entry.meta.0 & looked_at != plain || expired(now, seen, life) {
                 return false;
             }
             let ack = (&raw mut (*live).ack)
@@ -344,8 +352,8 @@ impl<T: Tables> Way<'_, T> {
             if before == 0 || conntrack::ahead(acknowledgement, before) {
                 atomic::store(ack, acknowledgement);
             }
-            if seen != self.context.now {
-                atomic::store(&raw mut (*live).seen, self.context.now);
+            if seen != now {
+                atomic::store(&raw mut (*live).seen, now);
             }
         }
         true
@@ -355,7 +363,7 @@ impl<T: Tables> Way<'_, T> {
     /// be looked at.
     #[inline(always)]
     fn udp<F: Family>(&self, entry: &Entry<F>) -> bool {
-        let (now, hz) = (self.context.now, self.context.runtime.hz);
+        let (now, hz) = (self.tables.now(), self.runtime.hz);
         let sender = self.sender();
         let live = entry.live();
         // SAFETY: a valid entry; words of it may change under us, each is true by itself.
@@ -370,7 +378,7 @@ impl<T: Tables> Way<'_, T> {
             };
             let ack = (&raw mut (*live).ack).cast::<u32>().add(sender.index());
             let fin = (&raw mut (*live).fin).cast::<u32>().add(sender.index());
-            if entry.meta.generation() != self.context.generation
+            if entry.meta.generation() != self.generation
                 || entry.meta.with(step.state, step.flags) != entry.meta
                 || atomic::load(ack) != step.ack
                 || expired(now, seen, life)

@@ -41,6 +41,17 @@ pub use later::{is_ipv6, later, miss, missed, misses, open, opens, run};
 use stage::{Call, Plan, drop, pass, what};
 pub use stage::{Outcome, Room, Scratch};
 
+/// What the hook knows of a frame without looking at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Meeting {
+    /// Interface id.
+    pub id: u32,
+    /// As [`Arrival::hook_ingress`].
+    pub hook_ingress: bool,
+    /// As [`Arrival::packets`].
+    pub packets: u32,
+}
+
 /// What the hook knows of a frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
@@ -64,16 +75,17 @@ struct Passage<'a, T> {
     bytes: u32,
 }
 
-/// Judges a frame of a live flow, and counts the verdict; `scratch` is asked for if need be. One that is not
-/// decided ([`Outcome::decided`]) goes on where [`Outcome::next`] says: [`general`], [`miss`] or [`later()`].
+/// Judges a frame of a live flow, and counts the verdict; frame and `scratch` are asked for when they are needed.
+/// One that is not decided ([`Outcome::decided`]) goes on where [`Outcome::next`] says: [`general`], [`miss`] or
+/// [`later()`].
 #[inline(always)]
 pub fn judge<'s, T: Tables, P: Frame>(
     tables: &T,
-    frame: &P,
-    arrival: &Arrival,
+    meeting: Meeting,
+    frame: impl FnOnce() -> P,
     scratch: impl Fn() -> Option<&'s mut Scratch>,
 ) -> Outcome {
-    let (outcome, direction) = fast::judge(tables, frame, arrival, &scratch);
+    let (outcome, direction, arrival) = fast::judge(tables, meeting, frame, &scratch);
     if outcome == stage::GENERAL
         && let Some(scratch) = scratch()
     {
@@ -82,10 +94,10 @@ pub fn judge<'s, T: Tables, P: Frame>(
         } else {
             0
         };
-        scratch.call = Call::new(arrival, 0, outcome.0 | hook);
+        scratch.call = Call::new(&arrival, 0, outcome.0 | hook);
     }
     if outcome.decided() {
-        count(tables, arrival, direction, outcome);
+        count(tables, &arrival, direction, outcome);
     }
     outcome
 }
@@ -365,7 +377,12 @@ impl<T: Tables> Passage<'_, T> {
             }
         }
         self.identify(datagram, self.direction);
-        match table::probe::<T, F>(&self.context, datagram.hash, &F::words(&datagram.flow)) {
+        match table::probe::<T, F>(
+            self.context.tables,
+            self.context.runtime,
+            datagram.hash,
+            &F::words(&datagram.flow),
+        ) {
             Probe::Hit(mut entry) => self.hit(datagram, &mut entry),
             Probe::Miss => stage::MISS,
             Probe::Unsure => stage::RECHECK,

@@ -396,8 +396,8 @@ fn write<T: Tables, F: Family>(
         unsafe {
             (*account).packets[0] = by(opening.packets, false);
             (*account).packets[1] = by(opening.packets, true);
-            (*account).bytes[0] = u64::from(by(opening.bytes, false));
-            (*account).bytes[1] = u64::from(by(opening.bytes, true));
+            (*account).bytes[0] = by(opening.bytes, false);
+            (*account).bytes[1] = by(opening.bytes, true);
         }
     }
 }

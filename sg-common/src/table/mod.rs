@@ -113,16 +113,18 @@ impl<F: Family> Entry<F> {
         // SAFETY: a valid account; aligned words.
         unsafe {
             let low = (&raw mut (*account).packets).cast::<u32>().add(direction);
-            let sum = u64::from(atomic::load(low)) + u64::from(packets);
-            atomic::store(low, sum as u32);
-            if sum >> 32 != 0 {
+            let sum = atomic::load(low).wrapping_add(packets);
+            atomic::store(low, sum);
+            let total = (&raw mut (*account).bytes).cast::<u32>().add(direction);
+            let before = atomic::load(total);
+            let sum = before.wrapping_add(bytes);
+            atomic::store(total, sum);
+            if sum < before {
                 let high = (&raw mut (*self.live()).packets_high)
                     .cast::<u16>()
                     .add(direction);
                 atomic::store(high, atomic::load(high).wrapping_add(1));
             }
-            let total = (&raw mut (*account).bytes).cast::<u64>().add(direction);
-            atomic::store(total, atomic::load(total).wrapping_add(u64::from(bytes)));
         }
     }
 }
@@ -245,25 +247,30 @@ pub enum Probe<F: Family> {
 ///
 /// [`Unsure`]: Probe::Unsure
 #[inline(always)]
-pub fn probe<T: Tables, F: Family>(context: &Context<T>, hash: u64, words: &F::Words) -> Probe<F> {
+pub fn probe<T: Tables, F: Family>(
+    tables: &T,
+    runtime: &Runtime,
+    hash: u64,
+    words: &F::Words,
+) -> Probe<F> {
     let family = usize::from(F::IPV6);
     let tag = tags::tag(hash);
     let mut unsure = false;
-    let mut buckets = context.runtime.buckets[family];
+    let mut buckets = runtime.buckets[family];
     let mut old = false;
     // The tag is asked first, but not waited for: the branch is foreseen while one kind of packets prevails.
     // Flows go on at their entry; floods, which have none, do not fetch the lines of entries in vain.
     let first = place(hash, buckets, 0);
     let home = home(hash);
-    if let Some(tags) = context.tables.tags(F::IPV6, false, first)
-        && tags::get(tags, home) == tag
+    if let Some(bucket) = tables.tags(F::IPV6, false, first)
+        && tags::get(bucket, home) == tag
     {
         let index = first * WAYS as u32 + home;
-        if let Some(entry) = held::<T, F>(context.tables, false, index, words) {
+        if let Some(entry) = held::<T, F>(tables, false, index, words) {
             return Probe::Hit(entry);
         }
     }
-    let spilled = spilled::<T, F>(context.tables, first);
+    let spilled = spilled::<T, F>(tables, first);
     for step in 0..atomic::opaque(2 * PLACES) {
         if !spilled && (step == 1 || step == 2) {
             continue;
@@ -272,7 +279,7 @@ pub fn probe<T: Tables, F: Family>(context: &Context<T>, hash: u64, words: &F::W
         if step >= PLACES {
             which = step - PLACES;
             if step == PLACES {
-                buckets = context.runtime.old_buckets[family];
+                buckets = runtime.old_buckets[family];
                 if buckets == 0 {
                     break;
                 }
@@ -280,16 +287,16 @@ pub fn probe<T: Tables, F: Family>(context: &Context<T>, hash: u64, words: &F::W
             }
         }
         let bucket = place(hash, buckets, which);
-        let Some(tags) = context.tables.tags(F::IPV6, old, bucket) else {
+        let Some(bucket_tags) = tables.tags(F::IPV6, old, bucket) else {
             continue;
         };
-        let mask = tags::equal(tags, tag);
+        let mask = tags::equal(bucket_tags, tag);
         if mask == 0 {
             continue;
         }
         let bit = tags::lowest(mask);
         let index = bucket * WAYS as u32 + tags::way(bit);
-        if let Some(entry) = held::<T, F>(context.tables, old, index, words) {
+        if let Some(entry) = held::<T, F>(tables, old, index, words) {
             return Probe::Hit(entry);
         }
         unsure |= mask != bit;

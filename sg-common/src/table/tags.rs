@@ -1,9 +1,9 @@
 //! Tags: sixteen bits for each entry of a bucket, together half a cache line, so that a lookup in a large
 //! table misses the cache once, for the entry itself.
 //!
-//! A *mask* has a bit for each of a bucket's tags: bit `16 · lane + word` for the tag in that lane of that
-//! word. A tag's way is what multiplying its bit by [`WAY`] leaves in the highest four bits, which is cheaper
-//! than counting zeros (the technique of de Bruijn sequences; BPF has no instruction for either).
+//! The nth tag, `4 · word + lane`, is that of the nth way. A *mask* has a bit for each: bit `16 · lane + word`. What
+//! multiplying such a bit by [`WINDOWS`] leaves in the highest four bits says which it is, which is cheaper than
+//! counting zeros (the technique of de Bruijn sequences; BPF has no instruction for either).
 
 use crate::{
     atomic,
@@ -19,16 +19,14 @@ const HIGH: u64 = ONES << 15;
 pub(super) const ALL: u64 = ONES * 0xf;
 
 /// Its windows of four bits at the sixteen positions of a mask are the numbers 0 to 15.
-const WAY: u64 = 0x0800_9a00_ae00_f000;
-/// By way, four bits each: which of the bucket's sixteen tags, `4 · word + lane`, is its.
-const LANES: u64 = 0x37db_a21f_e96c_5840;
+const WINDOWS: u64 = 0x0800_9a00_ae00_f000;
+/// By window, four bits each: the way.
+const BY_WINDOW: u64 = 0x37db_a21f_e96c_5840;
 
 /// The tag of a flow: bits of its hash that do not choose its bucket; never 0, which stands for "free".
 #[inline(always)]
 pub(super) fn tag(hash: u64) -> u64 {
-    let tag = hash & 0xffff;
-    // Without a branch: 0 becomes 1.
-    tag | (tag.wrapping_sub(1) >> 63)
+    hash & 0xffff | 1
 }
 
 /// The mask of the tags that equal `tag`.
@@ -56,20 +54,20 @@ pub(super) fn lowest(mask: u64) -> u64 {
 /// The way that a single bit of a mask stands for.
 #[inline(always)]
 pub(super) fn way(bit: u64) -> u32 {
-    (atomic::opaque(bit.wrapping_mul(WAY)) >> 60) as u32
+    let window = atomic::opaque(bit.wrapping_mul(WINDOWS)) >> 60;
+    (BY_WINDOW >> (window * 4)) as u32 & 15
 }
 
 /// The bit of a mask that stands for a way.
 #[inline(always)]
 pub(super) fn bit(way: u32) -> u64 {
-    let place = LANES >> ((way & 15) * 4) & 15;
-    1 << ((place & 3) << 4 | place >> 2)
+    1 << ((way & 3) << 4 | (way & 15) >> 2)
 }
 
 /// Which of a bucket's tags, as 16-bit numbers in memory, is that of a way.
 #[inline(always)]
 pub const fn lane(way: u32) -> usize {
-    let place = (LANES >> ((way & 15) * 4)) as usize & 15;
+    let place = way as usize & 15;
     if cfg!(target_endian = "little") {
         place
     } else {
@@ -140,6 +138,7 @@ mod tests {
     fn no_tag_is_zero() {
         assert_eq!(tag(0xabcd_0000), 1);
         assert_eq!(tag(0xabcd_0001), 1);
+        assert_eq!(tag(0xabcd_0002), 3);
         assert_eq!(tag(0xabcd_ffff), 0xffff);
     }
 }

@@ -7,7 +7,7 @@
 pub mod ip;
 pub mod transport;
 
-use crate::verdict::DropReason;
+use crate::{family::pair, verdict::DropReason};
 
 /// A frame from the Ethernet header on.
 pub trait Frame {
@@ -36,8 +36,12 @@ pub trait Window: Copy {
     fn half(self, at: usize) -> u16;
     /// Four bytes at `at` as a native word.
     fn word(self, at: usize) -> u32;
-    /// Eight bytes at `at` as a native number.
-    fn pair(self, at: usize) -> u64;
+    /// Eight bytes at `at` as two words. (Not as one: if they have just been written by halves, as a test does, the CPU
+    /// would wait until they have reached its cache.)
+    #[inline(always)]
+    fn pair(self, at: usize) -> u64 {
+        pair(self.word(at), self.word(at + 4))
+    }
     /// The big-endian number at `at`.
     #[inline(always)]
     fn u16(self, at: usize) -> u16 {
@@ -57,6 +61,30 @@ pub trait Window: Copy {
             self.word(at + 8),
             self.word(at + 12),
         ]
+    }
+}
+
+impl<P: Frame> Frame for &P {
+    type Window = P::Window;
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        P::len(self)
+    }
+
+    #[inline(always)]
+    fn merged(&self) -> bool {
+        P::merged(self)
+    }
+
+    #[inline(always)]
+    fn tagged(&self) -> bool {
+        P::tagged(self)
+    }
+
+    #[inline(always)]
+    fn window<const LEN: usize>(&self, offset: usize) -> Option<P::Window> {
+        P::window::<LEN>(self, offset)
     }
 }
 
@@ -92,10 +120,6 @@ impl Window for &[u8] {
 
     fn word(self, at: usize) -> u32 {
         u32::from_ne_bytes([self[at], self[at + 1], self[at + 2], self[at + 3]])
-    }
-
-    fn pair(self, at: usize) -> u64 {
-        crate::family::pair(self.word(at), self.word(at + 4))
     }
 }
 
