@@ -296,11 +296,11 @@ shared! {
         pub address: [u8; 16],
     }
 
-    /// The tags of a bucket: one of 16 bits for each way, 0 where the way is free. Which lane is whose:
+    /// The tags of a bucket: one of 8 bits for each way, 0 where the way is free. Which byte is whose:
     /// [`crate::table::lane`].
-    pub struct Tags [32] {
-        /// Four tags each.
-        pub words: [u64; WAYS / 4],
+    pub struct Tags [16] {
+        /// Eight tags each.
+        pub words: [u64; WAYS / 8],
     }
 
     /// An IPv4 entry.

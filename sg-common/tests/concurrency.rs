@@ -64,7 +64,7 @@ fn audit(host: &Host) -> (usize, u64) {
                 remote: slot.remote,
             };
             let hash = V4::hash(&flow, &host.runtime.seed);
-            assert_eq!(tag, (hash as u16).max(1), "the tag of a flow");
+            assert_eq!(tag, (hash as u8).max(1), "the tag of a flow");
             let place = |which| table::place(hash, buckets, which);
             assert!(
                 (0..3).any(|which| place(which) == bucket),

@@ -11,7 +11,6 @@ use sg_common::{
     abi::MAX_INTERFACES,
     conntrack::{Meta, State, flag},
     layout::{Account, Accounted4, Accounted6, Live, Slot4, Slot6, TIMEOUTS, Tags, WAYS},
-    table::lane,
 };
 
 mod summary;
@@ -248,14 +247,13 @@ impl Walk {
     ) -> Result<(), FlowsError> {
         let (tags, table) = (Mapping::new(tags)?, Mapping::new(table)?);
         for bucket in 0..tags.entries() {
-            // Two entries per byte that is read here: most of an empty table is never touched.
+            // An entry per byte that is read here: most of an empty table is never touched.
             let words = tags.get(bucket).words;
-            if words == [0; WAYS / 4] {
+            if words == [0; WAYS / 8] {
                 continue;
             }
             for way in 0..WAYS as u32 {
-                let place = lane(way);
-                if words[place / 4] >> (place % 4 * 16) & 0xffff == 0 {
+                if words[way as usize / 8] >> (way % 8 * 8) & 0xff == 0 {
                     continue;
                 }
                 let index = bucket * WAYS as u32 + way;

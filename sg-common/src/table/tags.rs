@@ -1,7 +1,7 @@
-//! Tags: sixteen bits for each entry of a bucket, together half a cache line, so that a lookup in a large
+//! Tags: eight bits for each entry of a bucket, together a quarter of a cache line, so that a lookup in a large
 //! table misses the cache once, for the entry itself.
 //!
-//! The nth tag, `4 · word + lane`, is that of the nth way. A *mask* has a bit for each: bit `16 · lane + word`. What
+//! The nth tag, `8 · word + lane`, is that of the nth way. A *mask* has a bit for each: bit `8 · lane + word`. What
 //! multiplying such a bit by [`WINDOWS`] leaves in the highest four bits says which it is, which is cheaper than
 //! counting zeros (the technique of de Bruijn sequences; BPF has no instruction for either).
 
@@ -10,23 +10,25 @@ use crate::{
     layout::{Tags, WAYS},
 };
 
-/// One bit in each lane of 16.
-const ONES: u64 = 0x0001_0001_0001_0001;
+/// One bit in each lane of 8.
+const ONES: u64 = 0x0101_0101_0101_0101;
 /// The highest bit of each lane.
-const HIGH: u64 = ONES << 15;
+const HIGH: u64 = ONES << 7;
 
 /// The mask of all tags.
-pub(super) const ALL: u64 = ONES * 0xf;
+pub(super) const ALL: u64 = ONES * 0x3;
 
 /// Its windows of four bits at the sixteen positions of a mask are the numbers 0 to 15.
-const WINDOWS: u64 = 0x0800_9a00_ae00_f000;
+const WINDOWS: u64 = 0x0820_9850_68b8_c0f0;
 /// By window, four bits each: the way.
-const BY_WINDOW: u64 = 0x37db_a21f_e96c_5840;
+const BY_WINDOW: u64 = 0x7fc6_5b2e_d439_a180;
 
 /// The tag of a flow: bits of its hash that do not choose its bucket; never 0, which stands for "free".
 #[inline(always)]
 pub(super) fn tag(hash: u64) -> u64 {
-    hash & 0xffff | 1
+    let tag = hash & 0xff;
+    // Without a branch: 0 becomes 1.
+    tag | (tag.wrapping_sub(1) >> 63)
 }
 
 /// The mask of the tags that equal `tag`.
@@ -34,13 +36,13 @@ pub(super) fn tag(hash: u64) -> u64 {
 pub(super) fn equal(tags: *const Tags, tag: u64) -> u64 {
     let pattern = tag.wrapping_mul(ONES);
     let mut different = 0;
-    for word in 0..WAYS / 4 {
-        // SAFETY: `tags` is valid (contract of `Tables`), and there are four words.
+    for word in 0..WAYS / 8 {
+        // SAFETY: `tags` is valid (contract of `Tables`), and there are two words.
         let tags = unsafe { atomic::load((&raw const (*tags).words).cast::<u64>().add(word)) };
         let rest = tags ^ pattern;
         // The highest bit of a lane: whether anything in the lane is set.
         let set = ((rest & !HIGH).wrapping_add(!HIGH) | rest) & HIGH;
-        different |= set >> (15 - word);
+        different |= set >> (7 - word);
     }
     different ^ ALL
 }
@@ -61,17 +63,17 @@ pub(super) fn way(bit: u64) -> u32 {
 /// The bit of a mask that stands for a way.
 #[inline(always)]
 pub(super) fn bit(way: u32) -> u64 {
-    1 << ((way & 3) << 4 | (way & 15) >> 2)
+    1 << ((way & 7) << 3 | (way & 15) >> 3)
 }
 
-/// Which of a bucket's tags, as 16-bit numbers in memory, is that of a way.
+/// Which of a bucket's tags, as bytes in memory, is that of a way.
 #[inline(always)]
 pub const fn lane(way: u32) -> usize {
     let place = way as usize & 15;
     if cfg!(target_endian = "little") {
         place
     } else {
-        place ^ 3
+        place ^ 7
     }
 }
 
@@ -80,7 +82,7 @@ pub const fn lane(way: u32) -> usize {
 pub(super) fn get(tags: *const Tags, way: u32) -> u64 {
     let place = atomic::opaque(lane(way) as u64) as usize & (WAYS - 1);
     // SAFETY: `tags` is valid (contract of `Tables`), and there are sixteen.
-    u64::from(unsafe { atomic::load(tags.cast::<u16>().add(place)) })
+    u64::from(unsafe { atomic::load(tags.cast::<u8>().add(place)) })
 }
 
 /// Writes the tag of a way.
@@ -88,7 +90,7 @@ pub(super) fn get(tags: *const Tags, way: u32) -> u64 {
 pub(super) fn set(tags: *mut Tags, way: u32, tag: u64) {
     let place = atomic::opaque(lane(way) as u64) as usize & (WAYS - 1);
     // SAFETY: `tags` is valid (contract of `Tables`), and there are sixteen.
-    unsafe { atomic::store(tags.cast::<u16>().add(place), tag as u16) };
+    unsafe { atomic::store(tags.cast::<u8>().add(place), tag as u8) };
 }
 
 #[cfg(test)]
@@ -98,11 +100,12 @@ mod tests {
     #[test]
     fn every_way_has_one_bit_and_one_tag() {
         let mut ways = std::vec::Vec::new();
-        for position in (0..64).filter(|position| position % 16 < 4) {
+        for position in (0..64).filter(|position| position % 8 < 2) {
             let mut tags = Tags::ZERO;
             let way = way(1 << position);
-            set(&raw mut tags, way, 0x8001);
-            assert_eq!(equal(&raw const tags, 0x8001), 1 << position);
+            set(&raw mut tags, way, 0x81);
+            assert_eq!(get(&raw const tags, way), 0x81);
+            assert_eq!(equal(&raw const tags, 0x81), 1 << position);
             assert_eq!(bit(way), 1 << position);
             assert_eq!(equal(&raw const tags, 0).count_ones(), 15);
             ways.push(way);
@@ -114,11 +117,12 @@ mod tests {
     #[test]
     fn neighbours_do_not_look_equal() {
         // Borrows and carries between lanes are what such arithmetic gets wrong.
-        let all = [0_u64, 1, 2, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff];
+        let all = [0_u64, 1, 2, 0x7f, 0x80, 0x81, 0xfe, 0xff];
         for first in all {
             for second in all {
-                let word = first | second << 16 | first << 32 | second << 48;
-                let tags = Tags { words: [word; 4] };
+                let pair = first | second << 8;
+                let word = pair | pair << 16 | pair << 32 | pair << 48;
+                let tags = Tags { words: [word; 2] };
                 for asked in all {
                     let expected = (0..WAYS)
                         .filter(|place| if place % 2 == 0 { first } else { second } == asked)
@@ -138,7 +142,6 @@ mod tests {
     fn no_tag_is_zero() {
         assert_eq!(tag(0xabcd_0000), 1);
         assert_eq!(tag(0xabcd_0001), 1);
-        assert_eq!(tag(0xabcd_0002), 3);
-        assert_eq!(tag(0xabcd_ffff), 0xffff);
+        assert_eq!(tag(0xabcd_00ff), 0xff);
     }
 }
