@@ -4,7 +4,7 @@
 ///
 /// Bump it with any change of [`crate::layout`]. Pins live below a directory that carries this
 /// number, and the loader refuses a pinned map whose shape differs from the object's.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Ingress of an interface, XDP.
 pub const PROGRAM_XDP_INGRESS: &str = "xdp_ingress";
@@ -55,6 +55,8 @@ pub const MAX_RANGES: u32 = 524_288;
 pub const MAX_COUNTED: u32 = 131_072;
 /// Fragment verdicts remembered at a time.
 pub const MAX_FRAGMENTS: u32 = 8_192;
+/// Flows whose accounts have outgrown their entries, remembered at a time.
+pub const MAX_CARRIED: u32 = 8_192;
 /// Table slots provided per tracked flow of the allowance, as a fraction. Two-choice placement into
 /// sets of sixteen fills them without a refusal; when flows come and go at random in a full table seven
 /// in a million find both sets full (simulated, allowances of 4 k to 1 M), and the stash takes those.
@@ -157,6 +159,8 @@ maps! {
     ACCOUNTED4_OLD;
     /// Draining predecessor of `ACCOUNTED6`.
     ACCOUNTED6_OLD;
+    /// LRU hash, [`crate::layout::CarriedKey`] → [`crate::layout::Carried`]: what accounts have no room for.
+    CT_CARRIED;
     /// Array of [`crate::layout::CtInterface`]: occupancy per interface.
     CT_INTERFACES;
     /// Array, 2 × [`crate::layout::Spills`], IPv4 and IPv6: where flows stand outside their first bucket.

@@ -20,9 +20,9 @@ use crate::{
     classify::{self, Allowing, Question},
     family::{V4, V6},
     layout::{
-        Accounted4, Accounted6, AddressKey, Class, Count, CtHost, CtInterface, CtLocal,
-        FragmentKey, IdentityKey, Interface, Node, Range, Runtime, Slot4, Slot6, Spills, Tags,
-        WAYS,
+        Accounted4, Accounted6, AddressKey, Carried, CarriedKey, Class, Count, CtHost, CtInterface,
+        CtLocal, FragmentKey, IdentityKey, Interface, Node, Range, Runtime, Slot4, Slot6, Spills,
+        Tags, WAYS,
     },
     pipeline::{self, Arrival, Meeting, Outcome, Room, Scratch},
     table::{self, Context, FreeEntry, Occupancy, with_stash},
@@ -84,6 +84,7 @@ pub struct Host {
     tags: [[Shared<Tags>; 2]; 2],
     ct4: [Shared<Accounted4>; 2],
     ct6: [Shared<Accounted6>; 2],
+    carried: Mutex<HashMap<(u32, u32), Carried>>,
     ct_interfaces: Shared<CtInterface>,
     ct_host: Shared<CtHost>,
     spills: Shared<Spills>,
@@ -150,6 +151,7 @@ impl Host {
             tags: [runtime.buckets, runtime.old_buckets].map(tags),
             ct4: [buckets4, old4].map(|len| Shared::new(Accounted4::ZERO, slots(len))),
             ct6: [buckets6, old6].map(|len| Shared::new(Accounted6::ZERO, slots(len))),
+            carried: Mutex::new(HashMap::new()),
             ct_interfaces: Shared::new(CtInterface::ZERO, INTERFACES),
             ct_host: Shared::new(CtHost::ZERO, 1),
             spills: Shared::new(Spills::ZERO, 2),
@@ -210,6 +212,13 @@ impl Host {
         let count = self.counters.get(index).expect("an interface in range");
         // SAFETY: a valid value; tests read it when nothing is judged.
         unsafe { *count }
+    }
+
+    /// What the account of an entry had no room for.
+    pub fn carried(&self, key: CarriedKey) -> Carried {
+        let carried = self.carried.lock().expect("no holder panics");
+        let found = carried.get(&(key.index, key.which));
+        found.copied().unwrap_or(Carried::ZERO)
     }
 
     /// Packets that were counted for a set of rules.
@@ -385,6 +394,19 @@ impl Tables for Host {
 
     fn slot6(&self, old: bool, index: u32) -> Option<*mut Slot6> {
         self.ct6[usize::from(old)].get(index).map(<*mut _>::cast)
+    }
+
+    fn carry(&self, key: CarriedKey, what: u32) {
+        let mut carried = self.carried.lock().expect("no holder panics");
+        let carried = carried
+            .entry((key.index, key.which))
+            .or_insert(Carried::ZERO);
+        let words = if what < 2 {
+            &mut carried.packets
+        } else {
+            &mut carried.bytes
+        };
+        words[what as usize % 2] += 1;
     }
 
     fn ct_interface(&self, id: u32) -> Option<*mut CtInterface> {

@@ -345,19 +345,36 @@ shared! {
         /// TCP: sequence number after the sender's SYN, then after its FIN; else of the opener jiffies of
         /// its last packet.
         pub fin: [u32; 2],
-        /// With accounting, packets by direction divided by 2³², 16 bits each: see [`Live::packets`].
-        pub packets_high: u32,
+        /// With accounting, by direction: bytes divided by 2³², below [`CARRIED`], and that bit if there is a
+        /// [`Carried`] for the flow.
+        pub bytes_high: [u16; 2],
     }
 
-    /// Packets and bytes of one entry, by direction (0 ingress, 1 egress).
+    /// Packets and bytes of one entry, by direction (0 ingress, 1 egress), as far as there is room for them.
     pub struct Account [16] {
         /// Packets modulo 2³²; segments where the kernel merged them.
         pub packets: [u32; 2],
-        /// Bytes from the Ethernet header on.
+        /// Bytes from the Ethernet header on, modulo 2³²; see [`Live::bytes_high`].
         pub bytes: [u32; 2],
     }
 
-    /// An IPv4 entry with its account.
+    /// Key of `CT_CARRIED`. A way that changes hands has another version.
+    pub struct CarriedKey [8] {
+        /// Index of the entry.
+        pub index: u32,
+        /// [`CarriedKey::IPV6`], [`CarriedKey::OLD`], and the entry's version in the upper half.
+        pub which: u32,
+    }
+
+    /// What an entry's account had no room for, by direction.
+    pub struct Carried [16] {
+        /// Packets divided by 2³².
+        pub packets: [u32; 2],
+        /// Bytes divided by 2⁴⁷.
+        pub bytes: [u32; 2],
+    }
+
+    /// An IPv4 entry with its account: one cache line.
     pub struct Accounted4 [64] {
         /// The entry.
         pub slot: Slot4,
@@ -499,15 +516,40 @@ shared! {
     }
 }
 
-impl Live {
-    /// Packets of an entry by direction (0 ingress, 1 egress).
-    pub fn packets(&self, account: &Account) -> [u64; 2] {
-        let high = self.packets_high.to_ne_bytes();
-        let of = |direction: usize| {
-            let upper = u16::from_ne_bytes([high[direction * 2], high[direction * 2 + 1]]);
-            u64::from(upper) << 32 | u64::from(account.packets[direction])
-        };
-        [of(0), of(1)]
+/// Bit of [`Live::bytes_high`]: `CT_CARRIED` has more.
+pub const CARRIED: u16 = 1 << 15;
+
+impl CarriedKey {
+    /// The entry is of IPv6.
+    pub const IPV6: u32 = 1 << 0;
+    /// The entry stands in the draining table.
+    pub const OLD: u32 = 1 << 1;
+
+    /// That of an entry.
+    #[inline(always)]
+    pub fn new(ipv6: bool, old: bool, index: u32, version: u16) -> Self {
+        let (ipv6, old) = (
+            if ipv6 { Self::IPV6 } else { 0 },
+            if old { Self::OLD } else { 0 },
+        );
+        Self {
+            index,
+            which: ipv6 | old | u32::from(version) << 16,
+        }
+    }
+}
+
+impl Account {
+    /// Packets and bytes by direction, given what else there is of them.
+    pub fn totals(&self, bytes_high: [u16; 2], carried: &Carried) -> [(u64, u64); 2] {
+        core::array::from_fn(|direction| {
+            let packets =
+                u64::from(carried.packets[direction]) << 32 | u64::from(self.packets[direction]);
+            let bytes = u64::from(carried.bytes[direction]) << 47
+                | u64::from(bytes_high[direction] & !CARRIED) << 32
+                | u64::from(self.bytes[direction]);
+            (packets, bytes)
+        })
     }
 }
 

@@ -3,8 +3,8 @@
 use crate::{
     classify::{Allowing, Question},
     layout::{
-        AddressKey, Class, CtHost, CtInterface, CtLocal, FragmentKey, IdentityKey, Interface, Node,
-        Range, Runtime, Slot4, Slot6, Spills, Tags,
+        AddressKey, CarriedKey, Class, CtHost, CtInterface, CtLocal, FragmentKey, IdentityKey,
+        Interface, Node, Range, Runtime, Slot4, Slot6, Spills, Tags,
     },
     pipeline::{Outcome, Room, Scratch},
     table::FreeEntry,
@@ -58,6 +58,8 @@ pub trait Tables {
     fn slot4(&self, old: bool, index: u32) -> Option<*mut Slot4>;
     /// An IPv6 entry, likewise.
     fn slot6(&self, old: bool, index: u32) -> Option<*mut Slot6>;
+    /// Adds one to `CT_CARRIED`: to packets (0) or bytes (2) of direction 0 or 1.
+    fn carry(&self, key: CarriedKey, what: u32);
     /// `CT_INTERFACES`.
     fn ct_interface(&self, id: u32) -> Option<*mut CtInterface>;
     /// `CT_HOST`.

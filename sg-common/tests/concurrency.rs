@@ -46,8 +46,7 @@ fn audit(host: &Host) -> (usize, u64) {
         // SAFETY: a valid record, and nothing runs on it now.
         let tags = unsafe { *host.tags(false, false, bucket).expect("a bucket") };
         for way in 0..WAYS as u32 {
-            let tag = &tags.as_bytes()[2 * table::lane(way)..][..2];
-            let tag = u16::from_ne_bytes([tag[0], tag[1]]);
+            let tag = tags.as_bytes()[table::lane(way)];
             let slot = host.slot4(false, bucket * WAYS as u32 + way);
             // SAFETY: as above.
             let slot = unsafe { *slot.expect("a slot") };

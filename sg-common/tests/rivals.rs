@@ -49,8 +49,8 @@ fn hash(host: &Host, flow: &Flow<u32>) -> u64 {
 }
 
 /// What an entry's tag is, by its hash.
-fn tag(hash: u64) -> u16 {
-    (hash as u16).max(1)
+fn tag(hash: u64) -> u8 {
+    (hash as u8).max(1)
 }
 
 fn assured() -> Opening {
@@ -81,7 +81,7 @@ fn word(host: &Host, index: u32) -> Meta {
 }
 
 /// Writes `flow`, with a tag and a word, into a way of its first bucket as another CPU would; answers its index.
-fn write(host: &Host, flow: &Flow<u32>, tag: u16, way: u32, state: State, flags: u8) -> u32 {
+fn write(host: &Host, flow: &Flow<u32>, tag: u8, way: u32, state: State, flags: u8) -> u32 {
     let bucket = table::place(hash(host, flow), host.runtime.buckets[0], 0);
     let index = bucket * WAYS as u32 + way;
     let slot = host.slot4(false, index).expect("an entry");
@@ -89,7 +89,7 @@ fn write(host: &Host, flow: &Flow<u32>, tag: u16, way: u32, state: State, flags:
     V4::set_flow(slot, flow);
     // SAFETY: a valid entry and valid tags, and nobody else is at work.
     unsafe {
-        *tags.cast::<u16>().add(table::lane(way)) = tag;
+        *tags.cast::<u8>().add(table::lane(way)) = tag;
         *V4::meta(slot) = Meta::new(0, state as u8, flags, 1).0;
     }
     index

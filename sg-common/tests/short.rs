@@ -2,11 +2,14 @@
 
 use sg_common::{
     conntrack::tcp::{ACK, FIN, RST, SYN},
+    family::{Family, Flow, V4},
     host::Host,
     layout::{
-        Class, Interface, NO_TRIE, Policy, Range, Runtime, Slice, TIMEOUT_DEFAULTS,
-        interface_flags, slice,
+        Account, CARRIED, CarriedKey, Class, Interface, Live, NO_TRIE, Policy, Range, Runtime,
+        Slice, TIMEOUT_DEFAULTS, WAYS, interface_flags, slice,
     },
+    table,
+    tables::Tables as _,
     verdict::{
         DropReason::{
             AllowanceExceeded, IpDestination, IpSource, Land, MidStream, NoRule, Revoked,
@@ -261,4 +264,49 @@ fn a_flow_that_finds_no_room_is_refused() {
     }
     set_seconds(&host, 432_000);
     assert_eq!(host.judge(&opening, ID, true), Pass(New));
+}
+
+/// Words of an account that run over, in every combination, lose nothing.
+#[test]
+fn accounts_outgrow_their_words() {
+    for (packets, bytes, high) in [
+        (0, 0, 0),
+        (u32::MAX, 7, 1),
+        (7, u32::MAX, 1),
+        (u32::MAX, u32::MAX, CARRIED - 1),
+        (0, u32::MAX, CARRIED - 1),
+    ] {
+        let host = established();
+        let flow = Flow {
+            owner: ID << 8 | 6,
+            ports: u32::from(PORT) << 16 | u32::from(PEER_PORT),
+            local: u32::from_ne_bytes(WORKLOAD),
+            remote: u32::from_ne_bytes(PEER),
+        };
+        let hash = V4::hash(&flow, &host.runtime.seed);
+        let found = table::lookup::<Host, V4>(&host.context(), hash, &flow);
+        let entry = found.expect("the flow's entry");
+        let account = || {
+            let accounted = entry.live().cast::<u8>();
+            // SAFETY: behind the dynamic part of the host's entries.
+            unsafe { &mut *accounted.add(size_of::<Live>()).cast::<Account>() }
+        };
+        (account().packets[0], account().bytes[0]) = (packets, bytes);
+        // SAFETY: a valid entry.
+        unsafe { (*entry.live()).bytes_high[0] = high };
+        let key = (0..WAYS as u32 * table::with_stash(host.runtime.buckets[0]))
+            .map(|index| CarriedKey::new(false, false, index, entry.meta.version()))
+            .find(|key| host.slot4(false, key.index).map(V4::live) == Some(entry.live()))
+            .expect("its index");
+        // SAFETY: as above.
+        let totals = || account().totals(unsafe { (*entry.live()).bytes_high }, &host.carried(key));
+        let before = totals();
+        for segment in 1..=3 {
+            assert_eq!(inbound(&host, ACK, 1001, 5001, 100), Pass(Established));
+            let [(packets, bytes), egress] = totals();
+            assert_eq!(packets, before[0].0 + segment);
+            assert_eq!(bytes, before[0].1 + segment * 154);
+            assert_eq!(egress, before[1]);
+        }
+    }
 }

@@ -9,14 +9,14 @@ use aya_ebpf::{
 };
 use sg_common::{
     abi::{
-        INDEX_SETS, MAX_CLASSES, MAX_COUNTED, MAX_FRAGMENTS, MAX_INTERFACES, MAX_NODES, MAX_RANGES,
-        MAX_TRIES,
+        INDEX_SETS, MAX_CARRIED, MAX_CLASSES, MAX_COUNTED, MAX_FRAGMENTS, MAX_INTERFACES,
+        MAX_NODES, MAX_RANGES, MAX_TRIES,
     },
     family::pair,
     layout::{
-        Accounted4, Accounted6, AddressKey, Class, Counters, CtHost, CtInterface, CtLocal,
-        FragmentKey, IdentityKey, IndexSet, Interface, Node, Range, Runtime, Slot4, Slot6, Spills,
-        Sweeper, Tags, index_set,
+        Accounted4, Accounted6, AddressKey, Carried, CarriedKey, Class, Counters, CtHost,
+        CtInterface, CtLocal, FragmentKey, IdentityKey, IndexSet, Interface, Node, Range, Runtime,
+        Slot4, Slot6, Spills, Sweeper, Tags, index_set,
     },
     pipeline::Scratch,
 };
@@ -84,6 +84,9 @@ pub static ACCOUNTED4_OLD: Array<Accounted4, 1, MAPPED> = Array::new();
 #[btf_map]
 pub static ACCOUNTED6_OLD: Array<Accounted6, 1, MAPPED> = Array::new();
 
+#[btf_map]
+pub static CT_CARRIED: LruHashMap<CarriedKey, Carried, { MAX_CARRIED as usize }> =
+    LruHashMap::new();
 #[btf_map]
 pub static CT_INTERFACES: Array<CtInterface, { MAX_INTERFACES as usize }> = Array::new();
 #[btf_map]

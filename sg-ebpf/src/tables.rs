@@ -12,8 +12,8 @@ use sg_common::{
     classify::{self, Allowing, Question, Selector},
     family::{V4, V6},
     layout::{
-        AddressKey, Class, Count, CtHost, CtInterface, CtLocal, FragmentKey, IdentityKey,
-        Interface, Node, Range, Runtime, Slot4, Slot6, Spills, Tags,
+        AddressKey, Carried, CarriedKey, Class, Count, CtHost, CtInterface, CtLocal, FragmentKey,
+        IdentityKey, Interface, Node, Range, Runtime, Slot4, Slot6, Spills, Tags,
     },
     pipeline::{self, Outcome, Room, Scratch},
     table::{self, Context, FreeEntry, with_stash},
@@ -151,6 +151,11 @@ impl Tables for Kernel {
             (true, false) => maps::ACCOUNTED6.get_ptr_mut(index).map(<*mut _>::cast),
             (true, true) => maps::ACCOUNTED6_OLD.get_ptr_mut(index).map(<*mut _>::cast),
         }
+    }
+
+    #[inline(always)]
+    fn carry(&self, key: CarriedKey, what: u32) {
+        sg_carry(key.index, key.which, what);
     }
 
     #[inline(always)]
@@ -384,6 +389,23 @@ pub extern "C" fn sg_settle(ipv6: u32, hash: u64, index: u32) -> u32 {
     } else {
         table::settle::<Kernel, V4>(&context, hash, index)
     })
+}
+
+/// Adds one to what an account had no room for.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_carry(index: u32, which: u32, what: u32) -> u32 {
+    let key = CarriedKey { index, which };
+    if maps::CT_CARRIED.get_ptr_mut(key).is_none() {
+        // Where there is no memory the account loses what it had no room for.
+        let _ = maps::CT_CARRIED.insert(key, Carried::ZERO, 0);
+    }
+    let Some(carried) = maps::CT_CARRIED.get_ptr_mut(key) else {
+        return 0;
+    };
+    // SAFETY: a valid value of four words; two CPUs may add to one at the same moment as to accounts.
+    unsafe { *carried.cast::<u32>().add((what & 3) as usize) += 1 };
+    1
 }
 
 /// [`table::free`] for IPv4 as a global function.

@@ -10,7 +10,10 @@ use serde::Serialize;
 use sg_common::{
     abi::MAX_INTERFACES,
     conntrack::{Meta, State, flag},
-    layout::{Account, Accounted4, Accounted6, Live, Slot4, Slot6, TIMEOUTS, Tags, WAYS},
+    layout::{
+        Account, Accounted4, Accounted6, CARRIED, Carried, CarriedKey, Live, Slot4, Slot6,
+        TIMEOUTS, Tags, WAYS,
+    },
 };
 
 mod summary;
@@ -20,7 +23,7 @@ pub use summary::{Count, InterfaceSummary, Summary, summarize};
 use crate::{
     mapping::{Mapping, MappingError},
     session::Context,
-    table::Table,
+    table::{Table, TableError},
     view::{View, ViewError, age},
 };
 
@@ -81,13 +84,13 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    fn of(account: &Account, live: &Live) -> Self {
-        let [ingress, egress] = live.packets(account);
+    fn of(account: &Account, live: &Live, carried: &Carried) -> Self {
+        let [ingress, egress] = account.totals(live.bytes_high, carried);
         Self {
-            ingress_packets: ingress,
-            ingress_bytes: account.bytes[0].into(),
-            egress_packets: egress,
-            egress_bytes: account.bytes[1].into(),
+            ingress_packets: ingress.0,
+            ingress_bytes: ingress.1,
+            egress_packets: egress.0,
+            egress_bytes: egress.1,
         }
     }
 }
@@ -102,6 +105,9 @@ pub enum FlowsError {
     /// A table cannot be mapped.
     #[error(transparent)]
     Mapping(#[from] MappingError),
+    /// A map failed.
+    #[error(transparent)]
+    Table(#[from] TableError),
 }
 
 /// Calls `found` with every live flow of all interfaces, or of the one called `interface`.
@@ -153,7 +159,11 @@ pub(crate) fn each(view: &View, mut found: impl FnMut(Entry)) -> Result<(), Flow
         lives[one.id as usize] = Some(record.timeouts);
     }
     let tables = &view.tables;
-    let walk = Walk { now, lives };
+    let walk = Walk {
+        now,
+        lives,
+        carried: &tables.carried,
+    };
     if view.runtime.accounting != 0 {
         walk.table(&tables.tags4, &tables.accounted4, &mut found)?;
         walk.table(&tables.tags6, &tables.accounted6, &mut found)
@@ -232,13 +242,14 @@ fn address6(words: [u32; 4]) -> Ipv6Addr {
 }
 
 /// What judging an entry takes.
-struct Walk {
+struct Walk<'a> {
     now: u32,
+    carried: &'a Table<CarriedKey, Carried>,
     /// By interface id; `None`: not attached.
     lives: Vec<Option<[u32; TIMEOUTS]>>,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn table<E: Element>(
         &self,
         tags: &Table<u32, Tags>,
@@ -264,7 +275,7 @@ impl Walk {
                 let slot = table.get(index).slot();
                 // A way that changed hands meanwhile shows by its version.
                 let settled = Meta(table.word(index, 0)).version() == meta.version();
-                if settled && let Some(entry) = self.entry(meta, &slot) {
+                if settled && let Some(entry) = self.entry(meta, index, &slot)? {
                     found(entry);
                 }
             }
@@ -273,17 +284,28 @@ impl Walk {
     }
 
     /// The entry, unless it is over or of no attached interface.
-    fn entry(&self, meta: Meta, slot: &Slot) -> Option<Entry> {
+    fn entry(&self, meta: Meta, index: u32, slot: &Slot) -> Result<Option<Entry>, FlowsError> {
         let interface = slot.owner >> 8;
-        let life = meta.life(self.lives.get(interface as usize)?.as_ref()?);
+        let lives = self.lives.get(interface as usize);
+        let life = lives.and_then(Option::as_ref).map(|lives| meta.life(lives));
+        let (Some(life), Some(state)) = (life, State::from_raw(meta.state())) else {
+            return Ok(None);
+        };
         let idle = age(self.now, slot.live.seen);
         if idle >= life {
-            return None;
+            return Ok(None);
         }
-        Some(Entry {
+        let carried = if slot.live.bytes_high.iter().any(|high| high & CARRIED != 0) {
+            let key = CarriedKey::new(slot.local.is_ipv6(), false, index, meta.version());
+            self.carried.get(&key)?
+        } else {
+            None
+        };
+        let carried = carried.unwrap_or(Carried::ZERO);
+        Ok(Some(Entry {
             interface,
             protocol: (slot.owner & 0xff) as u8,
-            state: State::from_raw(meta.state())?,
+            state,
             flags: meta.flags(),
             ports: slot.ports,
             local: slot.local,
@@ -293,8 +315,8 @@ impl Walk {
             life,
             traffic: slot
                 .account
-                .map(|account| Traffic::of(&account, &slot.live)),
-        })
+                .map(|account| Traffic::of(&account, &slot.live, &carried)),
+        }))
     }
 }
 

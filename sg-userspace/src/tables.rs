@@ -3,8 +3,8 @@
 use sg_common::{
     abi::map,
     layout::{
-        Accounted4, Accounted6, Class, Counters, CtHost, CtInterface, CtLocal, IndexSet, Interface,
-        Node, Range, Runtime, Slot4, Slot6, Tags,
+        Accounted4, Accounted6, Carried, CarriedKey, Class, Counters, CtHost, CtInterface, CtLocal,
+        IndexSet, Interface, Node, Range, Runtime, Slot4, Slot6, Tags,
     },
     table::Occupancy,
 };
@@ -55,6 +55,8 @@ pub struct Tables {
     pub accounted4: Table<u32, Accounted4>,
     /// Conntrack with accounts, IPv6.
     pub accounted6: Table<u32, Accounted6>,
+    /// What accounts of flows have no room for.
+    pub carried: Table<CarriedKey, Carried>,
     /// Occupancy per interface.
     pub ct_interfaces: Table<u32, CtInterface>,
     /// Occupancy of the host.
@@ -93,6 +95,7 @@ impl Tables {
             ct6: Table::open(&pins.map(map::CT6))?,
             accounted4: Table::open(&pins.map(map::ACCOUNTED4))?,
             accounted6: Table::open(&pins.map(map::ACCOUNTED6))?,
+            carried: Table::open(&pins.map(map::CT_CARRIED))?,
             ct_interfaces: Table::open(&pins.map(map::CT_INTERFACES))?,
             ct_host: Table::open(&pins.map(map::CT_HOST))?,
             ct_local: Table::open(&pins.map(map::CT_LOCAL))?,

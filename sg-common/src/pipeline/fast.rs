@@ -191,12 +191,41 @@ impl<T: Tables> Way<'_, T> {
     /// ARP, where nobody asks whose address the sender's is.
     #[inline(always)]
     fn arp<P: Frame>(&self, frame: &P) -> Outcome {
-        let asked = interface_flags::HOST | interface_flags::ADDRESSES_KNOWN;
-        if self.interface.flags & asked != asked && wire::arp_sender(frame).is_ok() {
+        if !self.asks_addresses() && wire::arp_sender(frame).is_ok() {
             stage::pass(PassKind::Arp)
         } else {
             stage::GENERAL
         }
+    }
+
+    /// Solicitations and neighbour advertisements, where nobody asks whose address the sender's is.
+    #[inline(always)]
+    fn neighbor<P: Frame>(&self, frame: &P, header: &Header) -> Outcome {
+        let (Some(ip), Some(icmp)) = (
+            frame.window::<40>(ETHERNET),
+            frame.window::<24>(ETHERNET + 40),
+        ) else {
+            return stage::GENERAL;
+        };
+        let kind = icmp.u8(0);
+        let passes = !self.asks_addresses()
+            && matches!(kind, 133 | 135 | 136)
+            && icmp.u8(1) == 0
+            && header.length >= 24
+            && ip.u8(7) == 255
+            && ip.u8(8) != 0xff;
+        if passes {
+            stage::pass(PassKind::NeighborDiscovery)
+        } else {
+            stage::GENERAL
+        }
+    }
+
+    /// Whether it matters whose address the sender's is.
+    #[inline(always)]
+    fn asks_addresses(&self) -> bool {
+        let asked = interface_flags::HOST | interface_flags::ADDRESSES_KNOWN;
+        self.interface.flags & asked == asked
     }
 
     #[inline(always)]
@@ -209,6 +238,9 @@ impl<T: Tables> Way<'_, T> {
         let Some(header) = F::header(frame, available) else {
             return stage::GENERAL;
         };
+        if F::IPV6 && header.protocol == F::ICMP {
+            return self.neighbor(frame, &header);
+        }
         // Source port in the upper half.
         let Some(both) = frame
             .window::<8>(header.transport)
@@ -261,7 +293,7 @@ impl<T: Tables> Way<'_, T> {
                 }
                 if self.tables.accounting() {
                     let (packets, bytes) = (self.arrival.packets, self.arrival.bytes);
-                    entry.account(self.direction as usize, packets, bytes);
+                    entry.account(self.tables, self.direction as usize, packets, bytes);
                 }
                 stage::pass(PassKind::Established)
             }

@@ -67,7 +67,12 @@ impl<T: Tables> Passage<'_, T> {
     #[inline(always)]
     fn account<F: Family>(&self, entry: &Entry<F>) {
         if self.context.tables.accounting() {
-            entry.account(self.direction as usize, self.packets, self.bytes);
+            entry.account(
+                self.context.tables,
+                self.direction as usize,
+                self.packets,
+                self.bytes,
+            );
         }
     }
 

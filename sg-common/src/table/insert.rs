@@ -385,7 +385,7 @@ fn write<T: Tables, F: Family>(
         (*live).ack[1] = opening.ack[1];
         (*live).fin[0] = opening.fin[0];
         (*live).fin[1] = opening.fin[1];
-        (*live).packets_high = 0;
+        (*live).bytes_high = [0; 2];
     }
     if context.tables.accounting() {
         let account = F::account(entry.slot);

@@ -43,7 +43,7 @@ use crate::{
     atomic,
     conntrack::Meta,
     family::{Family, Flow},
-    layout::{Live, Runtime, WAYS},
+    layout::{CARRIED, CarriedKey, Live, Runtime, WAYS},
     tables::Tables,
 };
 
@@ -107,24 +107,48 @@ impl<F: Family> Entry<F> {
 
     /// Adds a packet to the entry's account, which there must be.
     #[inline(always)]
-    pub fn account(&self, direction: usize, packets: u32, bytes: u32) {
+    pub fn account<T: Tables>(&self, tables: &T, direction: usize, packets: u32, bytes: u32) {
         let account = F::account(self.slot);
         let direction = atomic::opaque(direction as u64) as usize & 1;
         // SAFETY: a valid account; aligned words.
         unsafe {
-            let low = (&raw mut (*account).packets).cast::<u32>().add(direction);
-            let sum = atomic::load(low).wrapping_add(packets);
-            atomic::store(low, sum);
-            let total = (&raw mut (*account).bytes).cast::<u32>().add(direction);
-            let before = atomic::load(total);
-            let sum = before.wrapping_add(bytes);
-            atomic::store(total, sum);
-            if sum < before {
-                let high = (&raw mut (*self.live()).packets_high)
-                    .cast::<u16>()
-                    .add(direction);
-                atomic::store(high, atomic::load(high).wrapping_add(1));
+            let place = (&raw mut (*account).packets).cast::<u32>().add(direction);
+            let count = atomic::load(place).wrapping_add(packets);
+            atomic::store(place, count);
+            let place = (&raw mut (*account).bytes).cast::<u32>().add(direction);
+            let total = atomic::load(place).wrapping_add(bytes);
+            atomic::store(place, total);
+            if count < packets || total < bytes {
+                self.carry(tables, direction, count < packets, total < bytes);
             }
+        }
+    }
+
+    /// Adds what a word of the account had no room for.
+    #[inline(always)]
+    fn carry<T: Tables>(&self, tables: &T, direction: usize, packets: bool, bytes: bool) {
+        // SAFETY: an aligned half word of a valid entry.
+        unsafe {
+            let place = (&raw mut (*self.live()).bytes_high)
+                .cast::<u16>()
+                .add(direction);
+            let mut high = atomic::load(place);
+            let mut more = high & !CARRIED;
+            high &= CARRIED;
+            let key = CarriedKey::new(F::IPV6, self.old != 0, self.index, self.meta.version());
+            if packets {
+                tables.carry(key, direction as u32);
+                high = CARRIED;
+            }
+            if bytes {
+                more += 1;
+                if more == CARRIED {
+                    more = 0;
+                    tables.carry(key, direction as u32 + 2);
+                    high = CARRIED;
+                }
+            }
+            atomic::store(place, high | more);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use sg_common::{
     conntrack::{Meta, State, flag},
     host::Host,
-    layout::{Account, Accounted4, Accounted6, Live, WAYS},
+    layout::{Account, Accounted4, Accounted6, Carried, Live, WAYS},
     table::with_stash,
     tables::Tables as _,
 };
@@ -47,7 +47,8 @@ impl Entry {
         // Of anything but TCP the second pair is a time.
         let times = owner & 0xff != 6;
         let fin = if times { [0; 2] } else { live.fin };
-        let [ingress, egress] = live.packets(account);
+        // Nothing that is compared lives long enough for more.
+        let [ingress, egress] = account.totals(live.bytes_high, &Carried::ZERO);
         Meta(meta).tracked().then(|| Self {
             place,
             owner,
@@ -55,7 +56,7 @@ impl Entry {
             meta,
             live: [live.ack[0], live.ack[1], fin[0], fin[1]],
             addresses,
-            account: [ingress, egress, account.bytes[0], account.bytes[1]],
+            account: [ingress.0, egress.0, ingress.1, egress.1],
         })
     }
 
