@@ -106,6 +106,8 @@ pub mod interface_flags {
     pub const SOURCE_DEST_CHECK: u32 = 1 << 11;
     /// `ethertypes` is not empty.
     pub const ETHERTYPES: u32 = 1 << 12;
+    /// Some of [`super::Interface::bypass`] is in use.
+    pub const BYPASS: u32 = 1 << 13;
 }
 
 /// Bits of [`Policy::flags`].
@@ -183,8 +185,8 @@ shared! {
         pub unassured: u32,
         /// As [`Interface::credit`], for the host.
         pub credit: u32,
-        /// Zero.
-        pub _reserved: u32,
+        /// A generation under which no entry is left of a flow that it does not track; 0: none is known.
+        pub reviewed: u32,
         /// A generation whose bank can be asked by the one after it; by no other.
         pub previous: u32,
         /// Jiffies at the last change of the generation. All 64 bits: nothing refreshes it.
@@ -225,7 +227,7 @@ shared! {
     }
 
     /// One interface in one bank.
-    pub struct Interface [128] {
+    pub struct Interface [192] {
         /// See [`interface_flags`].
         pub flags: u32,
         /// Cap of tracked flows.
@@ -240,6 +242,9 @@ shared! {
         pub credit: u32,
         /// By [`policy_index`].
         pub policy: [Policy; 4],
+        /// By [`policy_index`], of TCP and UDP, with [`interface_flags::BYPASS`]: local ports of flows that are not
+        /// tracked, and the rules that let all their packets in this direction pass; none: the rules have to be asked.
+        pub bypass: [[Range; 2]; 4],
     }
 
     /// A node of a search tree: one cache line.
@@ -507,9 +512,9 @@ shared! {
         /// Remote port, or identifier of an echo.
         pub remote_port: u16,
         /// CLOCK: which part. INSERT: bit 0 if the local side opened the flow, bit 1 if it is the last attempt.
-        /// SWEEP, FLUSH: first bucket.
+        /// SWEEP, FLUSH, REVIEW: first bucket.
         pub argument: u32,
-        /// SWEEP, FLUSH: buckets to visit, at most [`ct_op::MAX_BUCKETS`].
+        /// SWEEP, FLUSH, REVIEW: buckets to visit, at most [`ct_op::MAX_BUCKETS`].
         pub count: u32,
         /// Zero.
         pub _reserved: u32,
@@ -568,6 +573,8 @@ pub mod ct_op {
     pub const FLUSH: u32 = 5;
     /// Starts the sweep timer if it does not run. Answers [`OK`].
     pub const ARM: u32 = 6;
+    /// Deletes the entries in `count` buckets of one family whose flows need none. Answers how many.
+    pub const REVIEW: u32 = 8;
 
     /// Buckets one command may visit.
     pub const MAX_BUCKETS: u32 = 1024;

@@ -19,7 +19,7 @@ use sg_common::{
 
 use crate::{
     maps::{self, Sweep},
-    tables::{Kernel, context, sg_flush},
+    tables::{Kernel, context, sg_flush, sg_review},
 };
 
 /// Runs the command behind the Ethernet header and answers as [`ct_op`] says.
@@ -64,7 +64,7 @@ pub fn run(ctx: &TcContext) -> u32 {
             }
             answer
         }
-        ct_op::SWEEP | ct_op::FLUSH => {
+        ct_op::SWEEP | ct_op::FLUSH | ct_op::REVIEW => {
             // SAFETY: as above.
             let (family, argument, count, interface) = unsafe {
                 (
@@ -77,8 +77,7 @@ pub fn run(ctx: &TcContext) -> u32 {
             if count > ct_op::MAX_BUCKETS || !matches!(family, 4 | 6) {
                 return ct_op::INVALID;
             }
-            let interface = if op == ct_op::FLUSH { interface } else { 0 };
-            walk(family == 6, argument, count, interface)
+            walk(family == 6, op, argument, count, interface)
         }
         _ => ct_op::INVALID,
     }
@@ -197,17 +196,20 @@ fn flow_command<F: CommandFamily>(command: *const CtCommand, op: u32, found: &mu
 /// not follow pointers through the loop.
 #[repr(C)]
 struct Walk {
+    /// SWEEP, FLUSH or REVIEW.
+    op: u32,
     start: u32,
     ipv6: u32,
-    /// Flush this interface; 0: reclaim what is expired.
+    /// FLUSH: of which interface.
     interface: u32,
     freed: u32,
 }
 
 /// Visits `count` buckets from `start` on, wrapping; answers how many entries went.
 #[inline(always)]
-fn walk(ipv6: bool, start: u32, count: u32, interface: u32) -> u32 {
+fn walk(ipv6: bool, op: u32, start: u32, count: u32, interface: u32) -> u32 {
     let mut walk = Walk {
+        op,
         start,
         ipv6: u32::from(ipv6),
         interface,
@@ -229,7 +231,9 @@ fn walk(ipv6: bool, start: u32, count: u32, interface: u32) -> u32 {
 unsafe extern "C" fn visit(step: u32, walk: *mut c_void) -> i64 {
     let walk = walk.cast::<Walk>();
     // SAFETY: `walk` is the context that `bpf_loop` was given.
-    let (start, ipv6, interface) = unsafe { ((*walk).start, (*walk).ipv6, (*walk).interface) };
+    let (op, start) = unsafe { ((*walk).op, (*walk).start) };
+    // SAFETY: as above.
+    let (ipv6, interface) = unsafe { ((*walk).ipv6, (*walk).interface) };
     let Some(context) = context() else {
         return 1;
     };
@@ -247,10 +251,10 @@ unsafe extern "C" fn visit(step: u32, walk: *mut c_void) -> i64 {
             continue;
         }
         let index = start.wrapping_add(step) % all;
-        freed += if interface == 0 {
-            Kernel.reclaim(ipv6 != 0, old, index)
-        } else {
-            sg_flush(ipv6, u32::from(old), index, interface)
+        freed += match op {
+            ct_op::SWEEP => Kernel.reclaim(ipv6 != 0, old, index),
+            ct_op::FLUSH => sg_flush(ipv6, u32::from(old), index, interface),
+            _ => sg_review(ipv6, u32::from(old), index),
         };
     }
     // SAFETY: as above.
@@ -303,7 +307,7 @@ unsafe extern "C" fn sweep_step(_map: *mut c_void, _key: *mut u32, sweep: *mut S
             unsafe {
                 let cursor = (&raw mut (*sweep).cursor).cast::<u32>().add(family & 1);
                 let start = core::ptr::read_volatile(cursor);
-                walk(family == 1, start, count, 0);
+                walk(family == 1, ct_op::SWEEP, start, count, 0);
                 let next = start.wrapping_add(count);
                 if next < buckets {
                     core::ptr::write_volatile(cursor, next);

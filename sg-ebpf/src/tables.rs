@@ -466,6 +466,20 @@ pub extern "C" fn sg_flush(ipv6: u32, old: u32, index: u32, id: u32) -> u32 {
     }
 }
 
+/// [`table::review`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_review(ipv6: u32, old: u32, index: u32) -> u32 {
+    let Some(context) = context() else {
+        return 0;
+    };
+    if ipv6 != 0 {
+        table::review::<Kernel, V6>(&context, old != 0, index)
+    } else {
+        table::review::<Kernel, V4>(&context, old != 0, index)
+    }
+}
+
 /// For [`sg_allows`]: the packet is IPv6. The lowest bit is the direction.
 const ASK_IPV6: u32 = 1 << 1;
 

@@ -340,6 +340,15 @@ fn change(
         report.interfaces.push(done);
         lock.write(&session.state)?;
     }
+    if compiled.bypasses()
+        && let Err(error) = session.review()
+    {
+        // Slower for packets, and nothing else.
+        log::warn!(
+            "flows that need no tracking are looked up: {}",
+            chain(&error)
+        );
+    }
     // Last, so that they stay enforced if anything before them fails.
     for one in session.state.interfaces.clone() {
         if report.detaching.contains(&one.id) {

@@ -1,5 +1,7 @@
 //! Compiled policy into the bank that is not in force, and the flip that puts it in force.
 
+mod bypass;
+
 use std::{
     net::IpAddr,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd},
@@ -174,6 +176,7 @@ pub fn occupy(
             },
             ..record(interface, bank, runtime.hz)
         };
+        bypass::add(&mut records[id as usize], compiled);
         addresses.extend(interface.addresses.iter().map(|one| address_key(id, *one)));
         addresses.extend(interface.ethertypes.iter().map(|one| AddressKey {
             interface: id,

@@ -218,6 +218,15 @@ impl Control {
         self.walk("sweep", ct_op::SWEEP, 0, buckets)
     }
 
+    /// Ends every flow that the generation in force does not track; `buckets` as for [`Control::flush`]. Returns
+    /// how many there were.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn review(&self, buckets: [u32; 2]) -> Result<u64, ControlError> {
+        self.walk("review", ct_op::REVIEW, 0, buckets)
+    }
+
     /// Runs a command over all buckets of both tables, as many at a time as one command may visit.
     fn walk(
         &self,

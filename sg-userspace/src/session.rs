@@ -10,6 +10,7 @@ use sg_common::{
 
 use crate::{
     attach::{self, AttachError},
+    bank::{self, BankError},
     compile::Compiled,
     control::{Control, ControlError},
     model::Conntrack,
@@ -81,6 +82,9 @@ pub enum SessionError {
     /// A conntrack command failed.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The generation in force cannot be waited for.
+    #[error(transparent)]
+    Bank(#[from] BankError),
     /// A link failed.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -278,6 +282,21 @@ impl Session {
         self.state.generation = generation;
         lock.write(&self.state)?;
         Ok(policy.resolved)
+    }
+
+    /// Ends tracked flows that the generation in force does not track, and says so: their packets need not be
+    /// looked up from then on ([`Runtime::reviewed`]). Until then the first packet of each ends it.
+    ///
+    /// # Errors
+    /// See [`SessionError`]; nothing is lost by one.
+    pub fn review(&mut self) -> Result<(), SessionError> {
+        let generation = self.tables.generation()?;
+        // Who judged under the generation before may just be making an entry.
+        bank::wait_for_readers(&self.tables, generation & 1)?;
+        self.control()?.review(self.runtime.buckets)?;
+        self.runtime.reviewed = generation;
+        self.tables.runtime.set(&0, &self.runtime)?;
+        Ok(())
     }
 
     /// The conntrack commands.

@@ -11,7 +11,7 @@ use crate::{
     atomic,
     conntrack::{self, Meta, Segment, Side, State, expired, flag, tcp},
     family::{Family, V4, V6, pair},
-    layout::{Interface, Runtime, Timeout, interface_flags},
+    layout::{Interface, Runtime, Timeout, interface_flags, policy_index},
     table::{self, Entry, Probe},
     tables::Tables,
     verdict::{Direction, PassKind},
@@ -277,6 +277,14 @@ impl<T: Tables> Way<'_, T> {
         {
             return stage::GENERAL;
         }
+        if self.interface.flags & interface_flags::BYPASS != 0
+            && self.runtime.reviewed == self.generation
+        {
+            let rule_set = self.bypass::<F>(header.protocol, ports);
+            if rule_set != 0 {
+                return self.untracked::<F>(&words, rule_set);
+            }
+        }
         let hash = F::hash_words(&words, &self.runtime.seed);
         match table::probe::<T, F>(self.tables, self.runtime, hash, &words) {
             Probe::Hit(entry) if !opens => {
@@ -300,6 +308,39 @@ impl<T: Tables> Way<'_, T> {
             Probe::Miss => self.missed::<F, P>(frame, scratch, &header, hash, &words),
             _ => stage::GENERAL,
         }
+    }
+
+    /// The rules that let a packet pass whose flow needs no entry and has none, if the interface's record is enough
+    /// to tell; 0: it is not. As [`crate::classify::untracked`] and [`crate::classify::allows`] would answer.
+    #[inline(always)]
+    fn bypass<F: Family>(&self, protocol: u8, ports: u32) -> u32 {
+        let policy = policy_index(self.direction, F::IPV6);
+        let range = &self.interface.bypass[policy][usize::from(protocol == protocol::UDP)];
+        let local = ports >> 16;
+        if u32::from(range.low) <= local && local <= u32::from(range.high) {
+            range.rule_set
+        } else {
+            0
+        }
+    }
+
+    /// A packet that [`Self::bypass`] lets pass, unless its addresses are impossible or may be another's.
+    #[inline(always)]
+    fn untracked<F: Family>(&self, words: &F::Words, rule_set: u32) -> Outcome {
+        let flow = F::unpacked(words);
+        let (source, destination) = match self.direction {
+            Direction::Ingress => (&flow.remote, &flow.local),
+            Direction::Egress => (&flow.local, &flow.remote),
+        };
+        let possible = F::source_possible(source, protocol::TCP)
+            && F::destination_possible(destination)
+            && source != destination;
+        if !possible || self.interface.flags & interface_flags::SOURCE_DEST_CHECK != 0 {
+            return stage::GENERAL;
+        }
+        let bank = self.generation & 1;
+        self.tables.hit(bank, rule_set, self.arrival.packets);
+        stage::pass(PassKind::Untracked)
     }
 
     /// Leaves what [`super::miss`] needs in the scratch.

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     atomic,
     conntrack::{Meta, expired, flag},
-    family::Family,
+    family::{Family, Flow},
     layout::{Tags, WAYS, interface_flags},
     tables::Tables,
 };
@@ -247,4 +247,22 @@ pub fn replace_oldest<T: Tables, F: Family>(context: &Context<T>, bucket: u32, i
         };
         remove(context, &mut entry, Removal::Replaced);
     }
+}
+
+/// Frees the entries of a bucket whose flows the generation does not track; answers how many.
+#[inline(always)]
+pub fn review<T: Tables, F: Family>(context: &Context<T>, old: bool, bucket: u32) -> u32 {
+    let mut freed = 0;
+    visit::<T, F>(context, old, bucket, |mut entry| {
+        // Torn words are of an entry whose word has changed, and which is not removed then.
+        let Flow { owner, ports, .. } = F::flow(entry.slot);
+        let (id, protocol) = (owner >> 8, owner as u8);
+        let tables = context.tables;
+        if tables.untracked(F::IPV6, context.bank(), id, protocol, ports) != 0
+            && remove(context, &mut entry, Removal::Removed)
+        {
+            freed += 1;
+        }
+    });
+    freed
 }

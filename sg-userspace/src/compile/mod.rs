@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use sg_common::abi::MAX_NODES;
 use sg_common::layout::{
-    Class, IdentityKey, Node, Policy, Range, TIMEOUTS, interface_flags, policy_index,
+    Class, IdentityKey, Node, Policy, Range, TIMEOUTS, interface_flags, policy_flags, policy_index,
 };
 use sg_common::verdict::Direction;
 
@@ -193,6 +193,13 @@ pub struct Compiled {
 }
 
 impl Compiled {
+    /// Whether some flows may need no tracking.
+    pub fn bypasses(&self) -> bool {
+        let open = policy_flags::OPEN_TCP | policy_flags::OPEN_UDP;
+        let mut policies = self.interfaces.iter().flat_map(|one| &one.policy);
+        policies.any(|policy| policy.flags & open != 0)
+    }
+
     /// Ids of the rules in a set.
     pub fn rule_set(&self, set: u32) -> impl Iterator<Item = RuleId> + '_ {
         self.rule_sets[set as usize]

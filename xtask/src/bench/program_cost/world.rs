@@ -101,6 +101,9 @@ impl World {
             change,
             |name| ids.get(name).copied(),
         )?;
+        if compiled.bypasses() {
+            session.review()?;
+        }
         drop(lock);
         Ok(Self {
             session,
