@@ -6,15 +6,16 @@ use sg_common::{
     host::Host,
     layout::{
         Account, CARRIED, CarriedKey, Class, Interface, Live, NO_TRIE, Policy, Range, Runtime,
-        Slice, TIMEOUT_DEFAULTS, WAYS, interface_flags, slice,
+        Slice, TIMEOUT_DEFAULTS, WAYS, interface_flags, policy_flags, slice,
     },
     table,
     tables::Tables as _,
     verdict::{
         DropReason::{
-            AllowanceExceeded, IpDestination, IpSource, Land, MidStream, NoRule, Revoked,
+            AllowanceExceeded, DestinationForeign, IpDestination, IpSource, Land, MidStream,
+            NoRule, Revoked,
         },
-        PassKind::{Established, Fragment, New},
+        PassKind::{Established, Fragment, New, Untracked},
         Verdict::{self, Drop, Pass},
     },
 };
@@ -309,4 +310,62 @@ fn accounts_outgrow_their_words() {
             assert_eq!(egress, before[1]);
         }
     }
+}
+
+/// Everybody may reach every port of the workload's, and the workload everybody's.
+fn open() -> Host {
+    let mut host = host();
+    for bank in &mut host.banks {
+        bank.ranges[0] = Range {
+            low: 0,
+            high: u16::MAX,
+            rule_set: 1,
+        };
+        let interface = &mut bank.interfaces[1];
+        for policy in &mut interface.policy {
+            policy.any_class = 1;
+            policy.flags = policy_flags::OPEN_TCP | policy_flags::OPEN_UDP;
+        }
+        interface.bypass = [[bank.ranges[0]; 2]; 4];
+        interface.flags |= interface_flags::BYPASS;
+    }
+    host
+}
+
+#[test]
+fn a_flow_that_needs_no_entry_is_not_looked_up_once_all_entries_are_reviewed() {
+    let mut host = open();
+    let say = |host: &Host| (inbound(host, ACK, 1001, 5001, 0), datagram(host, false));
+    host.set_generation(2);
+    assert_eq!(say(&host), (Pass(Untracked), Pass(Untracked)));
+    host.runtime.reviewed = 2;
+    assert_eq!(say(&host), (Pass(Untracked), Pass(Untracked)));
+    assert_eq!(host.hits(0, 1), 4, "rules are counted either way");
+    assert_eq!(host.interface_state(ID).created, 0);
+    // What the long way says of addresses, tracking and sources holds.
+    let land = frame(
+        6,
+        [WORKLOAD; 2],
+        0,
+        &segment([PEER_PORT, PORT], ACK, 1, 1, 0),
+    );
+    assert_eq!(host.judge(&land, ID, true), Drop(Land));
+    host.banks[0].interfaces[1].flags |= interface_flags::SOURCE_DEST_CHECK;
+    assert_eq!(datagram(&host, true), Drop(DestinationForeign));
+}
+
+#[test]
+fn a_review_ends_what_needs_no_entry_and_nothing_else() {
+    let mut host = established();
+    let review = |host: &Host| -> u32 {
+        let buckets = table::with_stash(host.runtime.buckets[0]);
+        let one = |bucket| table::review::<Host, V4>(&host.context(), false, bucket);
+        (0..buckets).map(one).sum()
+    };
+    assert_eq!(review(&host), 0);
+    assert_eq!(inbound(&host, ACK, 1001, 5001, 0), Pass(Established));
+    host.banks = open().banks;
+    assert_eq!(review(&host), 1);
+    assert_eq!(host.interface_state(ID).tracked, 0);
+    assert_eq!(inbound(&host, ACK, 1001, 5001, 0), Pass(Untracked));
 }
