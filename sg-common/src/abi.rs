@@ -181,4 +181,6 @@ maps! {
     HEADER_COPY;
     /// Array, 1 × [`crate::layout::Sweeper`]: the timer that reclaims expired entries.
     SWEEPER;
+    /// Array, 1 × [`crate::layout::Confirmation`]: the timer that takes a generation back unless it is confirmed.
+    CONFIRMATION;
 }

@@ -108,6 +108,9 @@ pub mod interface_flags {
     pub const ETHERTYPES: u32 = 1 << 12;
     /// Some of [`super::Interface::bypass`] is in use.
     pub const BYPASS: u32 = 1 << 13;
+    /// Instead of [`PRESENT`], beside [`HOST`]: the first policy of the interface was taken back, and everything
+    /// passes as it did before.
+    pub const UNCONFIRMED: u32 = 1 << 14;
 }
 
 /// Bits of [`Policy::flags`].
@@ -167,7 +170,8 @@ pub const TIMEOUT_DEFAULTS: [(&str, u32); TIMEOUTS] = [
 ];
 
 shared! {
-    /// What is fixed while anything is attached; written once by the control plane.
+    /// What is fixed while anything is attached, and what changes with the generation; written by the control
+    /// plane, and by `ct_control` when it takes a generation back.
     pub struct Runtime [104] {
         /// Jiffies per second, measured.
         pub hz: u32,
@@ -478,7 +482,7 @@ shared! {
     }
 
     /// The counters of one interface on one CPU: by direction, by [`crate::verdict::Verdict::outcome`].
-    pub struct Counters [1440] {
+    pub struct Counters [1472] {
         /// `[direction][outcome]`.
         pub counts: [[Count; OUTCOMES]; 2],
     }
@@ -493,6 +497,35 @@ shared! {
         pub passes: u64,
     }
 
+    /// A generation that waits to be confirmed, or the last one that did; the first 16 bytes are the kernel's
+    /// `struct bpf_timer`. Written by `ct_control` and its timer only.
+    pub struct Confirmation [64] {
+        /// Opaque to everybody but the kernel.
+        pub timer: [u64; 2],
+        /// `generation << 32 | phase`: see [`phase`](mod@phase).
+        pub word: u64,
+        /// When it is taken back: nanoseconds of CLOCK_BOOTTIME.
+        pub deadline: u64,
+        /// What [`Limits`] become when it is taken back.
+        pub limits: Limits,
+        /// How many generations were taken back because nobody confirmed them, or because somebody asked for it.
+        pub taken_back: u64,
+        /// When the last of them was: nanoseconds of CLOCK_BOOTTIME.
+        pub taken_back_at: u64,
+    }
+
+    /// The part of [`Runtime`] that comes from the definition.
+    pub struct Limits [16] {
+        /// [`Runtime::allowance`].
+        pub allowance: u32,
+        /// [`Runtime::shared`].
+        pub shared: u32,
+        /// [`Runtime::unassured`].
+        pub unassured: u32,
+        /// [`Runtime::credit`].
+        pub credit: u32,
+    }
+
     /// A command for `ct_control`, sent as the payload after 14 bytes of Ethernet header.
     pub struct CtCommand [64] {
         /// See [`ct_op`].
@@ -503,18 +536,18 @@ shared! {
         pub family: u32,
         /// IP protocol number.
         pub protocol: u32,
-        /// Local address; IPv4 in the first four bytes.
+        /// Local address; IPv4 in the first four bytes. AWAIT: nanoseconds, a native u64, then zero.
         pub local: [u8; 16],
-        /// Remote address; IPv4 in the first four bytes.
+        /// Remote address; IPv4 in the first four bytes. AWAIT, TAKE_BACK: [`Limits`].
         pub remote: [u8; 16],
         /// Local port, or identifier of an echo.
         pub local_port: u16,
         /// Remote port, or identifier of an echo.
         pub remote_port: u16,
         /// CLOCK: which part. INSERT: bit 0 if the local side opened the flow, bit 1 if it is the last attempt.
-        /// SWEEP, FLUSH, REVIEW: first bucket.
+        /// SWEEP, FLUSH, REVIEW: first bucket. AWAIT, CONFIRM, TAKE_BACK: the generation.
         pub argument: u32,
-        /// SWEEP, FLUSH, REVIEW: buckets to visit, at most [`ct_op::MAX_BUCKETS`].
+        /// SWEEP, FLUSH, REVIEW: buckets to visit, at most [`ct_op::MAX_BUCKETS`]. TAKE_BACK: 1 if the change failed.
         pub count: u32,
         /// Zero.
         pub _reserved: u32,
@@ -574,7 +607,14 @@ pub mod ct_op {
     /// Starts the sweep timer if it does not run. Answers [`OK`].
     pub const ARM: u32 = 6;
     /// Deletes the entries in `count` buckets of one family whose flows need none. Answers how many.
-    pub const REVIEW: u32 = 8;
+    pub const REVIEW: u32 = 10;
+    /// Has the generation taken back after a time unless [`CONFIRM`] comes before; the time begins anew if it is
+    /// pending already. Answers [`OK`], or [`LATE`] if it was taken back.
+    pub const AWAIT: u32 = 7;
+    /// Confirms the generation. Answers [`OK`], [`LATE`] if it was taken back, [`MISSING`] if it is not pending.
+    pub const CONFIRM: u32 = 8;
+    /// Takes the generation back now. Answers [`OK`], or [`MISSING`] if it is not in force.
+    pub const TAKE_BACK: u32 = 9;
 
     /// Buckets one command may visit.
     pub const MAX_BUCKETS: u32 = 1024;
@@ -585,12 +625,30 @@ pub mod ct_op {
     pub const EXISTS: u32 = 0x8000_0001;
     /// INSERT: no room.
     pub const FULL: u32 = 0x8000_0002;
-    /// DELETE: no such flow.
+    /// DELETE: no such flow. CONFIRM, TAKE_BACK: it is not this generation's turn.
     pub const MISSING: u32 = 0x8000_0003;
     /// The command cannot be read.
     pub const INVALID: u32 = 0x8000_0004;
     /// INSERT: no packet has these addresses.
     pub const IMPOSSIBLE: u32 = 0x8000_0005;
+    /// AWAIT, CONFIRM: the generation was taken back before.
+    pub const LATE: u32 = 0x8000_0006;
+}
+
+/// What has become of a generation that was to be confirmed: the lower half of [`Confirmation::word`].
+pub mod phase {
+    /// There was none yet, or its change never came into force.
+    pub const NONE: u32 = 0;
+    /// It waits.
+    pub const PENDING: u32 = 1;
+    /// It was confirmed.
+    pub const CONFIRMED: u32 = 2;
+    /// It was taken back: the generation after it is the one before it.
+    pub const TAKEN_BACK: u32 = 3;
+    /// It was taken back because its change failed.
+    pub const FAILED: u32 = 4;
+    /// It is being taken back.
+    pub const LEAVING: u32 = 5;
 }
 
 #[cfg(test)]

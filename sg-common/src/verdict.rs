@@ -87,6 +87,7 @@ outcomes! {
         Service = 12, "service", "link-local service listed in `services`";
         TakenOver = 13, "taken_over", "belongs to a flow that was untracked until the last change and is tracked from now on";
         ListedEthertype = 14, "listed_ethertype", "protocol listed in `ethertypes`";
+        Unconfirmed = 15, "unconfirmed", "the interface's first policy was not confirmed in time (`sgctl apply --confirm-within`), so everything passes until the next apply";
     }
     /// Why a packet was dropped. Numbers are never reused.
     drop {
@@ -186,7 +187,7 @@ mod tests {
     fn numbers_are_never_reused() {
         const PASSED: &str = "established new untracked stateless related fragment arp \
             neighbor_discovery router_advertisement redirect multicast_listener dhcp service taken_over \
-            listed_ethertype";
+            listed_ethertype unconfirmed";
         const DROPPED: &str = "no_rule mid_stream conntrack_allowance_exceeded icmp_unrelated icmp_quote \
             fragment_orphan fragment_tiny fragment_overlap truncated vlan_tag ethertype ip_version \
             ip_header_length ip_total_length ip_options ip_source ip_destination land ipv6_extension \

@@ -18,6 +18,7 @@ use sg_common::{
 };
 
 use crate::{
+    confirmation,
     maps::{self, Sweep},
     tables::{Kernel, context, sg_flush, sg_review},
 };
@@ -36,6 +37,9 @@ pub fn run(ctx: &TcContext) -> u32 {
     match op {
         ct_op::CLOCK => clock(command),
         ct_op::ARM => arm(),
+        ct_op::AWAIT => confirmation::begin(command),
+        ct_op::CONFIRM => confirmation::confirm(command),
+        ct_op::TAKE_BACK => confirmation::take_back_now(command),
         ct_op::INSERT | ct_op::DELETE => {
             // SAFETY: as above.
             let ipv6 = match unsafe { (*command).family } {

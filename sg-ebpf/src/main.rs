@@ -4,6 +4,7 @@
 //! the host without a BPF toolchain.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
+mod confirmation;
 mod control;
 mod frame;
 mod maps;

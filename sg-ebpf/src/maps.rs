@@ -14,28 +14,28 @@ use sg_common::{
     },
     family::pair,
     layout::{
-        Accounted4, Accounted6, AddressKey, Carried, CarriedKey, Class, Counters, CtHost,
-        CtInterface, CtLocal, FragmentKey, IdentityKey, IndexSet, Interface, Node, Range, Runtime,
-        Slot4, Slot6, Spills, Sweeper, Tags, index_set,
+        Accounted4, Accounted6, AddressKey, Carried, CarriedKey, Class, Confirmation, Counters,
+        CtHost, CtInterface, CtLocal, FragmentKey, IdentityKey, IndexSet, Interface, Limits, Node,
+        Range, Runtime, Slot4, Slot6, Spills, Sweeper, Tags, index_set,
     },
     pipeline::Scratch,
 };
 
 use crate::frame::MAX_OFFSET;
 
-/// Written by userspace only.
+/// Written by userspace only. (What is written when a generation is taken back is not: `confirmation.rs`.)
 const READ_ONLY: usize = BPF_F_RDONLY_PROG as usize;
 /// Read by userspace without a system call per entry.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
-pub static GENERATION: Array<u32, 1, READ_ONLY> = Array::new();
+pub static GENERATION: Array<u32, 1> = Array::new();
 #[btf_map]
-pub static RUNTIME: Array<Runtime, 1, READ_ONLY> = Array::new();
+pub static RUNTIME: Array<Runtime, 1> = Array::new();
 #[btf_map]
 pub static INTERFACE_INDEX: Array<IndexSet, { INDEX_SETS as usize }, READ_ONLY> = Array::new();
 #[btf_map]
-pub static INTERFACES: Array<Interface, { 2 * MAX_INTERFACES as usize }, READ_ONLY> = Array::new();
+pub static INTERFACES: Array<Interface, { 2 * MAX_INTERFACES as usize }> = Array::new();
 #[btf_map]
 pub static CLASSES: Array<Class, { 2 * MAX_CLASSES as usize }, READ_ONLY> = Array::new();
 #[btf_map]
@@ -118,6 +118,25 @@ unsafe impl Sync for Sweep {}
 
 #[btf_map]
 pub static SWEEPER: Array<Sweep, 1> = Array::new();
+
+/// [`Confirmation`] with the timer's own type.
+#[repr(C)]
+pub struct Await {
+    pub timer: bpf_timer,
+    pub word: u64,
+    pub deadline: u64,
+    pub limits: Limits,
+    pub taken_back: u64,
+    pub taken_back_at: u64,
+}
+
+const _: () = assert!(size_of::<Await>() == size_of::<Confirmation>());
+
+// SAFETY: as of [`Sweep`].
+unsafe impl Sync for Await {}
+
+#[btf_map]
+pub static CONFIRMATION: Array<Await, 1> = Array::new();
 
 /// Room for the packet that this CPU judges. All hooks run with softirqs off, so none interrupts
 /// another on one CPU.

@@ -3,26 +3,29 @@
 //! Order matters. Everything that can say no without touching the kernel comes first; the whole
 //! policy is written beside the one in force and put in force by one word; an interface's record
 //! is in force and its index entry written before its links exist; flows are adopted before and
-//! after the links are made. If a new interface cannot be attached, those attached with it are
-//! undone and the previous policy is put back.
+//! after the links are made. What is to be true afterwards is written down before the one word
+//! is, beside what was true before (`state/changing.rs`), so that a change that ends anywhere is
+//! either made or not. If a new interface cannot be attached, the generation before is put back by
+//! one word again, and those attached with it are detached.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use sg_common::abi::MAX_INTERFACES;
-use sg_common::layout::interface_flags::PRESENT;
-use sg_common::layout::{Counters, CtInterface, CtLocal};
+use sg_common::layout::{Counters, CtInterface, CtLocal, Limits};
 
 use crate::{
     attach::{self, EGRESS, INGRESS},
     bank,
     compile::{Compiled, Membership, compile},
+    confirm::{self, SettleError},
     detach::{self, DetachError},
+    history::{self, Origin},
     hits,
     members::InForce,
     model::Model,
     resolve::{Resolved, resolve},
     session::{Context, Session},
-    state::{Attached, HookInForce, Lock, State},
+    state::{Attached, Changing, HookInForce, Lock},
     status::chain,
     target::{self, Target},
 };
@@ -42,6 +45,8 @@ pub struct Options {
     pub detach_missing: bool,
     /// Track the flows that exist when an interface is first attached.
     pub adopt: bool,
+    /// Take the change back after this time unless it is confirmed: see [`crate::confirm`].
+    pub confirm_within: Option<Duration>,
 }
 
 impl Default for Options {
@@ -49,17 +54,28 @@ impl Default for Options {
         Self {
             detach_missing: false,
             adopt: true,
+            confirm_within: None,
         }
     }
 }
 
-/// Puts a definition into force and returns; enforcement stays.
+/// Puts a definition into force and returns; enforcement stays. Where it comes from is kept with it.
 ///
 /// # Errors
 /// See [`ApplyError`].
-pub fn apply(context: &Context, model: &Model, options: Options) -> Result<Report, ApplyError> {
+pub fn apply(
+    context: &Context,
+    model: &Model,
+    origin: &Origin<'_>,
+    options: Options,
+) -> Result<Report, ApplyError> {
     let lock = Lock::take(&context.state_dir)?;
-    let (report, _) = apply_locked(context, &lock, model, options)?;
+    let (mut report, _) = apply_locked(context, &lock, model, options)?;
+    let waits = options.confirm_within.is_some();
+    // It is in force: what cannot be gone back to later is a warning.
+    if let Err(error) = history::record(&lock, report.generation, origin, waits) {
+        report.not_kept = Some(chain(&error));
+    }
     Ok(report)
 }
 
@@ -89,7 +105,12 @@ pub fn apply_locked(
         }
     }
     let mut report = Report::default();
-    let mut session = match Session::open(context, lock)? {
+    if options.confirm_within.is_some() && options.detach_missing {
+        return Err(ApplyError::Irrevocable(
+            "an interface that is detached cannot be attached again by a timer: leave out --detach-missing, and apply with it when this is confirmed".to_owned(),
+        ));
+    }
+    let mut session = match confirm::open(context, lock)? {
         Some(mut session) => {
             session.check_conntrack(model.conntrack)?;
             reap(&mut session, lock, &mut report)?;
@@ -116,7 +137,10 @@ pub fn apply_locked(
         }
     };
     let compiled = compile(&resolved)?;
-    let previous = session.state.clone();
+    let generation = session.tables.generation()?.wrapping_add(1);
+    let before = session.state.clone();
+    let changing = Changing::new(generation, before, &session.tables.runtime()?);
+    session.state.changing = Some(Box::new(changing.clone()));
     let outcome = change(
         &mut session,
         lock,
@@ -131,8 +155,10 @@ pub fn apply_locked(
             let in_force = InForce::new(session, resolved, membership)?;
             Ok((report, in_force))
         }
-        Err(error) => match undo(&mut session, lock, previous) {
+        Err(error) => match undo(session, lock, &changing) {
             Ok(()) => Err(error),
+            // The kernel has what was before; the rest follows at the next change.
+            Err(ApplyError::Settle(SettleError::State(_))) => Err(error),
             Err(undo) => Err(ApplyError::Undo {
                 source: Box::new(error),
                 undo: chain(&undo),
@@ -267,6 +293,16 @@ fn change(
     options: Options,
     report: &mut Report,
 ) -> Result<(Resolved, Membership), ApplyError> {
+    for target in targets {
+        let known = attached_as(session, target);
+        let turned = known.is_some_and(|known| known.orientation != target.orientation);
+        if turned && options.confirm_within.is_some() {
+            return Err(ApplyError::Irrevocable(format!(
+                "interface {} changes its orientation, which no timer can take back: apply without --confirm-within",
+                target.name
+            )));
+        }
+    }
     session.renew_programs(lock)?;
     let mut fresh = Vec::new();
     for (place, target) in targets.iter().enumerate() {
@@ -297,16 +333,13 @@ fn change(
             }
         }
     }
-    session.set_limits(&compiled)?;
     let state = &session.state;
     let id_of = |name: &str| {
         let found = state.interfaces.iter().find(|one| one.name == name);
         found.map(|one| one.id)
     };
-    let change = bank::Change {
-        now: session.control()?.now()?,
-        undoes: false,
-    };
+    let now = session.control()?.now()?;
+    let before = session.tables.runtime()?;
     let vacant = bank::vacate(
         &session.tables,
         &session.object,
@@ -319,14 +352,17 @@ fn change(
         &session.object,
         &compiled,
         vacant,
-        &mut session.runtime,
-        change,
+        session.runtime.hz,
         id_of,
     )?;
     report.generation = generation;
     let previous = session.state.policy;
     let resolved = session.remember(lock, generation, resolved)?;
+    let waiting = Waiting::begin(session, generation, confirm::limits_of(&before), options)?;
+    session.set_limits(&compiled);
+    bank::flip(&session.tables, &mut session.runtime, generation, now)?;
 
+    let mut written = session.state.interfaces.clone();
     for (place, target) in targets.iter().enumerate() {
         let new = fresh.iter().find(|(fresh, _)| *fresh == place);
         let done = match new {
@@ -338,7 +374,10 @@ fn change(
             source: Box::new(source),
         })?;
         report.interfaces.push(done);
-        lock.write(&session.state)?;
+        if session.state.interfaces != written {
+            lock.write(&session.state)?;
+            written.clone_from(&session.state.interfaces);
+        }
     }
     if compiled.bypasses()
         && let Err(error) = session.review()
@@ -357,10 +396,54 @@ fn change(
         }
     }
     detach::drop_idle_namespaces(session).map_err(DetachError::from)?;
+    match waiting {
+        Some(waiting) => waiting.again(session)?,
+        None => session.state.changing = None,
+    }
     lock.write(&session.state)?;
     // Somebody may be reading the one before.
     lock.remove_policies(&[previous, session.state.policy])?;
     Ok((resolved, compiled.membership))
+}
+
+/// A generation that is taken back unless it is confirmed.
+struct Waiting {
+    generation: u32,
+    time: Duration,
+    limits: Limits,
+}
+
+impl Waiting {
+    /// Before the generation is in force: from then on it can be left alone.
+    fn begin(
+        session: &Session,
+        generation: u32,
+        limits: Limits,
+        options: Options,
+    ) -> Result<Option<Self>, ApplyError> {
+        let Some(time) = options.confirm_within else {
+            return Ok(None);
+        };
+        let waiting = Self {
+            generation,
+            time,
+            limits,
+        };
+        waiting.again(session)?;
+        Ok(Some(waiting))
+    }
+
+    /// The time begins when everything is done.
+    fn again(&self, session: &Session) -> Result<(), ApplyError> {
+        let control = session.control()?;
+        if control.await_confirmation(self.generation, self.time, self.limits)? {
+            Ok(())
+        } else {
+            Err(ApplyError::TooSlow {
+                generation: self.generation,
+            })
+        }
+    }
 }
 
 fn give_id(session: &mut Session) -> Result<u32, ApplyError> {
@@ -369,7 +452,7 @@ fn give_id(session: &mut Session) -> Result<u32, ApplyError> {
         // The other bank may still speak of it, and a new interface must not inherit what it says.
         let remembered = |bank: u32| {
             let record = tables.interfaces.get(&(bank * MAX_INTERFACES + id));
-            record.map(|record| record.is_some_and(|one| one.flags & PRESENT != 0))
+            record.map(|record| record.is_some_and(|one| one.flags != 0))
         };
         let idle = tables.occupancy(id)?.tracked == 0;
         Ok::<_, ApplyError>(idle && !remembered(0)? && !remembered(1)?)
@@ -380,73 +463,40 @@ fn give_id(session: &mut Session) -> Result<u32, ApplyError> {
     Ok(id)
 }
 
-/// Takes back what a failed change has done: new interfaces go, the previous policy returns, and
-/// ingress to the hook where it was.
-fn undo(session: &mut Session, lock: &Lock, previous: State) -> Result<(), ApplyError> {
-    let known: BTreeSet<u32> = previous.interfaces.iter().map(|one| one.id).collect();
-    for one in session.state.interfaces.clone() {
-        if !known.contains(&one.id) {
-            detach::one(session, lock, &one)?;
-        }
+/// Takes back what a failed change has done: the previous generation returns by one word, for its bank has not
+/// been written, then new interfaces go, and ingress returns to the hook where it was. Needs no room on the disk:
+/// what cannot be written down is put right at the next change.
+fn undo(mut session: Session, lock: &Lock, changing: &Changing) -> Result<(), ApplyError> {
+    let limits = changing.limits();
+    let control = session.control()?;
+    control.take_back(changing.generation, limits, true)?;
+    // They may have gone at their own time meanwhile.
+    let kernel = confirm::read(&session.tables)?;
+    if kernel.took_back(changing.generation) {
+        let runtime = session.tables.runtime.id();
+        history::settled(lock, runtime, changing.generation, false)?;
     }
-    if session.state.interfaces.is_empty() {
-        session.pins.remove_all()?;
-        lock.clear()?;
-        return Ok(());
-    }
-    // Interfaces that were to be detached are gone already and have no record any more.
-    let remaining: BTreeSet<u32> = session.state.interfaces.iter().map(|one| one.id).collect();
-    let mut state = previous;
-    state.interfaces.retain(|one| remaining.contains(&one.id));
-    let names: BTreeSet<&String> = state.interfaces.iter().map(|one| &one.name).collect();
-    state.resolved.retain(|name, _| names.contains(name));
-    let resolved = lock.read_policy(&state)?.resolved;
-    let compiled = compile(&resolved)?;
-    session.set_limits(&compiled)?;
-    let id_of = |name: &str| {
-        let found = state.interfaces.iter().find(|one| one.name == name);
-        found.map(|one| one.id)
-    };
-    let change = bank::Change {
-        now: session.control()?.now()?,
-        undoes: true,
-    };
-    let vacant = bank::vacate(
-        &session.tables,
-        &session.object,
-        &compiled,
-        &mut session.runtime,
-    )?;
-    hits::turn_over(&session.tables, lock, &vacant, &compiled)?;
-    let generation = bank::occupy(
-        &session.tables,
-        &session.object,
-        &compiled,
-        vacant,
-        &mut session.runtime,
-        change,
-        id_of,
-    )?;
-    state.namespaces.clone_from(&session.state.namespaces);
-    let moved = std::mem::replace(&mut session.state, state);
-    session.remember(lock, generation, resolved)?;
-    for place in 0..session.state.interfaces.len() {
-        let before = session.state.interfaces[place].clone();
-        let now = moved.interfaces.iter().find(|one| one.id == before.id);
-        let Some(now) = now.filter(|now| now.hook != before.hook) else {
+    let mut failed = None;
+    for before in &changing.before.interfaces {
+        let now = session.state.interfaces.iter_mut();
+        let mut moved = now.filter(|now| now.id == before.id && now.hook != before.hook);
+        let Some(now) = moved.next() else {
             continue;
         };
-        if let Err(source) = interface::move_back(session, &before, now.hook) {
+        let hook = std::mem::replace(&mut now.hook, before.hook);
+        let why = std::mem::replace(&mut now.why, before.why.clone());
+        if let Err(source) = interface::move_back(&session, before, hook) {
             // What is remembered is what is in force.
-            let one = &mut session.state.interfaces[place];
-            (one.hook, one.why) = (now.hook, now.why.clone());
-            lock.write(&session.state)?;
-            return Err(ApplyError::Interface {
-                interface: before.name,
+            let mut now = session.state.interfaces.iter_mut();
+            if let Some(now) = now.find(|now| now.id == before.id) {
+                (now.hook, now.why) = (hook, why);
+            }
+            failed.get_or_insert(ApplyError::Interface {
+                interface: before.name.clone(),
                 source: Box::new(source),
             });
         }
     }
-    lock.write(&session.state)?;
-    Ok(lock.remove_policies(&[session.state.policy])?)
+    confirm::restore(session, lock, changing)?;
+    failed.map_or(Ok(()), Err)
 }

@@ -61,16 +61,6 @@ pub enum BankError {
     },
 }
 
-/// What kind of change a new generation is.
-#[derive(Clone, Copy, Debug)]
-pub struct Change {
-    /// When, in jiffies.
-    pub now: u64,
-    /// Whether it brings back what was in force before the last change: flows are asked again no
-    /// more than they would have been without the two.
-    pub undoes: bool,
-}
-
 /// A bank that no program reads or counts in, and what it is to hold.
 #[derive(Debug)]
 pub struct Vacant {
@@ -108,7 +98,8 @@ pub fn vacate(
     })
 }
 
-/// Puts `compiled` in force without keeping what was counted for rules: [`vacate`] and [`occupy`].
+/// Puts `compiled` in force without keeping what was counted for rules, or writing anything down: [`vacate`],
+/// [`occupy`] and [`flip`]. `now` is in jiffies.
 ///
 /// # Errors
 /// See [`BankError`]; the generation in force stays untouched then.
@@ -117,28 +108,44 @@ pub fn put_in_force(
     object: &Object,
     compiled: &Compiled,
     runtime: &mut Runtime,
-    change: Change,
+    now: u64,
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<u32, BankError> {
     let vacant = vacate(tables, object, compiled, runtime)?;
-    occupy(tables, object, compiled, vacant, runtime, change, id_of)
+    let generation = occupy(tables, object, compiled, vacant, runtime.hz, id_of)?;
+    flip(tables, runtime, generation, now)?;
+    Ok(generation)
 }
 
-/// Writes `compiled` as the generation after the one in force and puts it in force; answers its
-/// number. `id_of` gives the id of an interface by name.
+/// Puts the generation in force that [`occupy`] has written, with the limits in `runtime`; `now` is in jiffies.
+///
+/// # Errors
+/// See [`TableError`]; the generation in force stays untouched then.
+pub fn flip(
+    tables: &Tables,
+    runtime: &mut Runtime,
+    generation: u32,
+    now: u64,
+) -> Result<(), TableError> {
+    runtime.changed = now;
+    tables.runtime.set(&0, runtime)?;
+    tables.generation.set(&0, &generation)
+}
+
+/// Writes `compiled` as the generation after the one in force; answers its number. `id_of` gives the id of an
+/// interface by name, `hz` is jiffies per second.
 ///
 /// No packet sees a mixture: everything goes to the other bank, which no program has read since a
 /// grace period, and one word decides.
 ///
 /// # Errors
-/// See [`BankError`]; the generation in force stays untouched then.
+/// See [`BankError`].
 pub fn occupy(
     tables: &Tables,
     object: &Object,
     compiled: &Compiled,
     vacant: Vacant,
-    runtime: &mut Runtime,
-    change: Change,
+    hz: u32,
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<u32, BankError> {
     let Vacant {
@@ -165,16 +172,11 @@ pub fn occupy(
         let id = id_of(&interface.name).ok_or_else(|| BankError::NoId {
             name: interface.name.clone(),
         })?;
-        // Two generations ago the bank that is written now was in force.
-        let from = if change.undoes { bank } else { bank ^ 1 };
-        let before = tables.interfaces.get(&(from * MAX_INTERFACES + id))?;
+        let in_force = (bank ^ 1) * MAX_INTERFACES + id;
+        let before = tables.interfaces.get(&in_force)?;
         records[id as usize] = Interface {
-            reevaluate_from: if change.undoes {
-                before.map_or(0, |before| before.reevaluate_from)
-            } else {
-                reevaluate_from(interface.flags, before, generation)
-            },
-            ..record(interface, bank, runtime.hz)
+            reevaluate_from: reevaluate_from(interface.flags, before, generation),
+            ..record(interface, bank, hz)
         };
         bypass::add(&mut records[id as usize], compiled);
         addresses.extend(interface.addresses.iter().map(|one| address_key(id, *one)));
@@ -202,10 +204,6 @@ pub fn occupy(
         ],
     )?;
     write_region(&tables.interfaces, bank * MAX_INTERFACES, &records)?;
-
-    runtime.changed = change.now;
-    tables.runtime.set(&0, runtime)?;
-    tables.generation.set(&0, &generation)?;
     Ok(generation)
 }
 

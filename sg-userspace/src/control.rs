@@ -12,7 +12,7 @@ use std::{
 
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
 use sg_common::{
-    layout::{CtCommand, ct_op},
+    layout::{CtCommand, Limits, ct_op},
     table::with_stash,
 };
 
@@ -278,6 +278,84 @@ impl Control {
         })
     }
 
+    /// Has `generation` taken back after `time` unless it is confirmed; the time begins anew if it waits already.
+    /// `false` if it was taken back before.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn await_confirmation(
+        &self,
+        generation: u32,
+        time: Duration,
+        limits: Limits,
+    ) -> Result<bool, ControlError> {
+        let mut local = [0; 16];
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        local[..8].copy_from_slice(&nanoseconds.to_ne_bytes());
+        let command = CtCommand {
+            local,
+            ..about_generation(ct_op::AWAIT, generation, limits)
+        };
+        let mut answer = ct_op::INVALID;
+        // The timer is made as that of the sweep is: see `arm`.
+        for _ in 0..ARM_ATTEMPTS {
+            answer = self.run("await", &command)?;
+            match answer {
+                ct_op::OK => return Ok(true),
+                ct_op::LATE => return Ok(false),
+                _ => thread::sleep(ARM_PAUSE),
+            }
+        }
+        Err(ControlError::Answer {
+            operation: "await",
+            answer,
+        })
+    }
+
+    /// Confirms `generation`; `None` if it does not wait, `false` if it was taken back before.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn confirm(&self, generation: u32) -> Result<Option<bool>, ControlError> {
+        let command = about_generation(ct_op::CONFIRM, generation, Limits::ZERO);
+        match self.run("confirm", &command)? {
+            ct_op::OK => Ok(Some(true)),
+            ct_op::LATE => Ok(Some(false)),
+            ct_op::MISSING => Ok(None),
+            answer => Err(ControlError::Answer {
+                operation: "confirm",
+                answer,
+            }),
+        }
+    }
+
+    /// Takes `generation` back now, to the one before it, which must still be in its bank. `limits` are the ones
+    /// before, unless the generation waits to be confirmed, which knows them. `failed` if its change did not
+    /// succeed: then flows are asked again no more than they would have been without the two changes, and it does
+    /// not count as taken back. `false` if it is not in force.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn take_back(
+        &self,
+        generation: u32,
+        limits: Limits,
+        failed: bool,
+    ) -> Result<bool, ControlError> {
+        let command = CtCommand {
+            count: u32::from(failed),
+            ..about_generation(ct_op::TAKE_BACK, generation, limits)
+        };
+        match self.run("take back", &command)? {
+            ct_op::OK => Ok(true),
+            ct_op::MISSING => Ok(false),
+            answer => Err(ControlError::Answer {
+                operation: "take back",
+                answer,
+            }),
+        }
+    }
+
     fn run(&self, operation: &'static str, command: &CtCommand) -> Result<u32, ControlError> {
         const HEADER: usize = 14;
         let mut frame = [0_u8; HEADER + size_of::<CtCommand>()];
@@ -300,6 +378,15 @@ fn command(op: u32) -> CtCommand {
     CtCommand {
         op,
         ..CtCommand::ZERO
+    }
+}
+
+fn about_generation(op: u32, generation: u32, limits: Limits) -> CtCommand {
+    let remote = limits.as_bytes().try_into().expect("16 bytes");
+    CtCommand {
+        argument: generation,
+        remote,
+        ..command(op)
     }
 }
 

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     attach::{self, AttachError, EGRESS, INGRESS},
+    confirm::{self, SettleError},
     control::{Control, ControlError},
     index::{self, IndexError},
     netns::NetnsError,
     pin::{PinError, Pins},
     programs::ProgramsError,
-    session::{Context, Session, SessionError},
+    session::{Context, Session},
     state::{Attached, Lock, StateError},
     view::{names, within},
 };
@@ -41,9 +42,9 @@ pub enum DetachError {
         /// What there is.
         attached: String,
     },
-    /// What is pinned cannot be opened.
+    /// A generation waits to be confirmed, or what a change has left cannot be put right.
     #[error(transparent)]
-    Session(#[from] SessionError),
+    Settle(#[from] SettleError),
     /// State or lock.
     #[error(transparent)]
     State(#[from] StateError),
@@ -79,7 +80,7 @@ pub fn interface(context: &Context, name: &str) -> Result<Detached, DetachError>
         name: name.to_owned(),
         attached: names(attached),
     };
-    let Some(mut session) = Session::open(context, &lock)? else {
+    let Some(mut session) = confirm::open(context, &lock)? else {
         return Err(unknown(&[]));
     };
     let within = within(context)?;
@@ -110,7 +111,7 @@ pub fn several(
     ids: &BTreeSet<u32>,
 ) -> Result<Detached, DetachError> {
     let mut detached = Detached::default();
-    let Some(mut session) = Session::open(context, lock)? else {
+    let Some(mut session) = confirm::open(context, lock)? else {
         return Ok(detached);
     };
     for found in session.state.interfaces.clone() {
@@ -158,6 +159,14 @@ pub(crate) fn one(
     lock: &Lock,
     attached: &Attached,
 ) -> Result<u64, DetachError> {
+    let flows = end(session, attached)?;
+    drop_idle_namespaces(session)?;
+    lock.write(&session.state)?;
+    Ok(flows)
+}
+
+/// The same, written down nowhere, so that no file system stands in the way.
+pub(crate) fn end(session: &mut Session, attached: &Attached) -> Result<u64, DetachError> {
     for hook in [EGRESS, INGRESS] {
         attach::detach(&session.pins.link(attached.id, hook))?;
     }
@@ -169,8 +178,6 @@ pub(crate) fn one(
     let flows = flush(session, attached.id)?;
     session.state.interfaces.retain(|one| one.id != attached.id);
     session.state.resolved.remove(&attached.name);
-    drop_idle_namespaces(session)?;
-    lock.write(&session.state)?;
     Ok(flows)
 }
 

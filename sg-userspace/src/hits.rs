@@ -18,6 +18,7 @@ use sg_common::{abi::MAX_COUNTED, verdict::Direction};
 use crate::{
     bank::{self, Vacant},
     compile::Compiled,
+    confirm,
     model::RuleId,
     session::Context,
     state::{Lock, Policy, RuleSets, State, StateError},
@@ -95,16 +96,19 @@ impl Book {
     }
 
     /// What is counted in a bank if it holds `generation`, by rule id; `None` if `sets` does not know what was
-    /// counted.
+    /// counted. A generation that is the one before it `again` counts where that did.
     fn counted(
         &self,
         tables: &Tables,
         generation: u32,
+        again: Option<u32>,
         sets: impl FnOnce(u32) -> Result<Option<RuleSets>, StateError>,
     ) -> Result<Option<BTreeMap<RuleId, u64>>, HitsError> {
         let mut counted = BTreeMap::new();
         let bank = generation & 1;
-        let chapter = self.banks[bank as usize].filter(|one| one.generation == generation);
+        let before = (again == Some(generation)).then(|| generation.wrapping_sub(2));
+        let chapter = self.banks[bank as usize]
+            .filter(|one| one.generation == generation || Some(one.generation) == before);
         let Some(chapter) = chapter else {
             return Ok(Some(counted));
         };
@@ -114,7 +118,7 @@ impl Book {
         if sums.iter().all(|packets| *packets == 0) {
             return Ok(Some(counted));
         }
-        let Some(sets) = sets(generation)? else {
+        let Some(sets) = sets(chapter.generation)? else {
             return Ok(None);
         };
         for (rules, packets) in sets.sets.iter().zip(sums) {
@@ -153,7 +157,8 @@ pub fn turn_over(
     let mut book = book.unwrap_or_else(|| Book::new(runtime));
     let generation = vacant.generation;
     let before = generation.wrapping_sub(2);
-    let counted = book.counted(tables, before, |generation| lock.read_rule_sets(generation))?;
+    let sets = |generation| lock.read_rule_sets(generation);
+    let counted = book.counted(tables, before, None, sets)?;
     for (rule, packets) in counted.into_iter().flatten() {
         let total = book.totals.entry(rule).or_default();
         *total = total.wrapping_add(packets);
@@ -172,6 +177,24 @@ pub fn turn_over(
     Ok(lock.write_book(&book)?)
 }
 
+/// Writes down that `generation` is the one two before it again: what that counted in its bank goes on there.
+///
+/// # Errors
+/// See [`StateError`].
+pub(crate) fn renumber(lock: &Lock, runtime: u32, generation: u32) -> Result<(), StateError> {
+    let Some(mut book) = lock.read_book()?.filter(|book| book.runtime == runtime) else {
+        return Ok(());
+    };
+    let before = generation.wrapping_sub(2);
+    let chapter = &mut book.banks[(generation & 1) as usize];
+    if let Some(chapter) = chapter.as_mut().filter(|one| one.generation == before) {
+        lock.link_rule_sets(before, generation)?;
+        chapter.generation = generation;
+        lock.write_book(&book)?;
+    }
+    Ok(())
+}
+
 /// Reads the packets of every rule that an attached interface has, by group and direction.
 ///
 /// # Errors
@@ -188,10 +211,11 @@ pub fn read(context: &Context) -> Result<Vec<RuleHits>, HitsError> {
     let mut book = read_book()?;
     // A change in between could count a generation twice or not at all.
     let counted = loop {
+        let again = confirm::read(&view.tables)?.again();
         let generation = view.tables.generation()?;
         let mut counted = Some(book.totals.clone());
         for generation in [generation.wrapping_sub(1), generation] {
-            let more = book.counted(&view.tables, generation, sets)?;
+            let more = book.counted(&view.tables, generation, again, sets)?;
             counted = counted.zip(more).map(|(mut counted, more)| {
                 for (rule, packets) in more {
                     let total: &mut u64 = counted.entry(rule).or_default();
@@ -200,14 +224,14 @@ pub fn read(context: &Context) -> Result<Vec<RuleHits>, HitsError> {
                 counted
             });
         }
-        let again = read_book()?;
+        let now = read_book()?;
         if let Some(counted) = counted
-            && again == book
+            && now == book
             && view.tables.generation()? == generation
         {
             break counted;
         }
-        book = again;
+        book = now;
     };
     let mut without_counter = BTreeSet::new();
     for chapter in book.banks.iter().flatten() {

@@ -247,11 +247,9 @@ impl Session {
         Ok(())
     }
 
-    /// Puts the limits of a policy into force: allowance, and what of it nobody has reserved.
-    ///
-    /// # Errors
-    /// See [`TableError`].
-    pub fn set_limits(&mut self, compiled: &Compiled) -> Result<(), TableError> {
+    /// Takes the limits of a policy, which [`crate::bank::flip`] puts in force: allowance, and what of it nobody
+    /// has reserved.
+    pub fn set_limits(&mut self, compiled: &Compiled) {
         let reserved = compiled
             .interfaces
             .iter()
@@ -260,10 +258,9 @@ impl Session {
         self.runtime.shared = compiled.allowance.saturating_sub(reserved);
         self.runtime.unassured = unassured(compiled.allowance);
         self.runtime.credit = credit(compiled.allowance);
-        self.tables.runtime.set(&0, &self.runtime)
     }
 
-    /// Writes down what is in force now; answers its groups and lists, without interfaces.
+    /// Writes down what is in force after the change that is under way, before it is; answers its groups and lists, without interfaces.
     ///
     /// # Errors
     /// See [`StateError`].

@@ -52,6 +52,24 @@ pub fn own_flows(addresses: &[IpAddr]) -> Result<BTreeSet<OwnFlow>, NetlinkError
     Ok(flows)
 }
 
+/// TCP connections of the calling thread's namespace whose sockets have these inode numbers.
+///
+/// # Errors
+/// See [`NetlinkError`].
+pub fn connections(inodes: &BTreeSet<u32>) -> Result<BTreeSet<OwnFlow>, NetlinkError> {
+    let listening: BTreeSet<u16> = dump(IPPROTO_TCP, StateFlags::LISTEN)?
+        .into_iter()
+        .map(|flow| flow.local_port)
+        .collect();
+    let found = sockets(IPPROTO_TCP, connected())?.into_iter();
+    let ours = found.filter(|(_, inode)| inodes.contains(inode));
+    let flows = ours.map(|(flow, _)| OwnFlow {
+        flow,
+        opened_by_local: !listening.contains(&flow.local_port),
+    });
+    Ok(flows.collect())
+}
+
 /// Every state in which segments still travel both ways.
 fn connected() -> StateFlags {
     StateFlags::ESTABLISHED
@@ -65,6 +83,12 @@ fn connected() -> StateFlags {
 }
 
 fn dump(protocol: u8, states: StateFlags) -> Result<Vec<Flow>, NetlinkError> {
+    let found = sockets(protocol, states)?;
+    Ok(found.into_iter().map(|(flow, _)| flow).collect())
+}
+
+/// Flows with the inode numbers of their sockets.
+fn sockets(protocol: u8, states: StateFlags) -> Result<Vec<(Flow, u32)>, NetlinkError> {
     let mut flows = Vec::new();
     for (family, socket_id) in [
         (AF_INET, SocketId::new_v4()),
@@ -82,14 +106,15 @@ fn dump(protocol: u8, states: StateFlags) -> Result<Vec<Flow>, NetlinkError> {
                 continue;
             };
             let id = &socket.header.socket_id;
-            flows.push(Flow {
+            let flow = Flow {
                 protocol,
                 // A socket of both families shows IPv4 peers as mapped addresses.
                 local: id.source_address.to_canonical(),
                 remote: id.destination_address.to_canonical(),
                 local_port: id.source_port,
                 remote_port: id.destination_port,
-            });
+            };
+            flows.push((flow, socket.header.inode));
         }
     }
     Ok(flows)

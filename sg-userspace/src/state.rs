@@ -22,9 +22,12 @@ use crate::{
     resolve::{Name, ResolvedInterface},
 };
 
+mod changing;
+mod history;
 mod policy;
 mod rules;
 
+pub use changing::Changing;
 pub use policy::{Learnt, Policy};
 pub use rules::RuleSets;
 
@@ -60,6 +63,9 @@ pub struct State {
     /// How members of its groups differ from that file by now: what was learnt since.
     #[serde(default)]
     pub learnt: BTreeMap<Name, Learnt>,
+    /// The change that led here, as long as it is not known to have come into force for good.
+    #[serde(default)]
+    pub changing: Option<Box<Changing>>,
 }
 
 /// A network namespace and the programs loaded for it.
@@ -188,6 +194,7 @@ impl State {
             resolved: BTreeMap::new(),
             policy: 0,
             learnt: BTreeMap::new(),
+            changing: None,
         }
     }
 
@@ -383,6 +390,15 @@ impl Lock {
             }
         }
         Ok(())
+    }
+
+    /// Gives a file a second name; one that has it already is right.
+    fn link(&self, from: &str, to: &str) -> Result<(), StateError> {
+        let at = &self.directory;
+        match rustix::fs::linkat(at, from, at, to, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(source) => Err(io_error("link", &self.path.join(to), source)),
+        }
     }
 
     fn remove(&self, name: &str) -> Result<(), StateError> {

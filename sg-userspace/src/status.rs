@@ -11,6 +11,8 @@ use sg_common::{
 use crate::{
     apply::ahead,
     attach::{self, AttachError, EGRESS, INGRESS},
+    confirm::{self, Pending},
+    history::History,
     link::{Link, LinkError},
     model::{IcmpErrors, InterfaceSettings, OnRevoke, Orientation, Track},
     netns::Netns,
@@ -35,6 +37,12 @@ pub struct Status {
     pub pins: String,
     /// Attached interfaces.
     pub interfaces: Vec<InterfaceStatus>,
+    /// The generation that is taken back unless it is confirmed.
+    #[serde(default)]
+    pub pending: Option<Pending>,
+    /// Generations that were taken back because nobody confirmed them, or because somebody asked for it.
+    #[serde(default)]
+    pub taken_back: u64,
     /// What is wrong or worth knowing about the whole.
     pub warnings: Vec<String>,
 }
@@ -154,7 +162,7 @@ impl Status {
 pub fn read(context: &Context) -> Result<Status, ViewError> {
     let view = match View::open(context) {
         Ok(view) => view,
-        Err(ViewError::Nothing) => return Ok(nothing(context)),
+        Err(ViewError::Nothing) => return nothing(context),
         Err(error) => return Err(error),
     };
     let mut warnings = Vec::new();
@@ -171,7 +179,19 @@ pub fn read(context: &Context) -> Result<Status, ViewError> {
         }
     }
     let generation = view.tables.generation()?;
-    if generation != view.state.generation {
+    let confirmation = confirm::read(&view.tables)?;
+    // Added to what is kept when the state follows.
+    let changing = view.state.changing.as_ref();
+    let follows = changing.is_some_and(|one| confirmation.took_back(one.generation));
+    let history = History::read(&context.state_dir)?;
+    let counted = history.has_counted(view.tables.runtime.id(), confirmation.generation());
+    if follows {
+        warnings.push(format!(
+            "generation {} was taken back {} s ago because nobody confirmed it; what was in force before it is in force again",
+            confirmation.generation(),
+            confirmation.seconds_since()
+        ));
+    } else if generation != view.state.generation {
         warnings.push(format!(
             "generation {generation} is in force, but the last one applied was {}: an apply was cut short, or the maps were changed by somebody else; apply again",
             view.state.generation
@@ -182,6 +202,8 @@ pub fn read(context: &Context) -> Result<Status, ViewError> {
         allowance: view.runtime.allowance,
         accounting: view.runtime.accounting != 0,
         pins: view.pins.root().display().to_string(),
+        pending: confirmation.pending(),
+        taken_back: history.taken_back + u64::from(follows && !counted),
         interfaces: view
             .state
             .interfaces
@@ -192,15 +214,17 @@ pub fn read(context: &Context) -> Result<Status, ViewError> {
     })
 }
 
-fn nothing(context: &Context) -> Status {
-    Status {
+fn nothing(context: &Context) -> Result<Status, ViewError> {
+    Ok(Status {
         generation: 0,
         allowance: 0,
         accounting: false,
         pins: context.bpffs.display().to_string(),
+        pending: None,
+        taken_back: History::read(&context.state_dir)?.taken_back,
         interfaces: Vec::new(),
         warnings: Vec::new(),
-    }
+    })
 }
 
 fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, TableError> {
@@ -238,6 +262,13 @@ fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, TableError>
     let settings = resolved.map(|interface| &interface.settings);
     let record = view.record(one.id)?;
     let flags = record.flags;
+    if flags & interface_flags::UNCONFIRMED != 0 {
+        enforced = false;
+        warnings.push(
+            "everything passes: its first policy was not confirmed in time; apply again, or detach"
+                .to_owned(),
+        );
+    }
     Ok(InterfaceStatus {
         name: one.name.clone(),
         device: one.device.clone(),

@@ -3,7 +3,7 @@
 use sg_common::{
     abi::map,
     layout::{
-        Accounted4, Accounted6, Carried, CarriedKey, Class, Counters, CtHost, CtInterface, CtLocal,
+        Accounted4, Accounted6, Carried, CarriedKey, Class, Confirmation, Counters, CtHost, CtInterface, CtLocal,
         IndexSet, Interface, Node, Range, Runtime, Slot4, Slot6, Tags,
     },
     table::Occupancy,
@@ -67,6 +67,8 @@ pub struct Tables {
     pub counters: Table<u32, Counters>,
     /// Packets by set of rules, two banks, per CPU.
     pub rule_hits: Table<u32, u64>,
+    /// The generation that waits to be confirmed; written by `ct_control` only.
+    pub confirmation: Table<u32, Confirmation>,
 }
 
 impl Tables {
@@ -101,6 +103,7 @@ impl Tables {
             ct_local: Table::open(&pins.map(map::CT_LOCAL))?,
             counters: Table::open(&pins.map(map::COUNTERS))?,
             rule_hits: Table::open(&pins.map(map::RULE_HITS))?,
+            confirmation: Table::open(&pins.map(map::CONFIRMATION))?,
         })
     }
 

@@ -161,10 +161,15 @@ pub fn general<T: Tables, P: Frame>(
     ) else {
         return unknown(tables, arrival);
     };
-    if interface.flags & interface_flags::PRESENT == 0 {
-        return unknown(tables, arrival);
-    }
     let direction = direction(interface, arrival);
+    if interface.flags & interface_flags::PRESENT == 0 {
+        if interface.flags & interface_flags::UNCONFIRMED == 0 {
+            return unknown(tables, arrival);
+        }
+        let outcome = pass(PassKind::Unconfirmed);
+        count(tables, arrival, direction, outcome);
+        return outcome;
+    }
     let passage = Passage {
         context: Context {
             tables,

@@ -13,8 +13,9 @@ use log::{debug, error, info, warn};
 use crate::{
     apply::{self, ApplyError, Change, Report},
     attach::{self, AttachError, EGRESS, INGRESS},
-    definition::{self, Diagnostic, Severity, SourceError},
+    definition::{self, Diagnostic, Severity, Source, SourceError},
     detach::{self, DetachError, Detached},
+    history::{self, Origin},
     members::{InForce, Outcome},
     model::Model,
     netns::{Netns, NetnsIdentity},
@@ -38,6 +39,8 @@ pub(super) struct Enforcement {
     adopt: bool,
     /// The definition last put in force.
     model: Model,
+    /// The text that was read last.
+    sources: Vec<Source>,
     /// What its members can be changed in, unless putting it in force has failed since.
     in_force: Option<InForce>,
     /// A change of members may have been made by half: a generation has to follow, whatever is seen by then.
@@ -102,6 +105,7 @@ impl Enforcement {
             files,
             adopt,
             model: Model::default(),
+            sources: Vec::new(),
             in_force: None,
             unsettled: false,
             seen: BTreeMap::new(),
@@ -324,8 +328,9 @@ impl Enforcement {
         self.links.iter().map(|one| one.name.clone()).collect()
     }
 
-    fn read(&self) -> Result<Model, EnforcementError> {
-        let checked = definition::load(&self.files)?;
+    fn read(&mut self) -> Result<Model, EnforcementError> {
+        self.sources = definition::source::read(&self.files)?;
+        let checked = definition::check(&self.sources);
         let Some(model) = checked.model else {
             return Err(EnforcementError::Definition {
                 diagnostics: checked.diagnostics,
@@ -338,6 +343,7 @@ impl Enforcement {
     }
 
     fn put_in_force(&mut self, model: Model) -> Result<(), EnforcementError> {
+        let new = model != self.model;
         // What changes from here on is told by rtnetlink and looked at afterwards.
         let seen = observe_all(&self.context, &model);
         let mut present = model.clone();
@@ -369,11 +375,30 @@ impl Enforcement {
             self.links = state.map_or_else(Vec::new, |state| state.interfaces);
             let (report, in_force) = done?;
             self.in_force = Some(in_force);
+            // What is applied anew because devices have changed is the same definition, whatever the files say.
+            if new {
+                self.keep(report.generation);
+            }
             self.tell(&report);
         }
         self.seen = seen;
         self.model = model;
         Ok(())
+    }
+
+    /// Keeps the definition for `sgctl rollback`.
+    fn keep(&self, generation: u32) {
+        let origin = Origin {
+            sources: &self.sources,
+            how: "run",
+            netns: self.context.netns.as_deref(),
+        };
+        if let Err(error) = history::record(&self.lock, generation, &origin, false) {
+            warn!(
+                "the definition is in force, but cannot be kept: {}",
+                chain(&error)
+            );
+        }
     }
 
     fn tell(&mut self, report: &Report) {

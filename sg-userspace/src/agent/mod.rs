@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    confirm::{self, SettleError},
     metrics::{Server, ServerError},
     session::Context,
     status::chain,
@@ -65,6 +66,9 @@ pub enum AgentError {
     /// Figures cannot be served.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// It cannot be found out whether a generation waits to be confirmed.
+    #[error(transparent)]
+    Settle(#[from] SettleError),
     /// The definition cannot be put in force.
     #[error(transparent)]
     Enforcement(#[from] EnforcementError),
@@ -97,12 +101,42 @@ pub async fn run(context: Context, options: Options) -> Result<(), AgentError> {
         }
         None => None,
     };
+    if !settled(&context, &mut signals).await? {
+        return Ok(());
+    }
     let mut agent = Agent::start(context, &options).await?;
     agent.follow(&mut signals).await?;
     if let Some(server) = server {
         server.abort();
     }
     agent.finish(options.detach_on_exit).await
+}
+
+/// How often an agent that starts looks whether a generation still waits to be confirmed.
+const CONFIRMED: Duration = Duration::from_millis(200);
+
+/// Waits while somebody tries a generation: whatever the agent would do, it would end the trial. `false` if the
+/// agent is told to end.
+async fn settled(context: &Context, signals: &mut Signals) -> Result<bool, AgentError> {
+    let mut told = false;
+    loop {
+        let confirmation = confirm::peek(context)?;
+        let Some(pending) = confirmation.and_then(|found| found.pending()) else {
+            return Ok(true);
+        };
+        if !told {
+            warn!(
+                "generation {} waits for `sgctl confirm`, or is taken back in {} s: nothing is applied until then",
+                pending.generation, pending.seconds_left
+            );
+            told = true;
+        }
+        tokio::select! {
+            _ = signals.interrupt.recv() => return Ok(false),
+            _ = signals.terminate.recv() => return Ok(false),
+            () = sleep_until(Instant::now() + CONFIRMED) => {}
+        }
+    }
 }
 
 struct Signals {

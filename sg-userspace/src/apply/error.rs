@@ -2,9 +2,9 @@
 
 use crate::{
     adopt::AdoptError, attach::AttachError, bank::BankError, compile::CompileError,
-    control::ControlError, detach::DetachError, hits::HitsError, index::IndexError,
-    netns::NetnsError, pin::PinError, programs::ProgramsError, session::SessionError,
-    state::StateError, table::TableError, target::TargetError,
+    confirm::SettleError, control::ControlError, detach::DetachError, hits::HitsError,
+    index::IndexError, netns::NetnsError, pin::PinError, programs::ProgramsError,
+    session::SessionError, state::StateError, table::TableError, target::TargetError,
 };
 
 /// Why a definition did not come into force.
@@ -14,6 +14,20 @@ pub enum ApplyError {
     /// The definition enforces nothing.
     #[error("the definition names no interface, so there is nothing to enforce")]
     NoInterface,
+    /// A generation waits to be confirmed, or what a change has left cannot be put right.
+    #[error(transparent)]
+    Settle(#[from] SettleError),
+    /// The change cannot be taken back by a timer.
+    #[error("{0}")]
+    Irrevocable(String),
+    /// The time to confirm was over before everything was done.
+    #[error(
+        "generation {generation} was taken back before everything was attached: give --confirm-within more time"
+    )]
+    TooSlow {
+        /// The generation.
+        generation: u32,
+    },
     /// A device cannot be enforced.
     #[error(transparent)]
     Target(#[from] TargetError),

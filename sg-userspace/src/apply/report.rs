@@ -27,6 +27,9 @@ pub struct Report {
     /// Interfaces of which a link had been removed by somebody else and was made again.
     #[serde(default)]
     pub repaired: Vec<String>,
+    /// Why the definition cannot be gone back to later, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_kept: Option<String>,
     /// Ids of the interfaces to be detached.
     #[serde(skip)]
     pub(super) detaching: Vec<u32>,

@@ -1,21 +1,14 @@
 //! `sgctl apply`: a definition into force.
 
-use std::{
-    io::{self, Write as _},
-    mem::ManuallyDrop,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{mem::ManuallyDrop, path::PathBuf, process::ExitCode};
 
 use sg_userspace::{
-    apply::{self, Change, Options, Report},
+    definition::{check, source},
+    history::Origin,
     session::Context,
 };
 
-use super::{
-    definition,
-    text::{print_json, remark},
-};
+use super::{change::Change, definition};
 
 /// Enforce a definition and return.
 ///
@@ -27,6 +20,9 @@ use super::{
 /// says `on_revoke = "reevaluate"`. One that was untracked before the change is taken over by its
 /// first packet after it, if a rule still lets its opener open it. One that stays silent until the
 /// next change is not: its TCP is dropped as `mid_stream`.
+///
+/// What would cut the connection that the command is given over, or keep it from being opened again,
+/// is asked about first, and refused where nobody can be asked.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -34,6 +30,12 @@ Examples:
   sgctl apply /etc/sgctl/               every *.toml in a directory
   sgctl --netns blue apply blue.toml    interfaces of namespace blue
   sgctl apply --detach-missing sg.toml  stop enforcing on interfaces the file dropped
+  sgctl apply sg.toml --confirm-within 60s
+                                        back to what was before, unless `sgctl confirm` comes
+
+While a generation waits to be confirmed, everything else that would change something is refused.
+When it is taken back, what was in force before it is in force again, as a new generation; on an
+interface that was not enforced before, everything passes again, counted as `unconfirmed`.
 
 Exit status: 0 in force as written; 2 not in force, or in force while an interface that the
 definition no longer names keeps its last policy.")]
@@ -41,80 +43,21 @@ pub(crate) struct Apply {
     /// Definition files, or directories whose *.toml files are meant; all together are one definition
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Stop enforcing on attached interfaces that the definition no longer names
-    #[arg(long)]
-    detach_missing: bool,
-    /// Do not take over the connections that are open when an interface is first attached: those
-    /// that no rule lets begin again are cut, yours perhaps among them
-    #[arg(long)]
-    no_adopt: bool,
-    /// Print what was done as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    change: Change,
 }
 
 impl Apply {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<ExitCode> {
         definition::keep_memory();
+        let sources = source::read(&self.files)?;
         // The process ends after this: taking a large definition apart again would be for nobody.
-        let model = ManuallyDrop::new(definition::load(&self.files)?);
-        let options = Options {
-            detach_missing: self.detach_missing,
-            adopt: !self.no_adopt,
+        let model = ManuallyDrop::new(definition::checked(check(&sources))?);
+        let origin = Origin {
+            sources: &sources,
+            how: "apply",
+            netns: context.netns.as_deref(),
         };
-        let report = apply::apply(context, &model, options)?;
-        if self.json {
-            print_json(&report)?;
-        } else {
-            print(&report)?;
-        }
-        if report.orphans.is_empty() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        for name in &report.orphans {
-            remark(&format!(
-                "sgctl: {name} is attached but the definition does not name it: it keeps its last policy (--detach-missing stops enforcing there)\n"
-            ));
-        }
-        Ok(ExitCode::from(2))
+        self.change.make(context, &model, &origin)
     }
-}
-
-fn print(report: &Report) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    for one in &report.interfaces {
-        let done = match one.change {
-            Change::Attached => "attached",
-            Change::Updated => "updated",
-        };
-        write!(
-            out,
-            "{} ({}): {done}, ingress by {}",
-            one.name,
-            one.device,
-            one.hook.name()
-        )?;
-        if one.adopted.flows > 0 {
-            write!(out, ", {} adopted", one.adopted.connections())?;
-        }
-        writeln!(out)?;
-    }
-    for name in &report.detached {
-        writeln!(out, "{name}: detached")?;
-    }
-    for name in &report.gone {
-        writeln!(out, "{name}: its device or its links are gone, forgotten")?;
-    }
-    writeln!(out, "generation {} is in force", report.generation)?;
-    for name in &report.repaired {
-        remark(&format!(
-            "warning: {name}: one of its links had been removed; it is attached again\n"
-        ));
-    }
-    for one in &report.interfaces {
-        for warning in &one.warnings {
-            remark(&format!("warning: {}: {warning}\n", one.name));
-        }
-    }
-    Ok(())
 }

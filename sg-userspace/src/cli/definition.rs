@@ -1,21 +1,18 @@
 //! A definition as commands that enforce it need it: read, checked, complained about.
 
-use std::path::PathBuf;
-
 use anyhow::bail;
 use sg_userspace::{
-    definition::{self, Severity, render},
+    definition::{self, Checked, Severity, render},
     model::Model,
 };
 
 use super::text::remark;
 
-/// Reads the files that together are the whole definition, and prints what is wrong with them.
+/// Prints what is wrong with a definition.
 ///
 /// # Errors
-/// A file that cannot be read, or a definition with errors.
-pub(crate) fn load(files: &[PathBuf]) -> anyhow::Result<Model> {
-    let checked = definition::load(files)?;
+/// A definition with errors.
+pub(crate) fn checked(checked: Checked) -> anyhow::Result<Model> {
     remark(&render(&checked.diagnostics));
     let errors = definition::count(&checked.diagnostics, Severity::Error);
     match checked.model {

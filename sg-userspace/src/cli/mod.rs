@@ -10,12 +10,15 @@ use clap::{Parser, Subcommand};
 use sg_userspace::{pin, session::Context, state};
 
 mod apply;
+mod change;
 mod check;
+mod confirm;
 mod ct;
 mod definition;
 mod detach;
 mod export;
 mod logger;
+mod rollback;
 mod run;
 mod stats;
 mod status;
@@ -66,6 +69,9 @@ enum Command {
     /// Check a definition without applying it
     Check(check::Check),
     Apply(apply::Apply),
+    Confirm(confirm::Confirm),
+    Rollback(rollback::Rollback),
+    History(rollback::Kept),
     Run(run::Run),
     Status(status::Status),
     Stats(stats::Stats),
@@ -81,6 +87,9 @@ impl Cli {
         let done = match &self.command {
             Command::Check(check) => check::run(check),
             Command::Apply(apply) => apply.run(&context),
+            Command::Confirm(confirm::Confirm {}) => confirm::Confirm::run(&context),
+            Command::Rollback(rollback) => rollback.run(&context),
+            Command::History(kept) => kept.run(&context),
             Command::Run(run) => run.run(&context),
             Command::Status(status) => status.run(&context),
             Command::Stats(stats) => stats.run(&context),

@@ -12,7 +12,7 @@ use sg_userspace::{
     status::{self, InterfaceStatus, Settings, SourceDestCheck},
 };
 
-use super::text::print_json;
+use super::text::{count, print_json};
 
 /// Show what is enforced where.
 ///
@@ -51,6 +51,10 @@ impl Status {
 
 fn print(status: &status::Status) -> io::Result<()> {
     let mut out = io::stdout().lock();
+    if status.taken_back > 0 {
+        let times = count(status.taken_back, "generation");
+        writeln!(out, "{times} taken back so far (`sgctl history`)")?;
+    }
     if status.interfaces.is_empty() {
         return writeln!(out, "nothing is enforced");
     }
@@ -62,6 +66,13 @@ fn print(status: &status::Status) -> io::Result<()> {
         if status.accounting { "on" } else { "off" },
         status.pins
     )?;
+    if let Some(pending) = &status.pending {
+        writeln!(
+            out,
+            "generation {} waits for `sgctl confirm` and is taken back in {} s",
+            pending.generation, pending.seconds_left
+        )?;
+    }
     for warning in &status.warnings {
         writeln!(out, "warning: {warning}")?;
     }

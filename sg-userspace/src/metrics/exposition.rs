@@ -47,6 +47,19 @@ impl Collector for Families {
             [(Labels::new(), u64::from(status.generation))],
         )?;
         out.gauge(
+            "sgctl_generation_unconfirmed_seconds",
+            "Seconds until the generation in force is taken back unless it is confirmed, 0 if it need not be",
+            [(
+                Labels::new(),
+                status.pending.map_or(0, |pending| pending.seconds_left),
+            )],
+        )?;
+        out.counter(
+            "sgctl_generations_taken_back",
+            "Generations that were taken back because nobody confirmed them, or because somebody asked for it",
+            [(Labels::new(), status.taken_back)],
+        )?;
+        out.gauge(
             "sgctl_interface_attached",
             "1 if both directions of the interface are judged by our programs, 0 if it should be so and is not",
             status.interfaces.iter().map(|one| {
@@ -433,6 +446,8 @@ mod tests {
                 allowance: 100,
                 accounting: true,
                 pins: String::new(),
+                pending: None,
+                taken_back: 2,
                 interfaces: status,
                 warnings: Vec::new(),
             },

@@ -70,6 +70,14 @@ impl Lock {
         self.replace(&numbered(SETS, generation), &sets)
     }
 
+    /// Has the rule sets of one generation stand for another, too.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn link_rule_sets(&self, from: u32, to: u32) -> Result<(), StateError> {
+        self.link(&numbered(SETS, from), &numbered(SETS, to))
+    }
+
     /// Reads what was counted for rules; `None` if nothing is remembered.
     ///
     /// # Errors

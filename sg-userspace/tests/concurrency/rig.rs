@@ -19,8 +19,7 @@ use sg_common::{
     verdict::Verdict,
 };
 use sg_userspace::{
-    bank::{self, Change},
-    compile,
+    bank, compile,
     control::{Control, Inserted},
     definition::{self, Source},
     index,
@@ -188,17 +187,14 @@ fn enforce(session: &mut Session, control: &Control, allowance: u32) {
         panic!("{:#?}\n{text}", checked.diagnostics);
     };
     let compiled = compile::compile(&resolve::resolve(&model, &BTreeMap::new())).unwrap();
-    session.set_limits(&compiled).unwrap();
-    let change = Change {
-        now: control.now().unwrap(),
-        undoes: false,
-    };
+    session.set_limits(&compiled);
+    let now = control.now().unwrap();
     bank::put_in_force(
         &session.tables,
         &session.object,
         &compiled,
         &mut session.runtime,
-        change,
+        now,
         |name| match name {
             "d1" => Some(INTERFACES[0]),
             _ => Some(INTERFACES[1]),

@@ -11,12 +11,7 @@ use sg_common::{
     verdict::{Direction, OUTCOMES, Verdict},
 };
 use sg_userspace::{
-    bank::{self, Change},
-    compile::Compiled,
-    control::Control,
-    index,
-    model::Conntrack,
-    session::Session,
+    bank, compile::Compiled, control::Control, index, model::Conntrack, session::Session,
     state::Lock,
 };
 
@@ -159,7 +154,7 @@ impl Bench {
         }
         let hz = self.session.runtime.hz;
         let now = self.now();
-        self.session.set_limits(compiled).unwrap();
+        self.session.set_limits(compiled);
         // Packets run on any CPU, and what one kept to itself would differ.
         self.session.runtime.credit = 0;
         let generation = bank::put_in_force(
@@ -167,10 +162,7 @@ impl Bench {
             &self.session.object,
             compiled,
             &mut self.session.runtime,
-            Change {
-                now: self.control.now().unwrap(),
-                undoes: false,
-            },
+            self.control.now().unwrap(),
             |name| self.ids.get(name).copied(),
         )
         .unwrap();

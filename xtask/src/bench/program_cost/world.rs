@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::programs::{ProgramFd, SchedClassifier, Xdp};
 use sg_common::layout::Counters;
 use sg_common::verdict::{Direction, OUTCOMES, Verdict};
-use sg_userspace::bank::{self, Change};
+use sg_userspace::bank;
 use sg_userspace::control::{Control, Flow, Inserted};
 use sg_userspace::definition::{self, Source};
 use sg_userspace::model::Conntrack;
@@ -88,17 +88,14 @@ impl World {
             index::insert(&session.tables.interface_index, NAMESPACE, ifindex, id)?;
             ids.insert(one.name.clone(), id);
         }
-        session.set_limits(&compiled)?;
-        let change = Change {
-            now: control.now()?,
-            undoes: false,
-        };
+        session.set_limits(&compiled);
+        let now = control.now()?;
         bank::put_in_force(
             &session.tables,
             &session.object,
             &compiled,
             &mut session.runtime,
-            change,
+            now,
             |name| ids.get(name).copied(),
         )?;
         if compiled.bypasses() {
