@@ -323,6 +323,13 @@ fn change(
                     why: String::new(),
                 });
                 fresh.push((place, id));
+                // The generation in force must not have to wait for that.
+                let set = session.programs(namespace);
+                let loaded = attach::load(&set, &target.link, target.hook);
+                loaded.map_err(|source| ApplyError::Interface {
+                    interface: target.name.clone(),
+                    source: Box::new(source.into()),
+                })?;
                 id
             }
         };
@@ -377,6 +384,9 @@ fn change(
         if session.state.interfaces != written {
             lock.write(&session.state)?;
             written.clone_from(&session.state.interfaces);
+        }
+        if let Some(waiting) = &waiting {
+            waiting.again(session)?;
         }
     }
     if compiled.bypasses()
@@ -433,7 +443,7 @@ impl Waiting {
         Ok(Some(waiting))
     }
 
-    /// The time begins when everything is done.
+    /// The time begins anew with every interface, so that it is whole when everything is done.
     fn again(&self, session: &Session) -> Result<(), ApplyError> {
         let control = session.control()?;
         if control.await_confirmation(self.generation, self.time, self.limits)? {

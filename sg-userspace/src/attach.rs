@@ -283,7 +283,10 @@ pub fn ahead_of(ours: u32, link: &Link, hook: TcxHook) -> Result<Vec<u32>, Attac
 }
 
 /// Loads what attaching may need. Between the two directions there must be no time for that.
-fn load(set: &ProgramSet<'_>, link: &Link, wanted: Hook) -> Result<(), AttachError> {
+///
+/// # Errors
+/// See [`AttachError`].
+pub fn load(set: &ProgramSet<'_>, link: &Link, wanted: Hook) -> Result<(), AttachError> {
     set.tc_egress()?;
     let auto = wanted == Hook::Auto;
     if wanted == Hook::Tc || auto {

@@ -18,6 +18,7 @@ use crate::{
     confirm::{self, SettleError},
     metrics::{Server, ServerError},
     session::Context,
+    state::{Lock, StateError},
     status::chain,
 };
 
@@ -114,17 +115,33 @@ pub async fn run(context: Context, options: Options) -> Result<(), AgentError> {
 
 /// How often an agent that starts looks whether a generation still waits to be confirmed.
 const CONFIRMED: Duration = Duration::from_millis(200);
+/// How often then whether somebody is still writing down that it was.
+const PATIENCE: u32 = 25;
 
 /// Waits while somebody tries a generation: whatever the agent would do, it would end the trial. `false` if the
 /// agent is told to end.
 async fn settled(context: &Context, signals: &mut Signals) -> Result<bool, AgentError> {
     let mut told = false;
+    let mut patience = PATIENCE;
     loop {
         let confirmation = confirm::peek(context)?;
-        let Some(pending) = confirmation.and_then(|found| found.pending()) else {
-            return Ok(true);
+        let pending = confirmation.and_then(|found| found.pending());
+        // Who confirms writes that down.
+        let at_work = || {
+            matches!(
+                Lock::take(&context.state_dir),
+                Err(StateError::Locked { .. })
+            )
         };
-        if !told {
+        if pending.is_none() {
+            patience -= 1;
+            if !told || patience == 0 || !at_work() {
+                return Ok(true);
+            }
+        }
+        if let Some(pending) = pending
+            && !told
+        {
             warn!(
                 "generation {} waits for `sgctl confirm`, or is taken back in {} s: nothing is applied until then",
                 pending.generation, pending.seconds_left

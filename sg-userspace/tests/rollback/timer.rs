@@ -267,8 +267,8 @@ fn limits_go_back_with_their_generation() {
             + &pair.interface("a", "[\"g\"]", "")
     };
     enforcer.apply(&definition(6000), &[]).ok();
-    enforcer.apply(&definition(2), &[WITHIN]).ok();
-    assert_eq!(enforcer.figure("a", "conntrack_allowance"), 2);
+    enforcer.apply(&definition(1024), &[WITHIN]).ok();
+    assert_eq!(enforcer.figure("a", "conntrack_allowance"), 1024);
     comes(&enforcer, 3);
     assert_eq!(enforcer.figure("a", "conntrack_allowance"), 6000);
     let said = enforcer.sgctl(&["stats"]).ok().out;
