@@ -87,7 +87,7 @@ outcomes! {
         Service = 12, "service", "link-local service listed in `services`";
         TakenOver = 13, "taken_over", "belongs to a flow that was untracked until the last change and is tracked from now on";
         ListedEthertype = 14, "listed_ethertype", "protocol listed in `ethertypes`";
-        Unconfirmed = 15, "unconfirmed", "the interface's first policy was not confirmed in time (`sgctl apply --confirm-within`), so everything passes until the next apply";
+        Unconfirmed = 15, "unconfirmed", "meets an interface whose first policy was not confirmed in time (`sgctl apply --confirm-within`): everything passes until the next apply";
     }
     /// Why a packet was dropped. Numbers are never reused.
     drop {

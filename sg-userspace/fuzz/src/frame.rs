@@ -221,6 +221,8 @@ impl Arrives {
                 bytes[at..].starts_with(service) && self.has(interface_flags::SERVICES)
             }
             PassKind::ListedEthertype => kind_of == LISTED && self.has(interface_flags::ETHERTYPES),
+            // No record here was taken back.
+            PassKind::Unconfirmed => false,
             PassKind::Established
             | PassKind::New
             | PassKind::Untracked
