@@ -506,6 +506,13 @@ mod tests {
         figures.rules.clear();
         figures.status.generation = 0;
         let text = figures.to_string();
-        assert!(text.contains("\nsgctl_generation 0\n# EOF\n"), "{text}");
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let expected = [
+            "sgctl_generation 0",
+            "sgctl_generation_unconfirmed_seconds 0",
+            "sgctl_generations_taken_back_total 2",
+        ];
+        assert_eq!(samples, expected, "{text}");
+        assert!(text.ends_with("\n# EOF\n"), "{text}");
     }
 }
