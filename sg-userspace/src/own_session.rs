@@ -10,6 +10,11 @@ use std::{
     path::Path,
 };
 
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAddress, RouteAttribute, RouteMessage},
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use sg_common::{
     layout::{Interface, interface_flags, policy_flags},
     verdict::Direction,
@@ -19,6 +24,7 @@ use crate::{
     apply::Options,
     control::Flow,
     model::{Model, OnRevoke, Orientation},
+    netlink::{self, Scope},
     netns::{Netns, NetnsIdentity},
     resolve::{Resolved, resolve},
     session::Context,
@@ -96,10 +102,14 @@ pub fn endangered(
     let view = View::open(context).ok();
     let mut endangered = Vec::new();
     for Connection { netns, flow } in &connections {
+        // The address may be another device's than the one that the packets take.
+        let route = Netns::reopen(netns).and_then(|netns| netns.run(|| route(&flow.flow)));
+        let route = route.ok().flatten();
         let by = targets.iter().filter(|target| {
             target.orientation == Orientation::Own
                 && target.netns.identity().is(netns)
-                && target.link.addresses.contains(&flow.flow.local)
+                && (route == Some(target.link.ifindex)
+                    || target.link.addresses.contains(&flow.flow.local))
         });
         for target in by {
             let record = view.as_ref().and_then(|view| record(view, target));
@@ -114,6 +124,40 @@ pub fn endangered(
         }
     }
     Ok(endangered)
+}
+
+/// Index of the device by which a flow's packets leave the calling thread's namespace.
+fn route(flow: &Flow) -> Option<u32> {
+    let (family, length) = match flow.remote {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+    };
+    let address = |address| match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    };
+    let mut question = RouteMessage::default();
+    question.header.address_family = family;
+    question.header.destination_prefix_length = length;
+    question.header.source_prefix_length = length;
+    question.attributes = vec![
+        RouteAttribute::Destination(address(flow.remote)),
+        RouteAttribute::Source(address(flow.local)),
+    ];
+    let question = RouteNetlinkMessage::GetRoute(question);
+    let answers = netlink::request(NETLINK_ROUTE, question, Scope::One).ok()?;
+    answers.into_iter().find_map(|answer| {
+        let RouteNetlinkMessage::NewRoute(answer) = answer else {
+            return None;
+        };
+        answer
+            .attributes
+            .into_iter()
+            .find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(index),
+                _ => None,
+            })
+    })
 }
 
 /// What is in force on a target, if it is attached.

@@ -89,9 +89,9 @@ impl View {
         let state = State::read(&context.state_dir)?;
         match state.filter(|state| state.runtime == tables.runtime.id()) {
             Some(state) => Ok(Self {
+                state: state.in_force(tables.generation()?),
                 pins,
                 tables,
-                state,
                 runtime,
             }),
             None => Err(ViewError::Strange {

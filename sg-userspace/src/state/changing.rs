@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use sg_common::layout::{Limits, Runtime};
 
-use super::State;
+use super::{Attached, State};
 
 /// A change under way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,6 +53,33 @@ impl Changing {
 }
 
 impl State {
+    /// What is true while `generation` is in force, whether or not anybody has written it down. Interfaces that were
+    /// not attached before a change that was taken back still are.
+    pub(crate) fn in_force(mut self, generation: u32) -> Self {
+        let Some(changing) = self.changing.take() else {
+            return self;
+        };
+        if changing.generation == generation {
+            self.changing = Some(changing);
+            return self;
+        }
+        let mut state = changing.before.clone();
+        state.generation = generation;
+        let known = |one: &Attached| state.interfaces.iter().any(|known| known.id == one.id);
+        let fresh = self.interfaces.iter().filter(|one| !known(one));
+        let fresh: Vec<Attached> = fresh.cloned().collect();
+        let mut resolved = std::mem::take(&mut self.resolved);
+        state.keep(self);
+        for one in fresh {
+            if let Some(interface) = resolved.remove(&one.name) {
+                state.resolved.insert(one.name.clone(), interface);
+            }
+            state.interfaces.push(one);
+        }
+        state.changing = Some(changing);
+        state
+    }
+
     /// Takes over from a later state what is so whatever policy is in force: which interfaces are still attached,
     /// at which hooks, and which programs are loaded.
     pub(crate) fn keep(&mut self, now: State) {

@@ -107,6 +107,21 @@ fn what_would_cut_the_own_session_is_refused() {
 }
 
 #[test]
+fn a_session_to_an_address_of_another_device_comes_by_its_route() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let address = std::net::Ipv4Addr::new(10, 88, 0, 1);
+    pair.near.ip(&format!("addr add {address}/32 dev lo"));
+    pair.far.ip(&format!("route add {address}/32 via {NEAR}"));
+    let listener = pair.near.run(|| TcpListener::bind((address, 22))).unwrap();
+    let _client = pair.far.run(|| TcpStream::connect((address, 22))).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
+    let said = below_a_shell(&pair, &enforcer, &definition, &[], socket(&server));
+    said.fails(&["10.88.0.1:22", "by interface a", "nothing was changed"]);
+}
+
+#[test]
 fn somebody_elses_session_is_nobodys_business() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());

@@ -287,23 +287,24 @@ fn packets_of_rules_are_counted_once_wherever_they_go() {
     };
     enforcer.apply(&(web("g", 8080) + &interface), &[]).ok();
     open(&pair, 8080);
-    assert_eq!(counted().iter().sum::<u64>(), 1);
+    assert_eq!(counted(), [1]);
     enforcer
         .apply(&(web("g", 9090) + &interface), &[WITHIN])
         .ok();
     open(&pair, 9090);
     open(&pair, 9090);
-    assert_eq!(counted().iter().sum::<u64>(), 2);
+    assert_eq!(counted(), [2]);
     comes(&enforcer, 3);
     open(&pair, 8080);
-    // The state follows only with the next change; this is the rule of before, by then and after it.
+    assert_eq!(counted(), [2], "one before, one after");
+    // What is remembered follows only with the next change.
     enforcer.sgctl(&["detach", "nobody"]).fails(&["nobody"]);
-    assert_eq!(counted().iter().sum::<u64>(), 2, "one before, one after");
+    assert_eq!(counted(), [2]);
     for _ in 0..3 {
         enforcer.apply(&(web("g", 8080) + &interface), &[]).ok();
     }
     open(&pair, 8080);
-    assert_eq!(counted().iter().sum::<u64>(), 3);
+    assert_eq!(counted(), [3]);
 }
 
 #[test]
@@ -326,4 +327,35 @@ fn flows_that_were_untracked_meanwhile_are_taken_over() {
         enforcer.figure("a", "ingress_dropped_mid_stream_packets"),
         0
     );
+}
+
+#[test]
+fn who_confirms_in_the_last_moment_is_told_what_is_true() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let interface = pair.interface("a", "[\"g\"]", "");
+    enforcer.apply(&(web("g", 8080) + &interface), &[]).ok();
+    let (mut kept, mut gone) = (0, 0);
+    for attempt in 0..16 {
+        let before = generation(&enforcer);
+        let definition = web("g", 9000 + attempt) + &interface;
+        enforcer
+            .apply(&definition, &["--confirm-within=1s", "--yes"])
+            .ok();
+        // Around the end of the time, which begins a little before the command has ended.
+        thread::sleep(Duration::from_millis(900 + u64::from(attempt) * 10));
+        let said = enforcer.sgctl(&["confirm"]);
+        thread::sleep(Duration::from_millis(200));
+        let (expected, words) = match said.code {
+            0 => (before + 1, "in force for good"),
+            _ => (before + 2, "too late"),
+        };
+        *(if said.code == 0 { &mut kept } else { &mut gone }) += 1;
+        assert_eq!(generation(&enforcer), expected, "{said:?}");
+        assert!(
+            said.out.contains(words) || said.err.contains(words),
+            "{said:?}"
+        );
+    }
+    println!("{kept} kept, {gone} taken back");
 }
