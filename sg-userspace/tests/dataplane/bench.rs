@@ -6,7 +6,7 @@ use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use sg_common::{
     abi::{MAX_COUNTED, MAX_INTERFACES},
     host::{Host, INTERFACES},
-    layout::{Count, Counters},
+    layout::{Count, Counters, Interface, interface_flags},
     table::Occupancy,
     verdict::{Direction, OUTCOMES, Verdict},
 };
@@ -143,6 +143,19 @@ impl Bench {
     #[track_caller]
     pub(crate) fn change(&mut self, definition: &str) {
         self.put_in_force(&compiled(definition));
+    }
+
+    /// Makes an interface's record what `ct_control` makes of one that the generation before did not know.
+    pub(crate) fn take_back(&mut self, id: u32) {
+        let bank = self.host.context().generation & 1;
+        let record = &mut self.host.banks[bank as usize].interfaces[id as usize];
+        let host = record.flags & interface_flags::HOST;
+        *record = Interface {
+            flags: interface_flags::UNCONFIRMED | host,
+            ..Interface::ZERO
+        };
+        let records = &self.session.tables.interfaces;
+        records.set(&(bank * MAX_INTERFACES + id), record).unwrap();
     }
 
     /// The same, compiled.

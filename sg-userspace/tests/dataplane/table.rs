@@ -68,6 +68,8 @@ pub(crate) enum Step {
     On(&'static str),
     /// Puts another definition in force, in which interfaces keep their ids.
     Apply(String),
+    /// Has the interface's policy taken back as its first one.
+    Unconfirmed,
     /// Waits until what lives a second without a packet is over.
     Second,
     /// At least so many flows of the interface were replaced in this case.
@@ -193,7 +195,8 @@ impl Findings {
             for variant in Variant::of(case.only) {
                 self.variants += 1;
                 let steps = (case.steps)(variant.ip);
-                let changes = steps.iter().any(|step| matches!(step, Step::Apply(_)));
+                let changes = |step| matches!(step, &Step::Apply(_) | &Step::Unconfirmed);
+                let changes = steps.iter().any(changes);
                 if let Err(failure) = self.case(bench, case, variant, steps) {
                     let (world, case) = (world.name, case.name);
                     let failure = format!("{world}: {case} {variant:?}: {failure}");
@@ -244,6 +247,10 @@ impl Findings {
                 }
                 Step::Apply(definition) => {
                     bench.change(&definition);
+                    Ok(())
+                }
+                Step::Unconfirmed => {
+                    bench.take_back(id);
                     Ok(())
                 }
                 Step::Second => {

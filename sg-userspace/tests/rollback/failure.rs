@@ -77,7 +77,7 @@ impl<'a> Small<'a> {
     fn mount(path: &'a Path) -> Self {
         fs::create_dir(path).unwrap();
         let place = path.to_str().unwrap();
-        let arguments = ["-t", "tmpfs", "-o", "size=256k,mode=0700", "none", place];
+        let arguments = ["-t", "tmpfs", "-o", "size=1m,mode=0700", "none", place];
         let done = Command::new("mount").args(arguments).status().unwrap();
         assert!(done.success());
         Self(path)
@@ -87,7 +87,7 @@ impl<'a> Small<'a> {
     fn leave(&self, room: usize) {
         let filler = self.0.join("filler");
         let _ = fs::remove_file(&filler);
-        let mut bytes = 256 << 10;
+        let mut bytes = 1 << 20;
         while fs::write(&filler, vec![1; bytes]).is_err() {
             bytes -= 1024;
         }
@@ -108,12 +108,17 @@ fn a_full_disk_leaves_the_generation_before_in_force() {
     let _servers = [8080, 9090].map(|port| pair.near.serve(NEAR, port));
     let interface = pair.interface("a", "[\"g\"]", "");
     let (good, tried) = (web("g", 8080) + &interface, web("g", 9090) + &interface);
+    // As many rules as take some pages in each file.
+    let many: String = (1..200)
+        .map(|port| format!("{{ protocol = \"tcp\", ports = {port}, cidr = \"192.0.2.0/24\" }},\n"))
+        .collect();
+    let tried = tried.replace("ingress = [", &format!("ingress = [\n{many}"));
     let state_dir = enforcer.context.state_dir.clone();
     let disk = Small::mount(&state_dir);
     enforcer.apply(&good, &[]).ok();
     let mut stream = open(&pair, 8080);
     let (mut refused, mut done) = (0, 0);
-    for pages in (0..16).step_by(2) {
+    for pages in (0..40).step_by(4) {
         for arguments in [&[][..], &["--confirm-within=5m"]] {
             disk.leave(pages * 4096);
             let said = enforcer.apply(&tried, arguments);
@@ -128,7 +133,7 @@ fn a_full_disk_leaves_the_generation_before_in_force() {
                 assert!(!opens_at_once(&pair, 9090), "{pages} pages: {said:?}");
             }
             assert!(answers(&mut stream));
-            disk.leave(128 << 10);
+            disk.leave(512 << 10);
             if said.code == 0 && !arguments.is_empty() {
                 enforcer.sgctl(&["rollback"]).ok();
             }

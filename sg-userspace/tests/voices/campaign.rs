@@ -68,13 +68,16 @@ pub(crate) fn report(enforcer: &mut impl Enforcer, case: &Case, failure: &Failur
 }
 
 /// Verdicts that no packet of a case can meet.
-const NEVER: [(&str, &str); 4] = [
+const NEVER: [(&str, &str); 6] = [
     // Workloads are no routers.
     ("egress", "router_advertisement"),
     ("egress", "redirect"),
     // Only the workload is told what it may call itself, and whom it is sent.
     ("ingress", "address_spoofed"),
     ("egress", "destination_foreign"),
+    // Every change of a case is for good.
+    ("ingress", "unconfirmed"),
+    ("egress", "unconfirmed"),
 ];
 
 /// Every verdict in every direction that cases are meant to meet and did not.

@@ -8,7 +8,7 @@ use sg_common::{
     verdict::{
         Direction::{Egress, Ingress},
         DropReason::{FragmentOrphan, InterfaceUnknown, MidStream, NoRule},
-        PassKind::{Established, Fragment, New, Untracked},
+        PassKind::{Established, Fragment, New, Unconfirmed, Untracked},
     },
 };
 
@@ -59,6 +59,7 @@ pub(crate) fn world() -> World {
             Case::new("an entry goes when it is not needed", "web", needless).only(Only::Brief),
             Case::new("D9 fragments of before", "web", fragments).only(Only::Brief),
             Case::new("an interface that is gone", "web", gone).only(Only::Brief),
+            Case::new("a first policy that was taken back", "web", taken_back),
         ],
     }
 }
@@ -194,6 +195,19 @@ fn gone(ip: Ip) -> Vec<Step> {
         drops(Ingress, flow.udp(Ingress), InterfaceUnknown),
         drops(Egress, flow.udp(Egress), InterfaceUnknown),
         // What belonged to it is nobody's.
+        Step::Tracked(0),
+    ]
+}
+
+fn taken_back(ip: Ip) -> Vec<Step> {
+    let flow = Flow::new(ip, 81, 40_007);
+    vec![
+        drops(Ingress, flow.udp(Ingress), NoRule),
+        Step::Unconfirmed,
+        passes(Ingress, flow.udp(Ingress), Unconfirmed),
+        passes(Egress, flow.udp(Egress), Unconfirmed),
+        passes(Ingress, flow.tcp(Ingress, ACK, 101, 501, 9), Unconfirmed),
+        passes(Egress, flow.tcp(Egress, SYN, 500, 0, 0), Unconfirmed),
         Step::Tracked(0),
     ]
 }
