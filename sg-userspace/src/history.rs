@@ -193,7 +193,8 @@ pub fn record(
         && last.generation < generation
     {
         last.generation = generation;
-        return lock.write_history(&history);
+        lock.write_history(&history)?;
+        return remove_others(lock, &history);
     }
     // Numbers begin anew with new maps: the last one of a number is meant.
     history.entries.retain(|one| !one.was(generation));
@@ -212,6 +213,11 @@ pub fn record(
     let surplus = history.entries.len().saturating_sub(KEPT);
     history.entries.drain(..surplus);
     lock.write_history(&history)?;
+    remove_others(lock, &history)
+}
+
+/// Removes texts of definitions that are not kept, those of a process that was killed while it wrote included.
+fn remove_others(lock: &Lock, history: &History) -> Result<(), StateError> {
     let kept: Vec<u32> = history.entries.iter().map(|one| one.number).collect();
     lock.remove_definitions(&kept)
 }
