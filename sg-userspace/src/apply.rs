@@ -70,7 +70,7 @@ pub fn apply(
     options: Options,
 ) -> Result<Report, ApplyError> {
     let lock = Lock::take(&context.state_dir)?;
-    let (mut report, _) = apply_locked(context, &lock, model, options)?;
+    let (mut report, ..) = change_locked(context, &lock, model, options)?;
     let waits = options.confirm_within.is_some();
     // It is in force: what cannot be gone back to later is a warning.
     if let Err(error) = history::record(&lock, report.generation, origin, waits) {
@@ -90,6 +90,20 @@ pub fn apply_locked(
     model: &Model,
     options: Options,
 ) -> Result<(Report, InForce), ApplyError> {
+    let (report, session, resolved, membership) = change_locked(context, lock, model, options)?;
+    let in_force = InForce::new(session, resolved, membership)?;
+    Ok((report, in_force))
+}
+
+/// What was done, and what is in force then.
+type Done = (Report, Session, Resolved, Membership);
+
+fn change_locked(
+    context: &Context,
+    lock: &Lock,
+    model: &Model,
+    options: Options,
+) -> Result<Done, ApplyError> {
     attach::require_tcx().map_err(|source| ApplyError::Interface {
         interface: model.interfaces.keys().next().cloned().unwrap_or_default(),
         source: Box::new(source.into()),
@@ -151,10 +165,7 @@ pub fn apply_locked(
         &mut report,
     );
     match outcome {
-        Ok((resolved, membership)) => {
-            let in_force = InForce::new(session, resolved, membership)?;
-            Ok((report, in_force))
-        }
+        Ok((resolved, membership)) => Ok((report, session, resolved, membership)),
         Err(error) => match undo(session, lock, &changing) {
             Ok(()) => Err(error),
             // The kernel has what was before; the rest follows at the next change.
@@ -410,9 +421,14 @@ fn change(
         Some(waiting) => waiting.again(session)?,
         None => session.state.changing = None,
     }
-    lock.write(&session.state)?;
-    // Somebody may be reading the one before.
-    lock.remove_policies(&[previous, session.state.policy])?;
+    // Everything is in force, and what was written before says so: the next change can do this, too. The policy before
+    // stays, for somebody may be reading it.
+    let tidied = lock
+        .write(&session.state)
+        .and_then(|()| lock.remove_policies(&[previous, session.state.policy]));
+    if let Err(error) = tidied {
+        report.untidy = Some(chain(&error));
+    }
     Ok((resolved, compiled.membership))
 }
 

@@ -12,6 +12,7 @@ use crate::{
     programs,
     session::Session,
     state::{Attached, HookInForce},
+    status::chain,
     target::Target,
 };
 
@@ -158,14 +159,28 @@ pub(super) fn adjust(
     report.warnings = cautions(target, hook);
     let directory = session.pins.programs(found.namespace);
     for (name, hook) in attach::tc_programs(hook) {
-        let ours = programs::id(&directory, name)?;
-        let ahead = target
-            .netns
-            .run(|| attach::ahead_of(ours, &target.link, hook));
-        let ahead = ahead.map_err(AttachError::from)??;
-        report
-            .warnings
-            .extend(report::ahead(&target.link.name, hook, &ahead));
+        let look = || -> Result<Vec<u32>, InterfaceError> {
+            let ours = programs::id(&directory, name)?;
+            let ahead = target
+                .netns
+                .run(|| attach::ahead_of(ours, &target.link, hook));
+            Ok(ahead.map_err(AttachError::from)??)
+        };
+        match look() {
+            Ok(ahead) => {
+                let warning = report::ahead(&target.link.name, hook, &ahead);
+                report.warnings.extend(warning);
+            }
+            Err(error @ InterfaceError::Attach(AttachError::Elsewhere { .. })) => {
+                return Err(error);
+            }
+            // That one is in force as asked; only who else is cannot be said.
+            Err(error) => report.warnings.push(format!(
+                "who stands before us in the {} chain cannot be seen: {}",
+                attach::direction(hook),
+                chain(&error)
+            )),
+        }
     }
     Ok(report)
 }

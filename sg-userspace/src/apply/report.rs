@@ -30,6 +30,9 @@ pub struct Report {
     /// Why the definition cannot be gone back to later, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_kept: Option<String>,
+    /// Why what was before the change is not cleared away yet; the next change does it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untidy: Option<String>,
     /// Ids of the interfaces to be detached.
     #[serde(skip)]
     pub(super) detaching: Vec<u32>,

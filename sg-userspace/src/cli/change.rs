@@ -72,6 +72,11 @@ impl Change {
                 "warning: it is in force, but `sgctl rollback` cannot go back to it later: {why}\n"
             ));
         }
+        if let Some(why) = &report.untidy {
+            remark(&format!(
+                "warning: it is in force, and what was before it is not cleared away; the next change does that: {why}\n"
+            ));
+        }
         if report.orphans.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
