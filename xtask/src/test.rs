@@ -18,8 +18,8 @@ pub(crate) struct Arguments {
     /// see that a test fails; arguments after `--` choose faults by name. Takes about twenty minutes.
     #[arg(long, conflicts_with = "release")]
     mutants: bool,
-    /// Instead, let oracle, pipeline and loaded programs judge random packets, with new seeds until so many
-    /// minutes are over or they disagree.
+    /// Instead, for half of so many minutes, let oracle, pipeline and loaded programs judge random packets, with
+    /// new seeds until they disagree; then change, kill and break the enforcer under traffic.
     #[arg(long, value_name = "MINUTES", conflicts_with_all = ["mutants", "filters"])]
     soak: Option<u32>,
     /// Passed to every test program: name filters and options such as `--test-threads=1`.
@@ -64,9 +64,12 @@ fn tests(arguments: &Arguments) -> Result<Command> {
         cargo.arg("--release");
     }
     if let Some(minutes) = arguments.soak {
-        cargo.args(["-p", "sg-userspace", "--test", "dataplane", "--"]);
+        cargo.args(["-p", "sg-userspace", "--test", "dataplane"]);
+        cargo.args(["--test", "edges", "--"]);
         cargo.args(["soak", "--exact", "--ignored", "--nocapture"]);
-        cargo.env("SG_VOICES_MINUTES", minutes.to_string());
+        let half = minutes.div_ceil(2).to_string();
+        cargo.env("SG_VOICES_MINUTES", &half);
+        cargo.env("SG_EDGES_MINUTES", half);
     } else {
         cargo.args(["--workspace", "--no-fail-fast", "--"]);
         cargo.args(&arguments.filters);
@@ -88,6 +91,6 @@ fn runner() -> Result<(String, &'static str)> {
         .find_map(|line| line.strip_prefix("host: "))
         .context("`rustc -vV` names no host")?;
     let host = host.to_uppercase().replace('-', "_");
-    let sudo = "sudo --preserve-env=SG_EBPF_REQUIRED,SG_VOICES_MINUTES,SG_VOICES_SEED,RUST_BACKTRACE,CARGO_MANIFEST_DIR";
+    let sudo = "sudo --preserve-env=SG_EBPF_REQUIRED,SG_VOICES_MINUTES,SG_VOICES_SEED,SG_EDGES_MINUTES,SG_EDGES_SEED,SG_COUNTS_DIVISOR,SG_PATIENCE,RUST_BACKTRACE,CARGO_MANIFEST_DIR";
     Ok((format!("CARGO_TARGET_{host}_RUNNER"), sudo))
 }
