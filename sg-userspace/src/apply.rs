@@ -260,19 +260,11 @@ fn keep_orphans(
     report: &mut Report,
 ) {
     for one in missing {
-        let mut name = one.name.clone();
-        if resolved.interfaces.contains_key(&name) {
-            // The name moved to another device: the old one goes on under both.
-            name = format!("{}@{}", one.name, one.device);
-            while resolved.interfaces.contains_key(&name)
-                || session
-                    .state
-                    .interfaces
-                    .iter()
-                    .any(|other| other.name == name)
-            {
-                name.push('+');
-            }
+        let name = resolved.name_of_orphan(&one.name, &one.device, |name| {
+            let mut all = session.state.interfaces.iter();
+            all.any(|other| other.name == name)
+        });
+        if name != one.name {
             let state = &mut session.state;
             for interfaces in [&mut state.resolved, &mut stored.interfaces] {
                 if let Some(last) = interfaces.remove(&one.name) {

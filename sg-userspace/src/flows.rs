@@ -321,7 +321,7 @@ impl Walk<'_> {
 }
 
 impl Entry {
-    fn decode<'a>(&self, interface: &'a str, hz: u32) -> TrackedFlow<'a> {
+    pub(crate) fn decode<'a>(&self, interface: &'a str, hz: u32) -> TrackedFlow<'a> {
         let seconds = |jiffies: u32| f64::from(jiffies) / f64::from(hz.max(1));
         let (high, low) = ((self.ports >> 16) as u16, self.ports as u16);
         TrackedFlow {

@@ -27,6 +27,7 @@ pub mod netns;
 pub mod object;
 pub mod own_session;
 pub mod pin;
+pub mod plan;
 pub mod programs;
 pub mod resolve;
 pub mod session;

@@ -1,6 +1,6 @@
 //! The devices a definition names, as they are: found, examined, told apart.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, io, net::IpAddr};
 
 use crate::{
     link::{Link, LinkError},
@@ -86,21 +86,60 @@ pub enum TargetError {
 pub fn find(model: &Model, default_netns: Option<&str>) -> Result<Vec<Target>, TargetError> {
     let mut targets: Vec<Target> = Vec::new();
     for (name, interface) in &model.interfaces {
-        let target = examine(name, &interface.settings, default_netns)?;
-        let same = targets.iter().find(|other| {
-            other.link.ifindex == target.link.ifindex
-                && other.netns.identity().is(target.netns.identity())
-        });
-        if let Some(other) = same {
-            return Err(TargetError::Twice {
-                first: other.name.clone(),
-                second: target.name,
-                device: target.link.name,
-            });
-        }
-        targets.push(target);
+        add(
+            &mut targets,
+            examine(name, &interface.settings, default_netns)?,
+        )?;
     }
     Ok(targets)
+}
+
+/// The same of those devices that are there; and why the others are not, by interface.
+///
+/// # Errors
+/// The first [`TargetError`] that is another reason than that.
+pub fn find_present(
+    model: &Model,
+    default_netns: Option<&str>,
+) -> Result<(Vec<Target>, BTreeMap<String, String>), TargetError> {
+    let mut targets: Vec<Target> = Vec::new();
+    let mut absent = BTreeMap::new();
+    for (name, interface) in &model.interfaces {
+        match examine(name, &interface.settings, default_netns) {
+            Ok(target) => add(&mut targets, target)?,
+            Err(TargetError::Link {
+                source: missing @ LinkError::Missing { .. },
+                ..
+            }) => {
+                absent.insert(name.clone(), missing.to_string());
+            }
+            Err(TargetError::Netns {
+                source: NetnsError::Open { path, source },
+                ..
+            }) if source.kind() == io::ErrorKind::NotFound => {
+                let missing = NetnsError::Open { path, source };
+                absent.insert(name.clone(), missing.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((targets, absent))
+}
+
+fn add(targets: &mut Vec<Target>, target: Target) -> Result<(), TargetError> {
+    let same = targets.iter().find(|other| {
+        other.link.ifindex == target.link.ifindex
+            && other.netns.identity().is(target.netns.identity())
+    });
+    if let Some(other) = same {
+        return Err(TargetError::Twice {
+            first: other.name.clone(),
+            second: target.name,
+            device: target.link.name,
+        });
+    }
+    targets.push(target);
+    Ok(())
 }
 
 /// Addresses of the devices that are their workload's own.

@@ -58,6 +58,19 @@ pub(crate) fn run(check: &Check) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Prints what is wrong with a definition, which another command then does not take.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub(super) fn refuse(diagnostics: Vec<Diagnostic>, files: usize, json: bool) -> io::Result<()> {
+    let report = Report::new(None, diagnostics);
+    if json {
+        report.print_json()
+    } else {
+        report.print_text(files)
+    }
+}
+
 /// The answer; its shape is that of `--json`.
 #[derive(Serialize)]
 struct Report {
@@ -180,7 +193,7 @@ impl Summary {
 }
 
 /// A full table, pointed at the rule that did not fit where that is known.
-fn does_not_fit(error: &CompileError, model: &Model, sources: &[Source]) -> Diagnostic {
+pub(super) fn does_not_fit(error: &CompileError, model: &Model, sources: &[Source]) -> Diagnostic {
     let place = error.rule().and_then(|id| {
         let mut groups = model.groups.values();
         let rule: &Rule = groups.find_map(|group| {

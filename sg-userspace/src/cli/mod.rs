@@ -18,6 +18,7 @@ mod definition;
 mod detach;
 mod export;
 mod logger;
+mod plan;
 mod rollback;
 mod run;
 mod stats;
@@ -42,6 +43,7 @@ pub(crate) struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   sgctl check sg.toml            find mistakes without touching anything
+  sgctl plan sg.toml             what applying it would change
   sgctl apply sg.toml            enforce
   sgctl run sg.toml              enforce and follow changes
   sgctl status                   what is enforced where
@@ -68,6 +70,7 @@ struct Places {
 enum Command {
     /// Check a definition without applying it
     Check(check::Check),
+    Plan(plan::Plan),
     Apply(apply::Apply),
     Confirm(confirm::Confirm),
     Rollback(rollback::Rollback),
@@ -86,6 +89,7 @@ impl Cli {
         let context = self.places.context();
         let done = match &self.command {
             Command::Check(check) => check::run(check),
+            Command::Plan(plan) => plan.run(&context),
             Command::Apply(apply) => apply.run(&context),
             Command::Confirm(confirm::Confirm {}) => confirm::Confirm::run(&context),
             Command::Rollback(rollback) => rollback.run(&context),

@@ -15,6 +15,24 @@ impl Resolved {
             .map(String::as_str)
     }
 
+    /// What an interface that this policy does not have goes on under: its name, unless that is another
+    /// device's now; then under both, with as many signs as it takes until nobody `is_called` so.
+    pub(crate) fn name_of_orphan(
+        &self,
+        name: &str,
+        device: &str,
+        is_called: impl Fn(&str) -> bool,
+    ) -> String {
+        if !self.interfaces.contains_key(name) {
+            return name.to_owned();
+        }
+        let mut both = format!("{name}@{device}");
+        while self.interfaces.contains_key(&both) || is_called(&both) {
+            both.push('+');
+        }
+        both
+    }
+
     /// Takes over an interface of the policy last applied, with its rules, lists and the members
     /// its rules refer to as they were then. None of them mixes with equal names of this policy.
     ///
