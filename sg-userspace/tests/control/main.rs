@@ -5,6 +5,7 @@ mod common;
 
 mod hooks;
 mod life;
+mod plan;
 mod refusals;
 mod scale;
 mod settings;

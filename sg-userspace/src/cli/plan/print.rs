@@ -89,7 +89,10 @@ pub(super) fn print(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
     lines.section("flows there are, with their next packet");
     let moving: Vec<String> = plan.flows.interfaces.iter().filter_map(flows).collect();
     lines.some(&moving, "interface", |lines, text| lines.line(text))?;
-    capacity(lines, plan)
+    if plan.changes {
+        capacity(lines, plan)?;
+    }
+    Ok(())
 }
 
 /// What changes in words of the definition.
@@ -175,9 +178,7 @@ fn interface<W: Write>(lines: &mut Lines<'_, W>, one: &InterfaceChange) -> io::R
         InterfaceFate::Gone => format!("  - {called}: its device or its links are gone; it is forgotten"),
     })?;
     match &one.absent {
-        Some(why) => lines.line(format!(
-            "    {why}: planned as what it would get; `apply` fails until it is there"
-        )),
+        Some(why) => lines.line(format!("    {why}: planned as what it would get")),
         None => Ok(()),
     }
 }
