@@ -3,6 +3,7 @@
 use serde::Serialize;
 use sg_common::abi::{MAX_COUNTED, MAX_NODES, map};
 
+use super::Flows;
 use crate::compile::{Capacity, Compiled};
 
 /// Use of one map by one generation.
@@ -116,4 +117,22 @@ pub(super) fn used(before: &Compiled, after: &Compiled) -> Vec<Used> {
             }
         })
         .collect()
+}
+
+/// The conntrack tables of both families: flows, and what becomes of them by the policy planned if each has a
+/// packet. The limit is the allowance planned.
+pub(super) fn tracked(flows: &Flows, after: &Compiled) -> Used {
+    let change = flows.interfaces.iter().fold(flows.tracked, |left, one| {
+        let more = one
+            .untracked
+            .map_or(0, |untracked| untracked.become_tracked);
+        left + more + one.adopted.unwrap_or(0) - one.cut - one.become_untracked - one.forgotten
+    });
+    Used {
+        map: "CT4, CT6",
+        what: "tracked flows",
+        before: flows.tracked,
+        after: change,
+        limit: Some(after.allowance.into()),
+    }
 }

@@ -197,6 +197,8 @@ pub fn plan(context: &Context, model: &Model, detach_missing: bool) -> Result<Pl
     } else {
         plan.flows = flows::first(&future, &new.lookup)?;
     }
+    plan.capacity
+        .push(capacity::tracked(&plan.flows, &new.compiled));
     Ok(plan)
 }
 

@@ -220,7 +220,7 @@ impl Packets {
     }
 
     /// In words, as rules are: `all`, `tcp` (every port), `tcp 80`, `udp 53-54`, `icmp`, `icmp 8` (every code),
-    /// `icmpv6 128/0`, `icmp 3/1-3/4`, `protocol 47`, `protocol 2-5`, `other protocols` (all but those above).
+    /// `icmpv6 128/0`, `icmp 3/1-3/4`, `icmp 13-18`, `protocol 47`, `protocol 2-5`, `other protocols` (all but those above).
     pub fn terms(&self) -> Vec<String> {
         const EVERYTHING: [(u16, u16); 1] = [(0, u16::MAX)];
         let others = without(&[(0, 255)], &elsewhere(self.ipv6));
@@ -239,12 +239,16 @@ impl Packets {
                 terms.push(name.to_owned());
                 continue;
             }
-            let ranges = self.slices[place].iter();
-            terms.extend(ranges.map(|range| match place {
-                slice::ICMP => format!("{icmp} {}", messages(*range)),
-                slice::OTHER => format!("protocol {}", span(*range)),
-                _ => format!("{name} {}", span(*range)),
-            }));
+            for range in &self.slices[place] {
+                match place {
+                    slice::ICMP => {
+                        let parts = messages(*range).into_iter();
+                        terms.extend(parts.map(|part| format!("{icmp} {part}")));
+                    }
+                    slice::OTHER => terms.push(format!("protocol {}", span(*range))),
+                    _ => terms.push(format!("{name} {}", span(*range))),
+                }
+            }
         }
         terms
     }
@@ -282,14 +286,30 @@ fn span((low, high): (u16, u16)) -> String {
     }
 }
 
-/// ICMP types and codes from one `type << 8 | code` to another.
-fn messages((low, high): (u16, u16)) -> String {
-    let ([first, from], [last, to]) = (low.to_be_bytes(), high.to_be_bytes());
-    match (from, to) {
-        (0, 0xff) => span((first.into(), last.into())),
-        _ if low == high => format!("{first}/{from}"),
-        _ => format!("{first}/{from}-{last}/{to}"),
+/// ICMP types and codes from one `type << 8 | code` to another: what is left of the first type, whole types,
+/// and what is taken of the last.
+fn messages((low, high): (u16, u16)) -> Vec<String> {
+    let mut parts = Vec::new();
+    let (mut next, end) = (u32::from(low), u32::from(high));
+    while next <= end {
+        // A type has 256 codes.
+        let (kind, code) = (next >> 8, next & 0xff);
+        let whole = (end + 1) >> 8;
+        let (part, last) = if code == 0 && whole > kind {
+            (span((kind as u16, (whole - 1) as u16)), (whole << 8) - 1)
+        } else {
+            let last = end.min(kind << 8 | 0xff);
+            let part = if next == last {
+                format!("{kind}/{code}")
+            } else {
+                format!("{kind}/{code}-{kind}/{}", last & 0xff)
+            };
+            (part, last)
+        };
+        parts.push(part);
+        next = last + 1;
     }
+    parts
 }
 
 #[cfg(test)]
@@ -344,10 +364,14 @@ mod tests {
                 "protocol 47"
             ]
         );
-        assert_eq!(
-            packets(true, [&[], &[], &[(0x8001, 0x8103)], &others]).terms()[0],
-            "icmpv6 128/1-129/3"
-        );
+        for (range, expected) in [
+            ((0x8001, 0x8103), &["128/1-128/255", "129/0-129/3"][..]),
+            ((0x7fff, 0x8200), &["127/255", "128-129", "130/0"]),
+            ((0x0000, 0x00fe), &["0/0-0/254"]),
+            ((0xff00, 0xffff), &["255"]),
+        ] {
+            assert_eq!(messages(range), expected);
+        }
     }
 
     #[test]
