@@ -1,8 +1,9 @@
 //! Who gains and who loses access to what.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use serde::{Serialize, Serializer};
@@ -15,7 +16,7 @@ use super::{
     PlanError,
     difference::{Comparison, Deciding, Piece},
     lookup::{Lookup, NO_POLICY},
-    peers::Peers,
+    peers::{Peers, Ranges, push},
     traffic::{NOTHING, Packets},
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
 /// What changes for new flows in one direction and family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Access {
-    /// Interfaces of which this is true: those whose policies are equal before and after.
+    /// Interfaces of which this is true. Examples name rules of one of them.
     pub interfaces: Vec<String>,
     /// Direction as the workload sees it.
     #[serde(serialize_with = "by_name")]
@@ -91,13 +92,16 @@ pub(super) type Pair<'a> = (Option<&'a str>, Option<&'a str>);
 /// A policy before and after, by everything that decides.
 type Key = ([u32; 4], [u32; 4]);
 
-/// Policies of which each pair is compared once.
-struct Found<'a> {
+/// Interfaces whose policies are equal, before and after.
+struct Equal<'a> {
     names: Vec<String>,
     pair: Pair<'a>,
     before: Policy,
     after: Policy,
 }
+
+/// Ranges of addresses, each distinct list once: where many rules refer to the same group or list, they are long.
+type Shared = HashSet<Arc<Ranges>>;
 
 /// Compares both policies of every interface.
 ///
@@ -109,69 +113,96 @@ pub(super) fn compare(
     pairs: &[Pair<'_>],
 ) -> Result<(Vec<Access>, Deciding), PlanError> {
     let mut comparison = Comparison::new(old, new);
+    let mut shared = Shared::new();
     let mut all = Vec::new();
     for direction in Direction::ALL {
         for ipv6 in [false, true] {
             let place = policy_index(direction, ipv6);
+            let mut found: Vec<Access> = Vec::new();
+            let mut places: HashMap<Vec<(bool, u32, *const Ranges)>, usize> = HashMap::new();
             for one in distinct(old, new, pairs, place) {
                 let pieces = comparison.pieces(&one.before, &one.after, ipv6);
                 if pieces.is_empty() {
                     continue;
                 }
-                let ask = |resolved: &Resolved, name: Option<&str>, packets: &[Packet]| {
-                    name.map_or_else(
-                        || vec![None; packets.len()],
-                        |name| allowing(resolved, name, direction, packets),
-                    )
-                };
-                let mut changes = Vec::with_capacity(2);
-                for gained in [true, false] {
-                    let mut reaches = gather(&comparison, &pieces, gained, ipv6);
-                    let packets: Vec<Packet> =
-                        reaches.iter().map(|one| one.example.packet()).collect();
-                    let [was, is] = [
-                        ask(before, one.pair.0, &packets),
-                        ask(after, one.pair.1, &packets),
-                    ];
-                    for (reach, (was, is)) in reaches.iter_mut().zip(was.into_iter().zip(is)) {
-                        (reach.example.before, reach.example.after) = (was, is);
-                        if (was.is_none(), is.is_none()) != (gained, !gained) {
-                            return Err(PlanError::Contradiction {
-                                interface: one.names[0].clone(),
-                                direction,
-                                packet: format!(
-                                    "{} {}",
-                                    reach.example.traffic(),
-                                    reach.example.peer
-                                ),
-                            });
-                        }
-                    }
-                    changes.push(reaches);
-                }
-                let loses = changes.pop().unwrap_or_default();
-                all.push(Access {
-                    interfaces: one.names,
-                    direction,
-                    family: if ipv6 { 6 } else { 4 },
-                    gains: changes.pop().unwrap_or_default(),
-                    loses,
+                let changes = [true, false].map(|gained| gather(&pieces, gained, &mut shared));
+                // Equal lists are one list, so where it is says which.
+                let key = [true, false]
+                    .into_iter()
+                    .zip(&changes)
+                    .flat_map(|(gained, sets)| {
+                        sets.iter()
+                            .map(move |(set, peers)| (gained, *set, Arc::as_ptr(peers)))
+                    });
+                let at = *places.entry(key.collect()).or_insert_with(|| {
+                    let [gains, loses] = changes.map(|sets| {
+                        let reaches = sets.into_iter();
+                        reaches
+                            .filter_map(|set| reach(&comparison, set, ipv6))
+                            .collect()
+                    });
+                    found.push(Access {
+                        interfaces: Vec::new(),
+                        direction,
+                        family: if ipv6 { 6 } else { 4 },
+                        gains,
+                        loses,
+                    });
+                    found.len() - 1
                 });
+                ask((before, after), &one, &mut found[at])?;
+                found[at].interfaces.extend(one.names);
             }
+            all.append(&mut found);
         }
+    }
+    for access in &mut all {
+        access.interfaces.sort();
     }
     all.sort_by(|one, other| one.interfaces.cmp(&other.interfaces));
     Ok((all, comparison.deciding()))
 }
 
+/// Asks the rules of an interface about every example, and notes what those of the first one say.
+fn ask(
+    (before, after): (&Resolved, &Resolved),
+    equal: &Equal<'_>,
+    access: &mut Access,
+) -> Result<(), PlanError> {
+    let direction = access.direction;
+    let is_first = access.interfaces.is_empty();
+    for (gained, reaches) in [(true, &mut access.gains), (false, &mut access.loses)] {
+        let packets: Vec<Packet> = reaches.iter().map(|one| one.example.packet()).collect();
+        let [was, is] = [(before, equal.pair.0), (after, equal.pair.1)].map(|(policy, name)| {
+            name.map_or_else(
+                || vec![None; packets.len()],
+                |name| allowing(policy, name, direction, &packets),
+            )
+        });
+        for (reach, (was, is)) in reaches.iter_mut().zip(was.into_iter().zip(is)) {
+            if (was.is_none(), is.is_none()) != (gained, !gained) {
+                return Err(PlanError::Contradiction {
+                    interface: equal.names[0].clone(),
+                    direction,
+                    packet: format!("{} {}", reach.example.traffic(), reach.example.peer),
+                });
+            }
+            if is_first {
+                (reach.example.before, reach.example.after) = (was, is);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The pairs of policies that interfaces have, each once.
-fn distinct<'a>(old: &Lookup, new: &Lookup, pairs: &[Pair<'a>], place: usize) -> Vec<Found<'a>> {
+fn distinct<'a>(old: &Lookup, new: &Lookup, pairs: &[Pair<'a>], place: usize) -> Vec<Equal<'a>> {
     let policy = |side: &Lookup, name: Option<&str>| {
         let found = name.and_then(|name| side.interface(name));
         found.map_or(NO_POLICY, |interface| interface.policy[place])
     };
     let words = |policy: &Policy| [policy.trie, policy.any_class, policy.scope, policy.flags];
-    let mut found: Vec<Found<'_>> = Vec::new();
+    let mut found: Vec<Equal<'_>> = Vec::new();
     let mut places: HashMap<Key, usize> = HashMap::new();
     for &pair in pairs {
         let Some(name) = pair.1.or(pair.0) else {
@@ -181,7 +212,7 @@ fn distinct<'a>(old: &Lookup, new: &Lookup, pairs: &[Pair<'a>], place: usize) ->
         let place = *places
             .entry((words(&before), words(&after)))
             .or_insert_with(|| {
-                found.push(Found {
+                found.push(Equal {
                     names: Vec::new(),
                     pair,
                     before,
@@ -195,40 +226,54 @@ fn distinct<'a>(old: &Lookup, new: &Lookup, pairs: &[Pair<'a>], place: usize) ->
 }
 
 /// What is gained or lost, with those together who gain or lose the same.
-fn gather(comparison: &Comparison<'_>, pieces: &[Piece], gained: bool, ipv6: bool) -> Vec<Reach> {
+fn gather(pieces: &[Piece], gained: bool, shared: &mut Shared) -> Vec<(u32, Arc<Ranges>)> {
     let mut order = Vec::new();
-    let mut peers: HashMap<u32, Peers> = HashMap::new();
+    let mut peers: HashMap<u32, Ranges> = HashMap::new();
     for piece in pieces {
         let set = if gained { piece.gained } else { piece.lost };
         if set == NOTHING {
             continue;
         }
-        let peers = peers.entry(set).or_insert_with(|| {
+        let ranges = peers.entry(set).or_insert_with(|| {
             order.push(set);
-            Peers::new(ipv6)
+            Vec::new()
         });
-        peers.push(piece.low, piece.high);
+        push(ranges, piece.low, piece.high);
     }
-    order
-        .into_iter()
-        .filter_map(|set| {
-            let peers = peers.remove(&set)?;
-            let traffic = comparison.sets.packets(set, ipv6);
-            let (protocol, port) = traffic.example()?;
-            let example = Example {
-                protocol,
-                peer: peers.example()?,
-                port,
-                before: None,
-                after: None,
-            };
-            Some(Reach {
-                peers,
-                traffic,
-                example,
-            })
-        })
+    let mut share = |ranges: Ranges| match shared.get(&ranges) {
+        Some(known) => Arc::clone(known),
+        None => {
+            let ranges = Arc::new(ranges);
+            shared.insert(Arc::clone(&ranges));
+            ranges
+        }
+    };
+    let sets = order.into_iter();
+    sets.filter_map(|set| Some((set, share(peers.remove(&set)?))))
         .collect()
+}
+
+/// A set with its example, of which the rules are not yet asked.
+fn reach(
+    comparison: &Comparison<'_>,
+    (set, peers): (u32, Arc<Ranges>),
+    ipv6: bool,
+) -> Option<Reach> {
+    let peers = Peers::new(ipv6, peers);
+    let traffic = comparison.sets.packets(set, ipv6);
+    let (protocol, port) = traffic.example()?;
+    let example = Example {
+        protocol,
+        peer: peers.example()?,
+        port,
+        before: None,
+        after: None,
+    };
+    Some(Reach {
+        peers,
+        traffic,
+        example,
+    })
 }
 
 /// Peer, protocol, port.

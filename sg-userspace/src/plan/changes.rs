@@ -1,6 +1,6 @@
 //! What changes in words of the definition: interfaces, settings, groups, rules, lists, members.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use sg_common::{layout::TIMEOUT_DEFAULTS, verdict::Direction};
 use super::{difference::Deciding, in_force::Fate, lookup::Lookup, peers::Peers};
 use crate::{
     model::{OnRevoke, Origin, Peer, RuleId},
-    resolve::{Name, Resolved, ResolvedGroup, ResolvedInterface, ResolvedRule},
+    resolve::{Name, Resolved, ResolvedInterface, ResolvedRule},
 };
 
 /// An interface of which something changes.
@@ -340,14 +340,12 @@ pub(super) fn rules(
     let mut changes = Vec::new();
     for (name, old, new) in named(&before.groups, &after.groups) {
         for direction in Direction::ALL {
-            let by_id = |group: Option<&'_ ResolvedGroup>| -> BTreeMap<RuleId, ResolvedRule> {
-                let rules = group.map_or(&[][..], |group| group.rules(direction));
-                rules.iter().map(|rule| (rule.id, rule.clone())).collect()
-            };
-            let (old, new) = (by_id(old), by_id(new));
-            let ids: BTreeSet<RuleId> = old.keys().chain(new.keys()).copied().collect();
-            for id in ids {
-                let (was, is) = (old.get(&id), new.get(&id));
+            let [old, new] =
+                [old, new].map(|group| group.map_or(&[][..], |group| group.rules(direction)));
+            let (known, wanted) = (by_id(old), by_id(new));
+            let added = new.iter().filter(|rule| !known.contains_key(&rule.id));
+            for id in old.iter().chain(added).map(|rule| rule.id) {
+                let (was, is) = (known.get(&id).copied(), wanted.get(&id).copied());
                 let effect = match (was, is) {
                     (Some(was), Some(is)) if says_the_same(was, is) => continue,
                     (Some(was), Some(is)) if (was.traffic, &was.peer) == (is.traffic, &is.peer) => {
@@ -381,6 +379,10 @@ pub(super) fn rules(
         }
     }
     changes
+}
+
+fn by_id(rules: &[ResolvedRule]) -> HashMap<RuleId, &ResolvedRule> {
+    rules.iter().map(|rule| (rule.id, rule)).collect()
 }
 
 /// Whether nothing that matters differs: where a rule is written does not.

@@ -15,7 +15,7 @@ use super::{
 use crate::{compile::Compiled, model::RuleId};
 
 /// Addresses that gain or lose the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Piece {
     pub(super) low: u128,
     pub(super) high: u128,
@@ -156,6 +156,8 @@ impl<'a> Comparison<'a> {
         let strangers = self.compare([before, NO_CLASS, after, NO_CLASS], ipv6);
         let start = members.runs.partition_point(|run| run.high < low);
         let mut next = low;
+        // Those who follow each other are mostly members of the same groups.
+        let mut last = None;
         for run in &members.runs[start..] {
             if run.low > high {
                 break;
@@ -163,9 +165,15 @@ impl<'a> Comparison<'a> {
             if run.low > next {
                 push(pieces, next, run.low - 1, strangers);
             }
-            let [member_before, member_after] = as_members[run.identities];
-            let classes = [before, member_before, after, member_after];
-            let found = self.compare(classes, ipv6);
+            let found = match last {
+                Some((identities, found)) if identities == run.identities => found,
+                _ => {
+                    let [member_before, member_after] = as_members[run.identities];
+                    let classes = [before, member_before, after, member_after];
+                    self.compare(classes, ipv6)
+                }
+            };
+            last = Some((run.identities, found));
             let end = run.high.min(high);
             push(pieces, run.low.max(low), end, found);
             if end == high {

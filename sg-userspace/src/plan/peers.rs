@@ -3,15 +3,20 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 
+/// Disjoint ranges of addresses in ascending order, both ends included.
+pub(super) type Ranges = Vec<(u128, u128)>;
+
 /// Addresses of one family: disjoint ranges in ascending order, both ends included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peers {
-    pub(super) ipv6: bool,
-    pub(super) ranges: Vec<(u128, u128)>,
+    ipv6: bool,
+    /// Shared by those who gain or lose something else from the same.
+    ranges: Arc<Ranges>,
 }
 
 /// Addresses that follow each other. Shown as a prefix if they are one, else as first and last.
@@ -23,29 +28,18 @@ pub struct Span {
 }
 
 impl Peers {
-    /// No addresses.
-    pub(super) fn new(ipv6: bool) -> Self {
-        Self {
-            ipv6,
-            ranges: Vec::new(),
-        }
+    /// Addresses of ranges made by [`push`].
+    pub(super) fn new(ipv6: bool, ranges: Arc<Ranges>) -> Self {
+        Self { ipv6, ranges }
     }
 
     /// The same addresses in ranges; they ascend, and none comes twice.
     pub(super) fn of_addresses(ipv6: bool, addresses: impl Iterator<Item = IpAddr>) -> Self {
-        let mut peers = Self::new(ipv6);
+        let mut ranges = Vec::new();
         for address in addresses {
-            peers.push(number(address), number(address));
+            push(&mut ranges, number(address), number(address));
         }
-        peers
-    }
-
-    /// Adds addresses above all that are there.
-    pub(super) fn push(&mut self, low: u128, high: u128) {
-        match self.ranges.last_mut() {
-            Some(last) if last.1 + 1 == low => last.1 = high,
-            _ => self.ranges.push((low, high)),
-        }
+        Self::new(ipv6, Arc::new(ranges))
     }
 
     /// Whether an address of the family is among them.
@@ -86,18 +80,18 @@ impl Peers {
             low: low & !mask,
             high: low | mask,
         };
-        let mut holes = Self::new(self.ipv6);
+        let mut holes = Vec::new();
         let mut next = Some(around.low);
-        for (low, high) in &self.ranges {
+        for (low, high) in &*self.ranges {
             if let Some(next) = next.filter(|next| next < low) {
-                holes.push(next, low - 1);
+                push(&mut holes, next, low - 1);
             }
             next = high.checked_add(1);
         }
         if let Some(next) = next.filter(|next| *next <= around.high) {
-            holes.push(next, around.high);
+            push(&mut holes, next, around.high);
         }
-        Some((around, holes))
+        Some((around, Self::new(self.ipv6, Arc::new(holes))))
     }
 
     /// One of them that a packet can have. `None` if there is no such: rules may speak of addresses that
@@ -119,6 +113,14 @@ impl Peers {
                 .find(is_possible)
         });
         possible.or_else(|| Some(address(self.ranges.first()?.0, self.ipv6)))
+    }
+}
+
+/// Adds addresses above all that are there.
+pub(super) fn push(ranges: &mut Ranges, low: u128, high: u128) {
+    match ranges.last_mut() {
+        Some(last) if last.1 + 1 == low => last.1 = high,
+        _ => ranges.push((low, high)),
     }
 }
 
@@ -189,11 +191,11 @@ mod tests {
 
     fn peers(spans: &[(&str, &str)]) -> Peers {
         let parse = |text: &str| text.parse::<IpAddr>().unwrap();
-        let mut peers = Peers::new(parse(spans[0].0).is_ipv6());
+        let mut ranges = Vec::new();
         for (low, high) in spans {
-            peers.push(number(parse(low)), number(parse(high)));
+            push(&mut ranges, number(parse(low)), number(parse(high)));
         }
-        peers
+        Peers::new(parse(spans[0].0).is_ipv6(), Arc::new(ranges))
     }
 
     fn shown(peers: &Peers) -> Vec<String> {

@@ -193,7 +193,7 @@ fn interfaces_that_are_dropped_moved_or_not_there_yet_are_said() {
         "{said:?}"
     );
     assert!(
-        said.out.contains("two: 1 tracked; all stay, allowed"),
+        said.out.contains("two: 1 tracked; all stay, by rule"),
         "{said:?}"
     );
     assert!(!said.out.contains("access of new flows"), "{said:?}");
@@ -205,7 +205,7 @@ fn interfaces_that_are_dropped_moved_or_not_there_yet_are_said() {
     );
     assert!(
         said.out
-            .contains("two: 1 tracked; 1 forgotten with the interface"),
+            .contains("two: 1 tracked; forgotten with the interface: 1"),
         "{said:?}"
     );
 

@@ -149,7 +149,7 @@ fn is_among(
         .iter()
         .filter(|access| access.family == family && access.direction == direction(packet.direction))
         .filter(|access| access.interfaces.iter().any(|name| name == interface))
-        .flat_map(|access| which(access));
+        .flat_map(which);
     sets.any(|reach| {
         reach.peers.contains(packet.remote) && reach.traffic.contains(packet.protocol, packet.port)
     })

@@ -86,7 +86,7 @@ pub(super) fn print(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
     definition(lines, plan)?;
     lines.section("access of new flows");
     lines.some(&plan.access, "set of changes", access)?;
-    lines.section("flows there are, with their next packet");
+    lines.section("flows, when their next packet comes");
     let moving: Vec<String> = plan.flows.interfaces.iter().filter_map(flows).collect();
     lines.some(&moving, "interface", |lines, text| lines.line(text))?;
     if plan.changes {
@@ -303,28 +303,25 @@ fn flows(one: &InterfaceFlows) -> Option<String> {
     let mut parts = Vec::new();
     let mut part = |number: u64, what: &str| {
         if number > 0 {
-            parts.push(format!("{number} {what}"));
+            parts.push(format!("{what}: {number}"));
         }
     };
     part(one.cut, "cut (on_revoke = \"reevaluate\")");
     part(
         one.stay_without_rule_newly,
-        "stay though no rule allows them any more (on_revoke = \"keep\")",
+        "staying though no rule allows them any more (on_revoke = \"keep\")",
     );
     part(
         one.stay_without_rule - one.stay_without_rule_newly,
-        "stay though no rule allows them, as now",
+        "staying though no rule allows them, as now",
     );
     part(one.become_untracked, "tracked no more");
     part(one.forgotten, "forgotten with the interface");
     if let Some(untracked) = one.untracked {
-        part(
-            untracked.become_tracked,
-            "untracked that are tracked from then on",
-        );
+        part(untracked.become_tracked, "untracked now, tracked then");
         part(
             untracked.cut,
-            "untracked that end: no rule allows them any more",
+            "untracked now, ended then (no rule allows them)",
         );
     }
     part(
@@ -335,7 +332,7 @@ fn flows(one: &InterfaceFlows) -> Option<String> {
         return None;
     }
     if parts.is_empty() {
-        parts.push("all stay, allowed".into());
+        parts.push("all stay, by rule".into());
     }
     Some(format!(
         "  {}: {} tracked; {}",
