@@ -18,6 +18,8 @@ use crate::cli::text::count;
 
 /// Entries of a section; the others are counted.
 const ENTRIES: usize = 25;
+/// Sets of packets that one interface gains, or loses.
+const SETS: usize = 10;
 /// Ranges of addresses, or of ports, of a line.
 const RANGES: usize = 8;
 /// Names of a line.
@@ -42,17 +44,28 @@ impl<W: Write> Lines<'_, W> {
         writeln!(self.out, "{}", escape(&text.to_string()))
     }
 
-    /// Prints the first of many, and says how many more there are.
+    /// Prints the first entries of a section, and says how many more there are.
     fn some<T>(
         &mut self,
         all: &[T],
         noun: &str,
+        each: impl FnMut(&mut Self, &T) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.first(ENTRIES, all, noun, each)
+    }
+
+    /// Prints the first of many, and says how many more there are.
+    fn first<T>(
+        &mut self,
+        limit: usize,
+        all: &[T],
+        noun: &str,
         mut each: impl FnMut(&mut Self, &T) -> io::Result<()>,
     ) -> io::Result<()> {
-        for one in all.iter().take(ENTRIES) {
+        for one in all.iter().take(limit) {
             each(self, one)?;
         }
-        match all.len().saturating_sub(ENTRIES) {
+        match all.len().saturating_sub(limit) {
             0 => Ok(()),
             more => self.line(format!(
                 "  … {} more (--json has all)",
@@ -85,7 +98,7 @@ pub(super) fn print(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
     }
     definition(lines, plan)?;
     lines.section("access of new flows");
-    lines.some(&plan.access, "set of changes", access)?;
+    lines.some(&plan.access, "change", access)?;
     lines.section("flows, when their next packet comes");
     let moving: Vec<String> = plan.flows.interfaces.iter().filter_map(flows).collect();
     lines.some(&moving, "interface", |lines, text| lines.line(text))?;
@@ -240,7 +253,7 @@ fn access<W: Write>(lines: &mut Lines<'_, W>, one: &Access) -> io::Result<()> {
         "to"
     };
     for (sign, reaches) in [('+', &one.gains), ('-', &one.loses)] {
-        lines.some(reaches, "set of packets", |lines, reach| {
+        lines.first(SETS, reaches, "set", |lines, reach| {
             lines.line(format!("    {sign} {}", reach_text(reach, with)))?;
             lines.line(format!("        {}", example(&reach.example, with)))
         })?;
