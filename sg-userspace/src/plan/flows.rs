@@ -68,14 +68,16 @@ pub struct Untracked {
 }
 
 /// An interface as its flows meet it.
-struct Passage<'a> {
-    place: usize,
-    before: Option<&'a CompiledInterface>,
-    after: Option<&'a CompiledInterface>,
+pub(super) struct Passage<'a> {
+    /// Of [`Flows::interfaces`].
+    pub(super) place: usize,
+    pub(super) before: Option<&'a CompiledInterface>,
+    /// `None`: it will not be enforced.
+    pub(super) after: Option<&'a CompiledInterface>,
     /// All flows are asked whether they might begin now.
-    asked: bool,
+    pub(super) asked: bool,
     /// So are those that were last judged before this generation; 0: none.
-    asked_from: u32,
+    pub(super) asked_from: u32,
 }
 
 /// Streams the flows there are through the new policy.
@@ -146,7 +148,8 @@ fn passage<'a>(
     })
 }
 
-fn count(
+/// Counts a flow by what becomes of it.
+pub(super) fn count(
     passage: &Passage<'_>,
     flow: &TrackedFlow<'_>,
     counts: &mut InterfaceFlows,

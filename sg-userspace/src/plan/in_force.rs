@@ -166,6 +166,11 @@ pub(super) fn look_ahead(
         fates.push(match known {
             Some(one) => {
                 named.insert(one.id);
+                if let Some(interface) = resolved.interfaces.get_mut(name) {
+                    // Where the device cannot be asked any more, it is what it was.
+                    let settings = &mut interface.settings;
+                    settings.orientation = settings.orientation.or(Some(one.orientation));
+                }
                 Fate::Named {
                     before: one.name.clone(),
                     after,

@@ -1,4 +1,8 @@
-use std::collections::BTreeMap;
+mod flows;
+#[path = "../../tests/plan/packet.rs"]
+mod packet;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{
@@ -251,4 +255,55 @@ fn settings_are_named_as_the_definition_names_them() {
     assert_eq!(named, ["tcp_loose false true", "udp 30 40"]);
     assert_eq!(plan.host[0].key, "allowance");
     assert!(plan.access.is_empty());
+}
+
+/// Every key, with those above it.
+fn keys(value: &serde_json::Value, above: &str, found: &mut BTreeSet<String>) {
+    if let Some(array) = value.as_array() {
+        array.iter().for_each(|one| keys(one, above, found));
+    }
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let path = format!("{above}.{key}");
+        keys(value, &path, found);
+        found.insert(path);
+    }
+}
+
+#[test]
+fn the_form_of_json_is_what_its_page_says() {
+    let rule = |port: u16| {
+        format!(
+            "{{ protocol = \"tcp\", ports = {port}, prefix_list = \"l\", description = \"d\" }}"
+        )
+    };
+    let more = "[groups.m]\negress = []\n[members.m]\naddresses = [X]\n[prefix_lists.l]\nentries = [\"10.0.0.0/8\", Y]\n[conntrack]\nallowance = Z\n";
+    let text = |port, values: [&str; 3]| {
+        let more = more
+            .replace('X', values[0])
+            .replace('Y', values[1])
+            .replace('Z', values[2]);
+        with(&rule(port), &format!("tcp_loose = {}\n{more}", port == 81))
+    };
+    let mut plan = planned(
+        &text(80, ["\"10.0.0.1\"", "", "2048"]),
+        &text(81, ["\"10.0.0.2\"", "\"11.0.0.0/8\"", "4096"]),
+    );
+    plan.flows.interfaces = vec![InterfaceFlows {
+        untracked: Some(Untracked::default()),
+        ..InterfaceFlows::default()
+    }];
+    let mut found = BTreeSet::new();
+    keys(&serde_json::to_value(&plan).unwrap(), "", &mut found);
+    let page = include_str!("../../../docs/plan.md");
+    let mut named = String::new();
+    for path in &found {
+        let key = path.rsplit('.').next().unwrap_or_default();
+        assert!(
+            page.contains(&format!("`{key}`")),
+            "{path} is not on the page"
+        );
+        named.push_str(path);
+        named.push('\n');
+    }
+    assert_eq!(named, include_str!("tests/keys.txt"));
 }

@@ -24,6 +24,8 @@ use sg_userspace::{
 /// Pairs of definitions, and packets of each.
 const PAIRS: u64 = 300;
 const PACKETS: usize = 400;
+/// Port or identifier of whoever begins.
+const OPENER_PORT: u16 = 40_001;
 
 /// A policy by way of its definition, which must allow a host more flows than a random one does.
 fn resolved(policy: &Policy) -> Resolved {
@@ -195,6 +197,7 @@ fn packet(source: &mut Source<'_>, edges: &[Vec<IpAddr>; 2], ports: &[u16]) -> P
         remote,
         protocol,
         port,
+        opener_port: OPENER_PORT,
     }
 }
 
@@ -304,6 +307,7 @@ fn ask_examples(
                 remote: example.peer,
                 protocol: example.protocol,
                 port: example.port,
+                opener_port: OPENER_PORT,
             };
             let judged = (old.allows(name, &packet), new.allows(name, &packet));
             if let (Some(was), Some(is)) = judged {
