@@ -1,6 +1,14 @@
 //! `sgctl plan` beside live flows: what it foresees is what `apply` then does, and itself it does nothing.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Stdio, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::SystemTime,
+};
 
 use serde_json::Value;
 use sg_userspace::state::Lock;
@@ -280,6 +288,10 @@ fn exit_codes_are_those_of_terraform_where_asked_for() {
     assert_eq!(missing.code, 1, "{missing:?}");
     assert!(missing.err.contains("/nowhere.toml"), "{missing:?}");
 
+    let unasked = enforcer.sgctl(&["plan", "--detailed-exitcode"]);
+    assert_eq!((unasked.code, enforcer.sgctl(&["plan"]).code), (1, 2));
+    assert_eq!(enforcer.sgctl(&["plan", "--help"]).code, 0);
+
     // The answer is the same if nobody reads it.
     fs::write(&enforcer.file, &other).unwrap();
     let (_, unread) = std::io::pipe().unwrap();
@@ -356,4 +368,49 @@ fn members_that_come_and_go_are_access() {
         assert!(said.out.contains(words), "no {words:?} in {}", said.out);
     }
     assert!(!said.out.contains("\nrules\n"), "{said:?}");
+}
+
+#[test]
+fn a_plan_beside_a_writer_compares_with_one_generation_or_another() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let interface = pair.interface("a", "[\"g\"]", "");
+    let definitions = [8080, 9090].map(|port| web("g", port) + &interface);
+    enforcer.apply(&definitions[0], &[]).ok();
+    let file = enforcer.file.with_extension("other.toml");
+    fs::write(&file, &definitions[1]).unwrap();
+    let path = file.to_str().unwrap().to_owned();
+    let stop = AtomicBool::new(false);
+    let seen = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for which in (0..2).cycle().take(500) {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let files = [&path, enforcer.file.to_str().unwrap()];
+                enforcer.sgctl(&["apply", files[which]]).ok();
+            }
+        });
+        let mut seen = BTreeMap::new();
+        for _ in 0..20 {
+            let said = enforcer.sgctl(&["plan", "--json", &path]);
+            let plan: Value = serde_json::from_str(&said.ok().out).unwrap();
+            let sets = plan["access"].as_array().unwrap();
+            let says = |reaches: &Value, term: &str| reaches[0]["traffic"][0] == term;
+            let change = sets
+                .iter()
+                .all(|one| says(&one["gains"], "tcp 9090") && says(&one["loses"], "tcp 8080"));
+            let rules = plan["rules"].as_array().unwrap().len();
+            assert!(
+                change && matches!((sets.len(), rules), (0, 0) | (2, 4)),
+                "{plan}"
+            );
+            *seen.entry(sets.len()).or_insert(0) += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+        seen
+    });
+    fs::remove_file(&file).unwrap();
+    assert_eq!(seen.len(), 2, "both generations were met: {seen:?}");
 }
