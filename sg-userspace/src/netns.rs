@@ -1,13 +1,19 @@
 //! Network namespaces: named, opened, told apart, entered for one closure.
 
 use std::{
-    fs::File,
+    fs::{self, File, OpenOptions},
     io,
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    fs::{OFlags, fstatfs},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use serde::{Deserialize, Serialize};
 
 /// An open network namespace.
@@ -46,6 +52,12 @@ pub enum NetnsError {
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
+    },
+    /// Something else is there: a name whose namespace is not mounted yet, or a file.
+    #[error("{} is not a network namespace", path.display())]
+    NotNamespace {
+        /// Where it was looked for.
+        path: PathBuf,
     },
     /// It cannot be entered.
     #[error("cannot enter network namespace {}", path.display())]
@@ -105,7 +117,19 @@ impl Netns {
             path: place.to_owned(),
             source,
         };
-        let file = File::open(place).map_err(failed)?;
+        // Without waiting, should a FIFO be there.
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(place)
+            .map_err(failed)?;
+        let system = fstatfs(&file).map_err(|source| failed(source.into()))?;
+        if system.f_type != NSFS_MAGIC {
+            return Err(NetnsError::NotNamespace {
+                path: place.to_owned(),
+            });
+        }
         let found = file.metadata().map_err(failed)?;
         let (device, inode) = (found.dev(), found.ino());
         Ok(Self {
@@ -123,7 +147,9 @@ impl Netns {
         &self.identity
     }
 
-    /// Runs `task` inside the namespace, on a thread of its own: the caller's stays where it is.
+    /// Runs `task` inside the namespace. Where that is another than the caller's, `task` has a thread of its
+    /// own: the caller's stays where it is. Where it is the same, nothing is entered: that would need
+    /// `CAP_SYS_ADMIN`.
     ///
     /// # Errors
     /// [`NetnsError::Enter`].
@@ -131,6 +157,10 @@ impl Netns {
     /// # Panics
     /// If `task` does.
     pub fn run<T: Send>(&self, task: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        let here = fs::metadata(OWN);
+        if here.is_ok_and(|here| (here.dev(), here.ino()) == self.key()) {
+            return Ok(task());
+        }
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;
@@ -146,10 +176,17 @@ impl Netns {
         })
     }
 
+    fn key(&self) -> (u64, u64) {
+        (self.identity.device, self.identity.inode)
+    }
+
     fn path(&self) -> &Path {
         self.identity.path.as_deref().unwrap_or(Path::new(OWN))
     }
 }
+
+/// `NSFS_MAGIC` of `include/uapi/linux/magic.h`.
+const NSFS_MAGIC: i64 = 0x6e73_6673;
 
 /// The calling thread's network namespace.
 const OWN: &str = "/proc/thread-self/ns/net";

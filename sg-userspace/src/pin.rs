@@ -18,6 +18,9 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
 const BPFFS_MAGIC: i64 = 0xcafe_4a11;
 
+/// What a directory of one ABI version holds.
+const BELOW: [&str; 3] = ["maps", "links", "progs"];
+
 /// The pin directories of one enforcer.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -87,7 +90,7 @@ impl Pins {
         }
         directory::private(&self.base)?;
         directory::private(&self.root)?;
-        for name in ["maps", "links", "progs"] {
+        for name in BELOW {
             directory::private(&self.root.join(name))?;
         }
         Ok(())
@@ -103,7 +106,8 @@ impl Pins {
     /// # Errors
     /// See [`PinError`].
     pub fn check(&self) -> Result<(), PinError> {
-        for path in [&self.base, &self.root] {
+        let below = BELOW.map(|name| self.root.join(name));
+        for path in [&self.base, &self.root].into_iter().chain(&below) {
             match std::fs::symlink_metadata(path) {
                 Ok(_) => drop(directory::private(path)?),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -198,7 +202,7 @@ impl Pins {
         for map in list(&self.root.join("maps"))? {
             Self::remove(&map)?;
         }
-        for name in ["maps", "links", "progs"] {
+        for name in BELOW {
             remove_directory(&self.root.join(name))?;
         }
         remove_directory(&self.root)?;

@@ -203,7 +203,7 @@ fn nothing(context: &Context) -> Status {
     }
 }
 
-fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, TableError> {
+pub(crate) fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, TableError> {
     let namespace = view.state.namespace(one.namespace);
     let resolved = view.state.resolved.get(&one.name);
     let mut warnings = Vec::new();

@@ -48,6 +48,8 @@ pub(crate) struct Apply {
     /// that no rule lets begin again are cut, yours perhaps among them
     #[arg(long)]
     no_adopt: bool,
+    #[command(flatten)]
+    trust: definition::TrustFiles,
     /// Print what was done as JSON
     #[arg(long)]
     json: bool,
@@ -57,7 +59,7 @@ impl Apply {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<ExitCode> {
         definition::keep_memory();
         // The process ends after this: taking a large definition apart again would be for nobody.
-        let model = ManuallyDrop::new(definition::load(&self.files)?);
+        let model = ManuallyDrop::new(definition::load(&self.files, &self.trust.trust())?);
         let options = Options {
             detach_missing: self.detach_missing,
             adopt: !self.no_adopt,

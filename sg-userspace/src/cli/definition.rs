@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use sg_userspace::{
-    definition::{self, Severity, render},
+    definition::{self, Severity, Trust, render},
     model::Model,
+    trust::Owners,
 };
 
 use super::text::remark;
@@ -14,14 +15,32 @@ use super::text::remark;
 ///
 /// # Errors
 /// A file that cannot be read, or a definition with errors.
-pub(crate) fn load(files: &[PathBuf]) -> anyhow::Result<Model> {
-    let checked = definition::load(files)?;
+pub(crate) fn load(files: &[PathBuf], trust: &Trust) -> anyhow::Result<Model> {
+    let checked = definition::load_trusted(files, trust)?;
     remark(&render(&checked.diagnostics));
     let errors = definition::count(&checked.diagnostics, Severity::Error);
     match checked.model {
         Some(model) => Ok(model),
         None if errors == 1 => bail!("the definition has an error; nothing was changed"),
         None => bail!("the definition has {errors} errors; nothing was changed"),
+    }
+}
+
+/// Which files may say what is enforced.
+#[derive(clap::Args)]
+pub(crate) struct TrustFiles {
+    /// Take definition files that others than root, or the user behind sudo, could have written or put
+    /// there: whoever can decides what is enforced
+    #[arg(long = "trust-files")]
+    everybody: bool,
+}
+
+impl TrustFiles {
+    pub(crate) fn trust(&self) -> Trust {
+        if self.everybody {
+            return Trust::Everybody;
+        }
+        Trust::Owners(Owners::of_this_process().with_user_behind_sudo())
     }
 }
 

@@ -14,12 +14,14 @@ mod check;
 mod ct;
 mod definition;
 mod detach;
+mod duration;
 mod export;
 mod logger;
 mod run;
 mod stats;
 mod status;
 mod text;
+mod wait;
 
 pub(crate) use text::remark;
 
@@ -67,6 +69,7 @@ enum Command {
     Check(check::Check),
     Apply(apply::Apply),
     Run(run::Run),
+    Wait(wait::Wait),
     Status(status::Status),
     Stats(stats::Stats),
     Ct(ct::Ct),
@@ -82,6 +85,7 @@ impl Cli {
             Command::Check(check) => check::run(check),
             Command::Apply(apply) => apply.run(&context),
             Command::Run(run) => run.run(&context),
+            Command::Wait(wait) => wait.run(&context),
             Command::Status(status) => status.run(&context),
             Command::Stats(stats) => stats.run(&context),
             Command::Ct(ct) => ct.run(&context),

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use crate::model::Model;
+use crate::{model::Model, trust::Owners};
 
 pub mod diagnostic;
 pub mod source;
@@ -37,6 +37,26 @@ pub struct Checked {
 /// A file that cannot be read. What is wrong inside a file is a diagnostic.
 pub fn load(paths: &[PathBuf]) -> Result<Checked, SourceError> {
     Ok(check(&source::read(paths)?))
+}
+
+/// Whose files may say what is enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Theirs, where nobody else can write to them or put others in their place.
+    Owners(Owners),
+    /// Everybody's.
+    Everybody,
+}
+
+/// The same of files that are trusted.
+///
+/// # Errors
+/// A file that cannot be read, or that others could have written.
+pub fn load_trusted(paths: &[PathBuf], trust: &Trust) -> Result<Checked, SourceError> {
+    match trust {
+        Trust::Owners(owners) => Ok(check(&source::read_trusted(paths, owners)?)),
+        Trust::Everybody => load(paths),
+    }
 }
 
 /// Checks sources that together are one definition.

@@ -4,6 +4,8 @@
 mod common;
 
 mod metrics;
+mod service;
+mod wait;
 
 use std::{
     fs,
