@@ -13,8 +13,7 @@ use sg_common::layout::interface_flags::PRESENT;
 use sg_common::layout::{Counters, CtInterface, CtLocal};
 
 use crate::{
-    attach::{self, EGRESS, INGRESS},
-    bank,
+    attach, bank,
     compile::{Compiled, Membership, compile},
     detach::{self, DetachError},
     hits,
@@ -29,6 +28,7 @@ use crate::{
 
 mod error;
 mod interface;
+mod place;
 mod report;
 
 pub use error::{ApplyError, InterfaceError};
@@ -92,7 +92,7 @@ pub fn apply_locked(
     let mut session = match Session::open(context, lock)? {
         Some(mut session) => {
             session.check_conntrack(model.conntrack)?;
-            reap(&mut session, lock, &mut report)?;
+            place::settle(&mut session, lock, &targets, &mut report)?;
             check_tags(&targets, Some(&session))?;
             let missing = missing(&session, &targets);
             if !missing.is_empty() {
@@ -139,45 +139,6 @@ pub fn apply_locked(
             }),
         },
     }
-}
-
-/// Drops interfaces whose device is gone: their links are dead, and what comes under the same
-/// ifindex later is another device. Where only one link is dead, the device is still the same and
-/// somebody removed the link: it is made again, and tracked flows stay.
-fn reap(session: &mut Session, lock: &Lock, report: &mut Report) -> Result<(), ApplyError> {
-    let mut live = BTreeSet::new();
-    for one in session.state.interfaces.clone() {
-        let pins = [INGRESS, EGRESS].map(|hook| session.pins.link(one.id, hook));
-        let mut dead = 0;
-        for pin in &pins {
-            let on = attach::is_on(pin, one.ifindex).map_err(DetachError::Attach)?;
-            dead += usize::from(!on);
-        }
-        if dead == pins.len() {
-            detach::one(session, lock, &one)?;
-            report.gone.push(one.name);
-            continue;
-        }
-        // A move of ingress, or the first apply of all, was cut short before it was written down.
-        let astray = attach::is_astray(&pins[0], one.hook).map_err(DetachError::Attach)?;
-        if dead > 0 || astray {
-            interface::restore(session, &one).map_err(|source| ApplyError::Interface {
-                interface: one.name.clone(),
-                source: Box::new(source),
-            })?;
-        }
-        if dead > 0 {
-            report.repaired.push(one.name);
-        }
-        live.extend(pins);
-    }
-    // Links of an apply that was cut short belong to nobody.
-    for link in session.pins.links()? {
-        if !live.contains(&link) {
-            attach::detach(&link).map_err(DetachError::Attach)?;
-        }
-    }
-    Ok(())
 }
 
 fn attached_as<'a>(session: &'a Session, target: &Target) -> Option<&'a Attached> {

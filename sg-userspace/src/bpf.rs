@@ -338,19 +338,35 @@ pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 /// What the kernel says; `EINVAL` below Linux 6.6.
 pub fn tcx_programs(ifindex: u32, hook: TcxHook) -> io::Result<Vec<u32>> {
+    tcx_chain(ifindex, hook).map(|(programs, _)| programs)
+}
+
+/// The same of the links that hold them; 0 where a program was attached without one.
+///
+/// # Errors
+/// As for [`tcx_programs`].
+pub fn tcx_links(ifindex: u32, hook: TcxHook) -> io::Result<Vec<u32>> {
+    tcx_chain(ifindex, hook).map(|(_, links)| links)
+}
+
+fn tcx_chain(ifindex: u32, hook: TcxHook) -> io::Result<(Vec<u32>, Vec<u32>)> {
     // BPF_MPROG_MAX of kernel/bpf/mprog.c: no chain is longer.
-    let mut ids = [0_u32; 64];
+    let (mut programs, mut links) = ([0_u32; 64], [0_u32; 64]);
     let mut attr = Query {
         ifindex,
         attach_type: hook as u32,
-        program_ids: ids.as_mut_ptr() as u64,
-        count: ids.len() as u32,
+        program_ids: programs.as_mut_ptr() as u64,
+        link_ids: links.as_mut_ptr() as u64,
+        count: programs.len() as u32,
         ..Query::default()
     };
-    // SAFETY: `ids` has room for `count` ids.
+    // SAFETY: both have room for `count` ids.
     match unsafe { bpf(PROG_QUERY, &mut attr) } {
-        Ok(()) => Ok(ids[..(attr.count as usize).min(ids.len())].to_vec()),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+        Ok(()) => {
+            let count = (attr.count as usize).min(programs.len());
+            Ok((programs[..count].to_vec(), links[..count].to_vec()))
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Default::default()),
         Err(error) => Err(error),
     }
 }

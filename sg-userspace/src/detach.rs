@@ -165,6 +165,7 @@ pub(crate) fn one(
         &session.tables.interface_index,
         attached.namespace,
         attached.ifindex,
+        attached.id,
     )?;
     let flows = flush(session, attached.id)?;
     session.state.interfaces.retain(|one| one.id != attached.id);

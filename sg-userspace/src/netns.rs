@@ -35,9 +35,18 @@ pub struct NetnsIdentity {
 }
 
 impl NetnsIdentity {
+    /// That of a namespace that is somewhere: never the same as another.
+    pub fn unknown() -> Self {
+        Self {
+            device: 0,
+            inode: 0,
+            path: None,
+        }
+    }
+
     /// Whether both are the same namespace, however they were reached.
     pub fn is(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
+        self.inode != 0 && (self.device, self.inode) == (other.device, other.inode)
     }
 }
 
@@ -67,6 +76,9 @@ pub enum NetnsError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A device has moved there, and nobody has said where that is.
+    #[error("the network namespace that its device has moved to is not known")]
+    Unknown,
     /// It was the namespace sgctl ran in, and this one runs in another.
     #[error("this is another network namespace than the one sgctl ran in then; run it there")]
     Elsewhere,
@@ -99,8 +111,12 @@ impl Netns {
     /// Opens a namespace again that was seen before.
     ///
     /// # Errors
-    /// [`NetnsError::Open`] if it is gone, [`NetnsError::Replaced`] if another took its place.
+    /// [`NetnsError::Open`] if it is gone, [`NetnsError::Replaced`] if another took its place,
+    /// [`NetnsError::Unknown`] if it was never known.
     pub fn reopen(identity: &NetnsIdentity) -> Result<Self, NetnsError> {
+        if identity.inode == 0 {
+            return Err(NetnsError::Unknown);
+        }
         let found = Self::at(identity.path.clone())?;
         if found.identity.is(identity) {
             return Ok(found);

@@ -108,6 +108,9 @@ fn print(report: &Report) -> io::Result<()> {
         writeln!(out, "{name}: its device or its links are gone, forgotten")?;
     }
     writeln!(out, "generation {} is in force", report.generation)?;
+    for name in &report.moved {
+        writeln!(out, "{name}: its device has moved, and its policy with it")?;
+    }
     for name in &report.repaired {
         remark(&format!(
             "warning: {name}: one of its links had been removed; it is attached again\n"

@@ -6,8 +6,10 @@ use log::{debug, info, warn};
 
 use crate::{
     attach::{self, EGRESS, INGRESS},
+    bpf::TcxHook,
     members::Outcome,
     pin::Pins,
+    state::Attached,
     status::chain,
 };
 
@@ -52,8 +54,17 @@ impl Enforcement {
         for (interface, direction) in &lost {
             warn!("{interface}: link lost: {direction} is not attached any more");
         }
+        let replaced = self.replaced(&seen);
+        let replaced: Vec<_> = replaced
+            .into_iter()
+            .filter(|name| retry && lost.iter().all(|(lost, _)| lost != name))
+            .collect();
+        for interface in &replaced {
+            warn!("{interface}: another device has its name and index");
+        }
         if changed
             && lost.is_empty()
+            && replaced.is_empty()
             && !self.unsettled
             && self.failure.is_none()
             && let Some(now) = self.readdressed(&seen)
@@ -68,7 +79,7 @@ impl Enforcement {
                 return;
             }
         }
-        if !changed && lost.is_empty() && !self.unsettled {
+        if !changed && lost.is_empty() && replaced.is_empty() && !self.unsettled {
             return;
         }
         let done = self.put_in_force(self.model.clone());
@@ -176,5 +187,23 @@ impl Enforcement {
             }
         }
         Ok(lost)
+    }
+
+    /// Attached interfaces whose device has moved to another namespace while another one has taken its name and
+    /// its index.
+    fn replaced(&self, seen: &BTreeMap<String, Option<Seen>>) -> Vec<String> {
+        let pins = Pins::new(&self.context.bpffs);
+        let is_here = |one: &Attached| {
+            let found = seen.get(&one.name)?.as_ref()?;
+            if found.ifindex != one.ifindex {
+                return None;
+            }
+            let netns = open(&self.context, self.model.interfaces.get(&one.name)?).ok()?;
+            let pin = pins.link(one.id, EGRESS);
+            let here = netns.run(|| attach::stands_here(&pin, one.ifindex, TcxHook::Egress));
+            here.ok()?.ok()
+        };
+        let replaced = self.links.iter().filter(|one| is_here(one) == Some(false));
+        replaced.map(|one| one.name.clone()).collect()
     }
 }

@@ -50,6 +50,9 @@ impl Enforcement {
         for name in &report.gone {
             debug!("{name}: forgotten, its device is gone");
         }
+        for name in &report.moved {
+            info!("{name}: its device has moved, and its policy with it");
+        }
         for name in &report.repaired {
             warn!("{name}: a link that was removed is attached again");
         }
