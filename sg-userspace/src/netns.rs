@@ -1,17 +1,17 @@
 //! Network namespaces: named, opened, told apart, entered for one closure.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
     os::{
-        fd::AsFd as _,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{OFlags, fstatfs},
+    fs::{Mode, OFlags, fstatfs},
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 use serde::{Deserialize, Serialize};
@@ -133,19 +133,18 @@ impl Netns {
             path: place.to_owned(),
             source,
         };
-        // Without waiting, should a FIFO be there.
-        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags.bits().cast_signed())
-            .open(place)
-            .map_err(failed)?;
-        let system = fstatfs(&file).map_err(|source| failed(source.into()))?;
+        // Looked at before it is opened: a FIFO would wait, and a name whose namespace is not mounted yet is a
+        // file that may be read by nobody.
+        let entry = rustix::fs::open(place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let entry = entry.map_err(|source| failed(source.into()))?;
+        let system = fstatfs(&entry).map_err(|source| failed(source.into()))?;
         if system.f_type != NSFS_MAGIC {
             return Err(NetnsError::NotNamespace {
                 path: place.to_owned(),
             });
         }
+        let reached = format!("/proc/self/fd/{}", entry.as_raw_fd());
+        let file = File::open(reached).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
         let (device, inode) = (found.dev(), found.ino());
         Ok(Self {
