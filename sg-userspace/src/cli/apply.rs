@@ -14,7 +14,7 @@ use sg_userspace::{
 
 use super::{
     definition,
-    text::{print_json, remark},
+    text::{out, print_json, remark},
 };
 
 /// Enforce a definition and return.
@@ -83,7 +83,7 @@ impl Apply {
 }
 
 fn print(report: &Report) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = out();
     for one in &report.interfaces {
         let done = match one.change {
             Change::Attached => "attached",

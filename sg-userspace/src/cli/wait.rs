@@ -1,17 +1,16 @@
 //! `sgctl wait`: until an interface is enforced.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use sg_userspace::{
     session::Context,
     wait::{self, Waited},
 };
 
-use super::{duration, text::remark};
+use super::{
+    duration,
+    text::{out, remark},
+};
 
 /// Wait until an interface is enforced.
 ///
@@ -45,7 +44,7 @@ impl Wait {
                 device,
                 generation,
             } => {
-                let mut out = io::stdout().lock();
+                let mut out = out();
                 writeln!(
                     out,
                     "{name} ({device}): enforced by generation {generation}"

@@ -3,7 +3,7 @@
 //! Labels are names of the definition, rule ids, devices, namespaces, and words of fixed lists: their number
 //! is bounded by the number of interfaces and rules, and none tells a remote address.
 
-use std::{collections::BTreeSet, fmt};
+use std::{borrow::Cow, collections::BTreeSet, fmt};
 
 use prometheus_client::{
     collector::Collector,
@@ -13,6 +13,7 @@ use prometheus_client::{
 };
 use sg_common::verdict::Direction;
 
+use crate::definition::escape;
 use crate::stats::{Conntrack, HostStats, InterfaceStats, VerdictCount};
 
 use super::Figures;
@@ -321,7 +322,13 @@ impl Out<'_, '_> {
             return Ok(());
         }
         let mut metric = self.0.encode_descriptor(name, help, None, kind)?;
-        for (labels, value) in samples {
+        for (mut labels, value) in samples {
+            // The format escapes what would break it, and nothing that a reader's terminal would act on.
+            for (_, text) in &mut labels {
+                if let Cow::Owned(escaped) = escape(text) {
+                    *text = escaped;
+                }
+            }
             if labels.is_empty() {
                 encode(&mut metric, kind, value)?;
             } else {
@@ -460,7 +467,7 @@ mod tests {
 
     #[test]
     fn equal_devices_are_told_apart_and_values_escaped() {
-        let hostile = "a\"b\\c\nd";
+        let hostile = "a\"b\\c\nd\x1b[2J\u{202e}";
         let text = figures(vec![
             interface("one", Some("/run/netns/blue")),
             interface(hostile, Some("/proc/7/ns/net")),
@@ -469,7 +476,7 @@ mod tests {
         for line in [
             "node_ethtool_conntrack_allowance_exceeded{device=\"eth0\",netns=\"blue\"} 3",
             "node_ethtool_conntrack_allowance_exceeded{device=\"eth0\",netns=\"/proc/7/ns/net\"} 3",
-            "sgctl_conntrack_available{interface=\"a\\\"b\\\\c\\nd\"} 90",
+            "sgctl_conntrack_available{interface=\"a\\\"b\\\\c\\\\u{a}d\\\\u{1b}[2J\\\\u{202e}\"} 90",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

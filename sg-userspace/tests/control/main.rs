@@ -5,6 +5,7 @@ mod common;
 
 mod devices;
 mod hooks;
+mod hostile;
 mod life;
 mod refusals;
 mod scale;
