@@ -6,6 +6,7 @@ mod common;
 mod devices;
 mod metrics;
 mod service;
+mod trust;
 mod wait;
 
 use std::{

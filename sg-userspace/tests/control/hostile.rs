@@ -236,7 +236,7 @@ fn n1_directories_on_an_open_way_are_refused() {
     }
 
     // The same below a BPF file system that all may write, as one is when it is fresh.
-    let theirs = own_pins.with_extension("theirs");
+    let theirs = own_pins.with_file_name(unique("theirs"));
     fs::create_dir(&theirs).unwrap();
     mode(&theirs, 0o777);
     enforcer.context.bpffs = theirs.join("pins");
@@ -262,7 +262,7 @@ fn n1_directories_on_an_open_way_are_refused() {
     let inside = enforcer.apply(&definition, &[]);
     let _ = fs::remove_dir_all(&theirs);
     enforcer.context.bpffs = own_pins;
-    said.fails(&["theirs belongs to somebody else, or is writable"]);
+    said.fails(&["theirs belongs to somebody else, or is writable by others"]);
     accepted.ok();
     squatted.fails(&["uid 65534"]);
     inside.fails(&["links is a directory of uid 0 with mode 0777"]);
