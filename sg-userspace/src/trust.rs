@@ -19,6 +19,15 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 /// Symbolic links followed on one way, as the kernel's own limit (path_resolution(7)).
 const MAX_SYMLINKS: u32 = 40;
 
+/// Whose files may say what is enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Theirs, where nobody else can write to them or put others in their place.
+    Owners(Owners),
+    /// Everybody's.
+    Everybody,
+}
+
 /// User ids whose files and directories are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owners(BTreeSet<u32>);

@@ -15,10 +15,10 @@ use tokio::{
 };
 
 use crate::{
-    definition::Trust,
     metrics::{Server, ServerError},
     session::Context,
     status::chain,
+    trust::Trust,
 };
 
 mod devices;

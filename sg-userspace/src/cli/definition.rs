@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use sg_userspace::{
-    definition::{self, Severity, Trust, render},
+    definition::{self, Severity, render},
     model::Model,
-    trust::Owners,
+    trust::{Owners, Trust},
 };
 
 use super::text::remark;

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use crate::{model::Model, trust::Owners};
+use crate::{model::Model, trust::Trust};
 
 pub mod diagnostic;
 pub mod source;
@@ -39,24 +39,12 @@ pub fn load(paths: &[PathBuf]) -> Result<Checked, SourceError> {
     Ok(check(&source::read(paths)?))
 }
 
-/// Whose files may say what is enforced.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// Theirs, where nobody else can write to them or put others in their place.
-    Owners(Owners),
-    /// Everybody's.
-    Everybody,
-}
-
 /// The same of files that are trusted.
 ///
 /// # Errors
 /// A file that cannot be read, or that others could have written.
 pub fn load_trusted(paths: &[PathBuf], trust: &Trust) -> Result<Checked, SourceError> {
-    match trust {
-        Trust::Owners(owners) => Ok(check(&source::read_trusted(paths, owners)?)),
-        Trust::Everybody => load(paths),
-    }
+    Ok(check(&source::read_trusted(paths, trust)?))
 }
 
 /// Checks sources that together are one definition.
