@@ -43,6 +43,7 @@ Examples:
   sgctl check sg.toml            find mistakes without touching anything
   sgctl apply sg.toml            enforce
   sgctl run sg.toml              enforce and follow changes
+  sgctl wait eth0                until it is enforced there, for scripts
   sgctl status                   what is enforced where
   sgctl stats eth0               counters, as ethtool -S prints them
   sgctl detach --all             stop enforcing
