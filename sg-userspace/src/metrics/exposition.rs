@@ -3,7 +3,7 @@
 //! Labels are names of the definition, rule ids, devices, namespaces, and words of fixed lists: their number
 //! is bounded by the number of interfaces and rules, and none tells a remote address.
 
-use std::{borrow::Cow, collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt};
 
 use prometheus_client::{
     collector::Collector,
@@ -325,9 +325,7 @@ impl Out<'_, '_> {
         for (mut labels, value) in samples {
             // The format escapes what would break it, and nothing that a reader's terminal would act on.
             for (_, text) in &mut labels {
-                if let Cow::Owned(escaped) = escape(text) {
-                    *text = escaped;
-                }
+                *text = escape(text).into_owned();
             }
             if labels.is_empty() {
                 encode(&mut metric, kind, value)?;
