@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -94,6 +95,25 @@ impl Pins {
             directory::private(&self.root.join(name))?;
         }
         Ok(())
+    }
+
+    /// Keeps others from making pins beside this process until it is dropped, whatever state directory they use.
+    /// The directories must be [prepared](Self::prepare).
+    ///
+    /// # Errors
+    /// [`PinError::Io`].
+    pub fn alone(&self) -> Result<OwnedFd, PinError> {
+        let above = self.base.parent().unwrap_or(Path::new("/"));
+        let failed = |source: rustix::io::Errno| PinError::Io {
+            operation: "lock",
+            path: above.to_owned(),
+            source: source.into(),
+        };
+        // A lock on what lies below would be lost with it.
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(above, flags, Mode::empty()).map_err(failed)?;
+        rustix::fs::flock(&directory, FlockOperation::LockExclusive).map_err(failed)?;
+        Ok(directory)
     }
 
     /// Whether anything of ours is pinned here.

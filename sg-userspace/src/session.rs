@@ -181,6 +181,15 @@ impl Session {
     ) -> Result<Self, SessionError> {
         let pins = Pins::new(&context.bpffs);
         pins.check()?;
+        pins.prepare()?;
+        let _alone = pins.alone()?;
+        if fixed(&pins)?.is_some() {
+            // Somebody with another state directory was faster.
+            return Err(SessionError::Strange {
+                pins: pins.root().to_owned(),
+                state: context.state_dir.clone(),
+            });
+        }
         pins.remove_all()?;
         pins.prepare()?;
         let made = Self::load(object, pins.clone(), conntrack);
