@@ -260,6 +260,55 @@ fn signs_of_life_come_only_while_work_gets_done() {
     drop(enforcer);
 }
 
+const UNIT: &str = include_str!("../../../dist/sgctl.service");
+
+/// What the unit says of a key, all lines together.
+fn of_unit(key: &str) -> Vec<&'static str> {
+    let lines = UNIT.lines().filter_map(|line| line.split_once('='));
+    let values = lines.filter_map(|(found, value)| (found == key).then_some(value));
+    values.flat_map(str::split_whitespace).collect()
+}
+
+#[test]
+fn the_unit_is_one_and_asks_for_what_the_agent_was_tried_with() {
+    let capabilities = of_unit("CapabilityBoundingSet");
+    assert_eq!(
+        capabilities,
+        ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_SYS_ADMIN"]
+    );
+    assert_eq!(of_unit("Type"), ["notify"]);
+    // What is remembered must outlive the service, as what is enforced does.
+    assert_eq!(of_unit("RuntimeDirectoryPreserve"), ["yes"]);
+    assert_eq!(of_unit("RuntimeDirectoryMode"), ["0700"]);
+    let directory = Path::new("/run").join(of_unit("RuntimeDirectory")[0]);
+    assert_eq!(directory, Path::new(sg_userspace::state::DEFAULT));
+    let pins = Path::new(sg_userspace::pin::DEFAULT);
+    let writable = of_unit("ReadWritePaths");
+    assert!(
+        writable.iter().any(|path| pins.starts_with(path)),
+        "{writable:?}"
+    );
+
+    let directory = std::env::temp_dir().join(unique("unit"));
+    fs::create_dir(&directory).unwrap();
+    let file = directory.join("sgctl.service");
+    let installed = UNIT.replace("/usr/local/sbin/sgctl", env!("CARGO_BIN_EXE_sgctl"));
+    fs::write(&file, installed).unwrap();
+    let verified = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(&file)
+        .output();
+    fs::remove_dir_all(&directory).unwrap();
+    match verified {
+        Ok(verified) => {
+            let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+            assert!(verified.status.success(), "{said}");
+            assert!(!said.contains("sgctl.service:"), "{said}");
+        }
+        Err(_) => skip("there is no systemd-analyze"),
+    }
+}
+
 /// Numbers of `include/uapi/linux/capability.h`.
 const NET_ADMIN: u32 = 12;
 const SYS_ADMIN: u32 = 21;
