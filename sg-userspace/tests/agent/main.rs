@@ -5,6 +5,7 @@ mod common;
 
 mod devices;
 mod metrics;
+mod seccomp;
 mod service;
 mod trust;
 mod wait;

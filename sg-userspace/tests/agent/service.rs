@@ -263,7 +263,7 @@ fn signs_of_life_come_only_while_work_gets_done() {
 const UNIT: &str = include_str!("../../../dist/sgctl.service");
 
 /// What the unit says of a key, all lines together.
-fn of_unit(key: &str) -> Vec<&'static str> {
+pub(crate) fn of_unit(key: &str) -> Vec<&'static str> {
     let lines = UNIT.lines().filter_map(|line| line.split_once('='));
     let values = lines.filter_map(|(found, value)| (found == key).then_some(value));
     values.flat_map(str::split_whitespace).collect()
