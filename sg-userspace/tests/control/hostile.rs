@@ -338,3 +338,48 @@ fn l16_names_do_not_reach_the_terminal_as_they_are() {
     harmless(&enforcer.sgctl(&["detach", "--all"]), "detach");
     enforcer.context.state_dir = own;
 }
+
+/// Whoever administers a namespace names its devices; that must not keep the host from changing its rules.
+#[test]
+fn l16_names_of_devices_that_are_no_text_keep_nothing_from_coming_into_force() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _server = pair.near.serve(NEAR, 8080);
+    let ip = |arguments: &[&[u8]]| {
+        let arguments = arguments.iter().map(|argument| OsStr::from_bytes(argument));
+        let done = pair
+            .near
+            .run(|| Command::new("ip").args(arguments).output());
+        assert!(done.as_ref().unwrap().status.success(), "{done:?}");
+    };
+    let name = b"x\xff\x1b[2J";
+    ip(&[b"link", b"add", name, b"type", b"bridge"]);
+    ip(&[b"link", b"set", name, b"up"]);
+    ip(&[b"addr", b"add", b"10.78.0.1/24", b"dev", name]);
+    ip(&[b"link", b"set", b"eth0", b"alias", b"\xfe\x1b[2J"]);
+    ip(&[
+        b"addr",
+        b"add",
+        b"10.77.0.9/24",
+        b"dev",
+        b"eth0",
+        b"label",
+        b"eth0:\xff",
+    ]);
+    ip(&[
+        b"link",
+        b"property",
+        b"add",
+        b"dev",
+        b"eth0",
+        b"altname",
+        b"\xff\xfe",
+    ]);
+    let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
+    enforcer.apply(&definition, &[]).ok();
+    enforcer.sgctl(&["wait", "a", "--timeout", "0"]).ok();
+    let status = enforcer.sgctl(&["status"]).ok();
+    assert!(!status.out.contains("warning"), "{status:?}");
+    assert!(pair.far.connect(NEAR, 8080).is_ok());
+    assert!(pair.far.connect_is_dropped(NEAR, 9090));
+}
