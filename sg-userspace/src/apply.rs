@@ -14,8 +14,7 @@ use sg_common::abi::MAX_INTERFACES;
 use sg_common::layout::{Counters, CtInterface, CtLocal, Limits};
 
 use crate::{
-    attach::{self, EGRESS, INGRESS},
-    bank,
+    attach, bank,
     compile::{Compiled, Membership, compile},
     confirm::{self, SettleError},
     detach::{self, DetachError},
@@ -32,6 +31,7 @@ use crate::{
 
 mod error;
 mod interface;
+mod place;
 mod report;
 
 pub use error::{ApplyError, InterfaceError};
@@ -127,7 +127,7 @@ fn change_locked(
     let mut session = match confirm::open(context, lock)? {
         Some(mut session) => {
             session.check_conntrack(model.conntrack)?;
-            reap(&mut session, lock, &mut report)?;
+            place::settle(&mut session, lock, &targets, &mut report)?;
             check_tags(&targets, Some(&session))?;
             let missing = missing(&session, &targets);
             if !missing.is_empty() {
@@ -176,45 +176,6 @@ fn change_locked(
             }),
         },
     }
-}
-
-/// Drops interfaces whose device is gone: their links are dead, and what comes under the same
-/// ifindex later is another device. Where only one link is dead, the device is still the same and
-/// somebody removed the link: it is made again, and tracked flows stay.
-fn reap(session: &mut Session, lock: &Lock, report: &mut Report) -> Result<(), ApplyError> {
-    let mut live = BTreeSet::new();
-    for one in session.state.interfaces.clone() {
-        let pins = [INGRESS, EGRESS].map(|hook| session.pins.link(one.id, hook));
-        let mut dead = 0;
-        for pin in &pins {
-            let on = attach::is_on(pin, one.ifindex).map_err(DetachError::Attach)?;
-            dead += usize::from(!on);
-        }
-        if dead == pins.len() {
-            detach::one(session, lock, &one)?;
-            report.gone.push(one.name);
-            continue;
-        }
-        // A move of ingress, or the first apply of all, was cut short before it was written down.
-        let astray = attach::is_astray(&pins[0], one.hook).map_err(DetachError::Attach)?;
-        if dead > 0 || astray {
-            interface::restore(session, &one).map_err(|source| ApplyError::Interface {
-                interface: one.name.clone(),
-                source: Box::new(source),
-            })?;
-        }
-        if dead > 0 {
-            report.repaired.push(one.name);
-        }
-        live.extend(pins);
-    }
-    // Links of an apply that was cut short belong to nobody.
-    for link in session.pins.links()? {
-        if !live.contains(&link) {
-            attach::detach(&link).map_err(DetachError::Attach)?;
-        }
-    }
-    Ok(())
 }
 
 fn attached_as<'a>(session: &'a Session, target: &Target) -> Option<&'a Attached> {

@@ -205,6 +205,23 @@ pub fn is_on(pin: &Path, ifindex: u32) -> Result<bool, AttachError> {
     Ok(details(pin)?.is_some_and(|found| found.ifindex == ifindex))
 }
 
+/// Whether a pinned tcx link stands in the chain of the device with this index, in the calling thread's
+/// namespace: the index alone would be another device's after ours has moved away.
+///
+/// # Errors
+/// [`AttachError::Link`].
+pub fn stands_here(pin: &Path, ifindex: u32, hook: TcxHook) -> Result<bool, AttachError> {
+    let Some(found) = details(pin)?.filter(|found| found.ifindex == ifindex) else {
+        return Ok(false);
+    };
+    match bpf::tcx_links(ifindex, hook) {
+        Ok(links) => Ok(links.contains(&found.id)),
+        // There is no such device here.
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+        Err(source) => Err(link_failed("find", pin, source)),
+    }
+}
+
 /// What is known about a pinned link; `None` if there is no such pin.
 ///
 /// # Errors
@@ -226,7 +243,7 @@ pub fn update(
     hook: HookInForce,
 ) -> Result<(), AttachError> {
     let ingress = pins.link(id, INGRESS);
-    if let Some(link) = open(&ingress)? {
+    if let Some(link) = open_live(&ingress)? {
         match hook {
             HookInForce::Xdp | HookInForce::XdpGeneric => {
                 let link = XdpLink::try_from(FdLink::from(link));
@@ -241,7 +258,7 @@ pub fn update(
         }
     }
     let egress = pins.link(id, EGRESS);
-    match open(&egress)? {
+    match open_live(&egress)? {
         Some(link) => update_tc(&mut set.tc_egress()?, link, &egress),
         None => Ok(()),
     }
@@ -403,6 +420,14 @@ fn update_tc(
         .and_then(|id| program.take_link(id))
         .map_err(|source| link_failed("update", pin, source))?;
     Ok(())
+}
+
+/// A link that somebody has detached cannot be given another program.
+fn open_live(pin: &Path) -> Result<Option<PinnedLink>, AttachError> {
+    match details(pin)? {
+        Some(found) if found.ifindex != 0 => open(pin),
+        _ => Ok(None),
+    }
 }
 
 fn open(pin: &Path) -> Result<Option<PinnedLink>, AttachError> {

@@ -3,15 +3,13 @@
 mod bypass;
 
 use std::{
+    io,
     net::IpAddr,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd},
+    os::fd::{AsRawFd as _, BorrowedFd, RawFd},
     thread,
 };
 
-use aya::{
-    Pod,
-    maps::{MapData, MapError},
-};
+use aya::Pod;
 use ipnet::IpNet;
 use sg_common::{
     abi::{MAX_CLASSES, MAX_COUNTED, MAX_INTERFACES, MAX_NODES, MAX_RANGES, MAX_TRIES, map},
@@ -22,12 +20,13 @@ use sg_common::{
 };
 
 use crate::{
+    bpf,
     compile::{Compiled, CompiledInterface, Trie},
     control::padded,
     session,
     shape::{Object, ShapeError},
     table::{Table, TableError},
-    tables::Tables,
+    tables::{InBank, Tables},
 };
 
 /// Why a bank could not be written.
@@ -50,9 +49,9 @@ pub enum BankError {
         /// How many fit.
         room: u32,
     },
-    /// The inner map in force cannot be opened.
-    #[error("cannot open the member map in force")]
-    InForce(#[source] Box<MapError>),
+    /// Programs that read what is to be written cannot be waited for.
+    #[error("cannot wait for the programs that read what is to be written")]
+    Readers(#[source] io::Error),
     /// An interface of the policy has no id.
     #[error("interface {name} of the policy has no id")]
     NoId {
@@ -203,6 +202,12 @@ pub fn occupy(
             (&tables.addresses, addresses.fd()),
         ],
     )?;
+    let made = InBank {
+        members4,
+        members6,
+        addresses,
+    };
+    tables.keep(bank, made);
     write_region(&tables.interfaces, bank * MAX_INTERFACES, &records)?;
     Ok(generation)
 }
@@ -247,14 +252,12 @@ fn check_room(compiled: &Compiled) -> Result<(), BankError> {
 /// Waits until no program reads what it found in any map before this call: the bank that was retired by
 /// the last flip, or elements that were taken from the one in force, which is `bank`.
 ///
-/// Writing an element of a map of maps waits for an RCU grace period, so the member map in force
-/// is put where it already is. The first generation has no predecessor and waits for nobody.
+/// The first generation has no predecessor and waits for nobody.
 pub(crate) fn wait_for_readers(tables: &Tables, bank: u32) -> Result<(), BankError> {
-    let Some(id) = tables.members4.get(&bank)? else {
+    if tables.members4.get(&bank)?.is_none() {
         return Ok(());
-    };
-    let inner = MapData::from_id(id).map_err(|error| BankError::InForce(Box::new(error)))?;
-    Ok(tables.members4.set(&bank, &descriptor(&inner))?)
+    }
+    bpf::wait_for_readers().map_err(BankError::Readers)
 }
 
 fn write_region<V: Pod>(table: &Table<u32, V>, start: u32, values: &[V]) -> Result<(), BankError> {
@@ -428,10 +431,6 @@ fn record(interface: &CompiledInterface, bank: u32, hz: u32) -> Interface {
 /// Stamps are 32-bit and compared with wrap-around: no life may reach half their range.
 fn jiffies(seconds: [u32; TIMEOUTS], hz: u32) -> [u32; TIMEOUTS] {
     seconds.map(|seconds| seconds.saturating_mul(hz).min(i32::MAX as u32 / 2))
-}
-
-fn descriptor(map: &MapData) -> u32 {
-    raw(map.fd().as_fd().as_raw_fd())
 }
 
 fn raw(fd: RawFd) -> u32 {

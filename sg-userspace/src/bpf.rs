@@ -7,12 +7,13 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
 };
 
+const MAP_CREATE: libc::c_long = 0;
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const MAP_DELETE_ELEM: libc::c_long = 3;
@@ -22,6 +23,9 @@ const PROG_QUERY: libc::c_long = 16;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const MAP_UPDATE_BATCH: libc::c_long = 26;
 const LINK_DETACH: libc::c_long = 34;
+/// `BPF_MAP_TYPE_ARRAY` and `BPF_MAP_TYPE_ARRAY_OF_MAPS` of `enum bpf_map_type`.
+const ARRAY: u32 = 2;
+const ARRAY_OF_MAPS: u32 = 12;
 /// `BPF_LINK_TYPE_XDP` of `enum bpf_link_type`.
 const LINK_TYPE_XDP: u32 = 6;
 
@@ -46,6 +50,17 @@ pub struct LinkDetails {
     pub ifindex: u32,
     /// Whether it is an XDP link; else it is a tcx link.
     pub xdp: bool,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Create {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
 }
 
 #[repr(C)]
@@ -239,6 +254,32 @@ pub(crate) unsafe fn lookup_batch(
     Ok((attr.count, last))
 }
 
+/// Waits for an RCU grace period: until no program reads what it found in any map before this call.
+///
+/// That is what an update of a map of maps does before it returns (`maybe_wait_bpf_programs` of
+/// `kernel/bpf/syscall.c`), so one is made for it. A map of maps that is in use could only be given what it
+/// holds already, and to open that by its id takes `CAP_SYS_ADMIN`.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn wait_for_readers() -> io::Result<()> {
+    let array = |map_type, inner_map_fd| Create {
+        map_type,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        inner_map_fd,
+        ..Create::default()
+    };
+    // SAFETY: the attribute holds no pointers.
+    let inner = unsafe { bpf_fd(MAP_CREATE, &mut array(ARRAY, 0)) }?;
+    let inner_fd = raw(inner.as_fd());
+    // SAFETY: as above.
+    let outer = unsafe { bpf_fd(MAP_CREATE, &mut array(ARRAY_OF_MAPS, inner_fd)) }?;
+    // SAFETY: key and value have four bytes each, as the map was made.
+    unsafe { update(outer.as_fd(), &[0; 4], &inner_fd.to_ne_bytes()) }
+}
+
 /// Opens a pinned object; `None` if nothing is pinned there.
 ///
 /// # Errors
@@ -297,19 +338,35 @@ pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 /// What the kernel says; `EINVAL` below Linux 6.6.
 pub fn tcx_programs(ifindex: u32, hook: TcxHook) -> io::Result<Vec<u32>> {
+    tcx_chain(ifindex, hook).map(|(programs, _)| programs)
+}
+
+/// The same of the links that hold them; 0 where a program was attached without one.
+///
+/// # Errors
+/// As for [`tcx_programs`].
+pub fn tcx_links(ifindex: u32, hook: TcxHook) -> io::Result<Vec<u32>> {
+    tcx_chain(ifindex, hook).map(|(_, links)| links)
+}
+
+fn tcx_chain(ifindex: u32, hook: TcxHook) -> io::Result<(Vec<u32>, Vec<u32>)> {
     // BPF_MPROG_MAX of kernel/bpf/mprog.c: no chain is longer.
-    let mut ids = [0_u32; 64];
+    let (mut programs, mut links) = ([0_u32; 64], [0_u32; 64]);
     let mut attr = Query {
         ifindex,
         attach_type: hook as u32,
-        program_ids: ids.as_mut_ptr() as u64,
-        count: ids.len() as u32,
+        program_ids: programs.as_mut_ptr() as u64,
+        link_ids: links.as_mut_ptr() as u64,
+        count: programs.len() as u32,
         ..Query::default()
     };
-    // SAFETY: `ids` has room for `count` ids.
+    // SAFETY: both have room for `count` ids.
     match unsafe { bpf(PROG_QUERY, &mut attr) } {
-        Ok(()) => Ok(ids[..(attr.count as usize).min(ids.len())].to_vec()),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+        Ok(()) => {
+            let count = (attr.count as usize).min(programs.len());
+            Ok((programs[..count].to_vec(), links[..count].to_vec()))
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Default::default()),
         Err(error) => Err(error),
     }
 }

@@ -174,6 +174,7 @@ pub(crate) fn end(session: &mut Session, attached: &Attached) -> Result<u64, Det
         &session.tables.interface_index,
         attached.namespace,
         attached.ifindex,
+        attached.id,
     )?;
     let flows = flush(session, attached.id)?;
     session.state.interfaces.retain(|one| one.id != attached.id);

@@ -8,6 +8,8 @@ use std::{
 
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
+use crate::trust::{Owners, Place, TrustError};
+
 /// Why a directory is not used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -30,19 +32,17 @@ pub enum DirectoryError {
         /// What it is instead.
         found: String,
     },
-    /// A directory above it lets others put something in its place.
-    #[error("{} belongs to somebody else, or is writable by others without the sticky bit, so nothing below it can be trusted", path.display())]
-    OpenParent {
-        /// The directory above.
-        path: PathBuf,
-    },
+    /// The way to it does not lead where it should for certain.
+    #[error(transparent)]
+    Way(#[from] TrustError),
 }
 
-/// Makes sure that `path` is a directory of root with mode 0700, makes it if it is missing, and
-/// returns it opened. The directory above it must exist.
+/// Makes sure that `path`, which is absolute, is a directory of root with mode 0700, makes it if it is missing,
+/// and returns it opened. The directory above it must exist.
 ///
-/// The last component is neither followed as a symlink nor looked up twice, so what was checked
-/// is what is returned; and as root owns it, nobody else can replace it afterwards.
+/// Of the way to it every step is checked ([`Place::find`]). The last component is neither followed as a symlink
+/// nor looked up twice, so what was checked is what is returned; and as root owns it, nobody else can replace it
+/// afterwards.
 ///
 /// # Errors
 /// See [`DirectoryError`].
@@ -56,21 +56,10 @@ pub fn private(path: &Path) -> Result<OwnedFd, DirectoryError> {
         path: path.to_owned(),
         found: "not a name".to_owned(),
     })?;
-    let above = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => Path::new("/"),
-    };
-    let parent = rustix::fs::open(above, DIRECTORY, Mode::empty())
-        .map_err(|source| failed("open", above, source))?;
-    let found = rustix::fs::fstat(&parent).map_err(|source| failed("examine", above, source))?;
-    let owner = rustix::process::geteuid().as_raw();
-    let foreign = found.st_uid != owner && found.st_uid != 0;
-    if foreign || (permissions(&found) & 0o022 != 0 && permissions(&found) & 0o1000 == 0) {
-        return Err(DirectoryError::OpenParent {
-            path: above.to_owned(),
-        });
-    }
+    let above = path.parent().unwrap_or(Path::new("/"));
+    let parent = Place::find(above, &Owners::of_this_process())?;
+    parent.check_on_the_way(&Owners::of_this_process())?;
+    let (parent, owner) = (parent.fd, rustix::process::geteuid().as_raw());
     match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
         Err(source) => return Err(failed("make", path, source)),
@@ -152,7 +141,15 @@ mod tests {
         std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(
             private(&open.join("state")),
-            Err(DirectoryError::OpenParent { .. })
+            Err(DirectoryError::Way(TrustError::OpenDirectory { .. }))
+        ));
+        let above = open.join("above");
+        std::fs::create_dir(&above).unwrap();
+        std::fs::set_permissions(&above, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let refused = private(&above.join("state"));
+        assert!(matches!(
+            refused,
+            Err(DirectoryError::Way(TrustError::OpenDirectory { path })) if path == open.canonicalize().unwrap()
         ));
         std::fs::remove_dir_all(&scratch).unwrap();
     }

@@ -51,7 +51,8 @@ pub fn insert(
     Ok(table.set(&number, &set)?)
 }
 
-/// Removes an interface; its links must be detached by now. A missing one is fine.
+/// Removes an interface; its links must be detached by now, or run programs of another namespace's. One that
+/// is missing, or has another id, is fine.
 ///
 /// # Errors
 /// [`IndexError::Table`].
@@ -59,11 +60,12 @@ pub fn remove(
     table: &Table<u32, IndexSet>,
     namespace: u32,
     ifindex: u32,
+    id: u32,
 ) -> Result<(), IndexError> {
     let number = index_set(namespace, ifindex);
     let mut set = table.get(&number)?.unwrap_or(IndexSet::ZERO);
     for way in &mut set.ways {
-        if (way.namespace, way.ifindex) == (namespace, ifindex) {
+        if (way.namespace, way.ifindex, way.id) == (namespace, ifindex, id) {
             *way = IndexEntry::ZERO;
         }
     }

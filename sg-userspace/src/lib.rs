@@ -39,4 +39,6 @@ pub mod status;
 pub mod table;
 pub mod tables;
 pub mod target;
+pub mod trust;
 pub mod view;
+pub mod wait;

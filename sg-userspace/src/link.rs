@@ -100,14 +100,28 @@ impl Link {
     /// # Errors
     /// [`LinkError::Missing`], [`LinkError::Netlink`] and [`LinkError::Offloads`].
     pub fn read(device: &str) -> Result<Self, LinkError> {
-        let failed = |source| LinkError::Netlink {
-            device: device.to_owned(),
-            source,
-        };
         let mut query = LinkMessage::default();
         query
             .attributes
             .push(LinkAttribute::IfName(device.to_owned()));
+        Self::ask(query, device)
+    }
+
+    /// The same by index, whatever it is called now; `device` is its name in messages.
+    ///
+    /// # Errors
+    /// As [`Link::read`].
+    pub fn read_at(ifindex: u32, device: &str) -> Result<Self, LinkError> {
+        let mut query = LinkMessage::default();
+        query.header.index = ifindex;
+        Self::ask(query, device)
+    }
+
+    fn ask(query: LinkMessage, device: &str) -> Result<Self, LinkError> {
+        let failed = |source| LinkError::Netlink {
+            device: device.to_owned(),
+            source,
+        };
         let answers = match netlink::request(
             NETLINK_ROUTE,
             RouteNetlinkMessage::GetLink(query),

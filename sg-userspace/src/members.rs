@@ -24,7 +24,7 @@ use crate::{
     session::Session,
     state::{Lock, State, StateError},
     table::{Table, TableError},
-    tables::Tables,
+    tables::{InBank, Tables},
 };
 
 /// A generation in force, as far as its members can be changed.
@@ -100,11 +100,16 @@ impl InForce {
                 (name.clone(), group.members)
             })
             .collect();
+        let InBank {
+            members4,
+            members6,
+            addresses,
+        } = tables.in_bank(bank)?;
         Ok(Self {
             generation,
-            members4: Table::inner(&tables.members4, bank)?,
-            members6: Table::inner(&tables.members6, bank)?,
-            addresses: Table::inner(&tables.addresses, bank)?,
+            members4,
+            members6,
+            addresses,
             tables,
             membership,
             groups,

@@ -6,7 +6,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage, NetlinkPayload,
     NetlinkSerializable,
 };
-use netlink_sys::{Socket, SocketAddr};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 /// Why the kernel did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,10 @@ where
 
     let mut answers = Vec::new();
     loop {
-        let (received, _) = socket.recv_from_full().map_err(NetlinkError::Socket)?;
+        let (mut received, _) = socket.recv_from_full().map_err(NetlinkError::Socket)?;
+        if protocol == NETLINK_ROUTE {
+            leave_what_is_read(&mut received);
+        }
         let mut rest = received.as_slice();
         while !rest.is_empty() {
             let answer = NetlinkMessage::<T>::deserialize(rest).map_err(|error| {
@@ -86,6 +89,136 @@ where
             return Err(NetlinkError::Malformed {
                 what: "empty datagram".to_owned(),
             });
+        }
+    }
+}
+
+/// `RTM_NEWLINK` with the length of `struct ifinfomsg`, `RTM_NEWADDR` with that of `struct ifaddrmsg`, and the
+/// attributes of each that are read: `IFLA_IFNAME`, `_MTU`, `_LINK`, `_LINKINFO`, `_LINK_NETNSID`; `IFA_ADDRESS`,
+/// `IFA_LOCAL` (`include/uapi/linux/{rtnetlink,if_link,if_addr}.h`).
+const READ: [(u16, usize, &[u16]); 2] = [(16, 16, &[3, 4, 5, 18, 37]), (20, 8, &[1, 2])];
+/// `IFLA_IFNAME`.
+const NAME: u16 = 3;
+/// An attribute that nobody knows, of any content; `NLA_TYPE_MASK` has as many bits.
+const UNKNOWN: u16 = 0x3fff;
+
+/// Keeps the parser from what is not read. Names, aliases and labels are bytes that the owner of any namespace
+/// chooses; one that is no text would make the whole answer unreadable, and with it every change of the host.
+fn leave_what_is_read(datagram: &mut [u8]) {
+    let u16_at = |bytes: &[u8], at: usize| {
+        let bytes = bytes.get(at..at + 2)?;
+        Some(u16::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    let mut start = 0;
+    while let Some(header) = datagram.get(start..start + 16) {
+        let length = u32::from_ne_bytes(header[..4].try_into().expect("four bytes")) as usize;
+        let kind = u16_at(header, 4).unwrap_or_default();
+        let Some(message) = datagram.get_mut(start..start.saturating_add(length)) else {
+            return;
+        };
+        if length < 16 {
+            return;
+        }
+        start += length.next_multiple_of(4);
+        let Some((_, fixed, read)) = READ.iter().find(|(read, ..)| *read == kind) else {
+            continue;
+        };
+        let mut at = 16 + fixed;
+        while let (Some(length), Some(attribute)) = (u16_at(message, at), u16_at(message, at + 2)) {
+            let (length, attribute) = (usize::from(length), attribute & UNKNOWN);
+            let Some(value) = message.get_mut(at + 4..at + length) else {
+                break;
+            };
+            if *read == READ[0].2 && attribute == NAME && std::str::from_utf8(value).is_err() {
+                let foreign = value.iter_mut().filter(|byte| !byte.is_ascii());
+                foreign.for_each(|byte| *byte = b'?');
+            } else if !read.contains(&attribute) {
+                message[at + 2..at + 4].copy_from_slice(&UNKNOWN.to_ne_bytes());
+            }
+            at += length.next_multiple_of(4);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::{
+        RouteNetlinkMessage,
+        address::{AddressAttribute, AddressMessage},
+        link::{LinkAttribute, LinkMessage},
+    };
+
+    use super::*;
+
+    fn bytes(message: RouteNetlinkMessage) -> Vec<u8> {
+        let mut packet = NetlinkMessage::from(message);
+        packet.finalize();
+        let mut bytes = vec![0; packet.buffer_len().next_multiple_of(4)];
+        packet.serialize(&mut bytes);
+        bytes
+    }
+
+    fn parsed(bytes: &[u8]) -> Option<RouteNetlinkMessage> {
+        match NetlinkMessage::deserialize(bytes).ok()?.payload {
+            NetlinkPayload::InnerMessage(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn names_that_are_no_text_do_not_make_an_answer_unreadable() {
+        let mut link = LinkMessage::default();
+        link.attributes = vec![
+            LinkAttribute::IfName("name#".into()),
+            LinkAttribute::Mtu(1400),
+            LinkAttribute::IfAlias("alias#".into()),
+        ];
+        let mut address = AddressMessage::default();
+        address.attributes = vec![
+            AddressAttribute::Label("label#".into()),
+            AddressAttribute::Local([10, 0, 0, 1].into()),
+        ];
+        let mut datagram = Vec::new();
+        let messages = [
+            RouteNetlinkMessage::NewLink(link),
+            RouteNetlinkMessage::NewAddress(address),
+        ];
+        let parts = messages.map(bytes);
+        let starts = [0, parts[0].len()];
+        parts.iter().for_each(|part| datagram.extend(part));
+        datagram
+            .iter_mut()
+            .filter(|byte| **byte == b'#')
+            .for_each(|byte| *byte = 0xff);
+        for start in starts {
+            assert!(
+                parsed(&datagram[start..]).is_none(),
+                "it would be unreadable"
+            );
+        }
+        leave_what_is_read(&mut datagram);
+        let [
+            Some(RouteNetlinkMessage::NewLink(link)),
+            Some(RouteNetlinkMessage::NewAddress(address)),
+        ] = starts.map(|start| parsed(&datagram[start..]))
+        else {
+            panic!("{datagram:?}");
+        };
+        assert!(
+            link.attributes
+                .contains(&LinkAttribute::IfName("name?".into()))
+        );
+        assert!(link.attributes.contains(&LinkAttribute::Mtu(1400)));
+        let local = AddressAttribute::Local([10, 0, 0, 1].into());
+        assert!(address.attributes.contains(&local));
+        // Of any bytes there is none that it stumbles over.
+        for end in 0..datagram.len() {
+            leave_what_is_read(&mut datagram[..end].to_vec());
+            let mut damaged = datagram.clone();
+            damaged[end] = 0xff;
+            leave_what_is_read(&mut damaged);
+            damaged[end] = 0;
+            leave_what_is_read(&mut damaged);
         }
     }
 }

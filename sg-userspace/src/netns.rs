@@ -1,13 +1,19 @@
 //! Network namespaces: named, opened, told apart, entered for one closure.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    fs::{Mode, OFlags, fstatfs},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use serde::{Deserialize, Serialize};
 
 /// An open network namespace.
@@ -29,9 +35,18 @@ pub struct NetnsIdentity {
 }
 
 impl NetnsIdentity {
+    /// That of a namespace that is somewhere: never the same as another.
+    pub fn unknown() -> Self {
+        Self {
+            device: 0,
+            inode: 0,
+            path: None,
+        }
+    }
+
     /// Whether both are the same namespace, however they were reached.
     pub fn is(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
+        self.inode != 0 && (self.device, self.inode) == (other.device, other.inode)
     }
 }
 
@@ -47,6 +62,12 @@ pub enum NetnsError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Something else is there: a name whose namespace is not mounted yet, or a file.
+    #[error("{} is not a network namespace", path.display())]
+    NotNamespace {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// It cannot be entered.
     #[error("cannot enter network namespace {}", path.display())]
     Enter {
@@ -55,6 +76,9 @@ pub enum NetnsError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A device has moved there, and nobody has said where that is.
+    #[error("the network namespace that its device has moved to is not known")]
+    Unknown,
     /// It was the namespace sgctl ran in, and this one runs in another.
     #[error("this is another network namespace than the one sgctl ran in then; run it there")]
     Elsewhere,
@@ -87,8 +111,12 @@ impl Netns {
     /// Opens a namespace again that was seen before.
     ///
     /// # Errors
-    /// [`NetnsError::Open`] if it is gone, [`NetnsError::Replaced`] if another took its place.
+    /// [`NetnsError::Open`] if it is gone, [`NetnsError::Replaced`] if another took its place,
+    /// [`NetnsError::Unknown`] if it was never known.
     pub fn reopen(identity: &NetnsIdentity) -> Result<Self, NetnsError> {
+        if identity.inode == 0 {
+            return Err(NetnsError::Unknown);
+        }
         let found = Self::at(identity.path.clone())?;
         if found.identity.is(identity) {
             return Ok(found);
@@ -105,7 +133,18 @@ impl Netns {
             path: place.to_owned(),
             source,
         };
-        let file = File::open(place).map_err(failed)?;
+        // Looked at before it is opened: a FIFO would wait, and a name whose namespace is not mounted yet is a
+        // file that may be read by nobody.
+        let entry = rustix::fs::open(place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let entry = entry.map_err(|source| failed(source.into()))?;
+        let system = fstatfs(&entry).map_err(|source| failed(source.into()))?;
+        if system.f_type != NSFS_MAGIC {
+            return Err(NetnsError::NotNamespace {
+                path: place.to_owned(),
+            });
+        }
+        let reached = format!("/proc/self/fd/{}", entry.as_raw_fd());
+        let file = File::open(reached).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
         let (device, inode) = (found.dev(), found.ino());
         Ok(Self {
@@ -123,7 +162,9 @@ impl Netns {
         &self.identity
     }
 
-    /// Runs `task` inside the namespace, on a thread of its own: the caller's stays where it is.
+    /// Runs `task` inside the namespace. Where that is another than the caller's, `task` has a thread of its
+    /// own: the caller's stays where it is. Where it is the same, nothing is entered: that would need
+    /// `CAP_SYS_ADMIN`.
     ///
     /// # Errors
     /// [`NetnsError::Enter`].
@@ -131,6 +172,10 @@ impl Netns {
     /// # Panics
     /// If `task` does.
     pub fn run<T: Send>(&self, task: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        let here = fs::metadata(OWN);
+        if here.is_ok_and(|here| (here.dev(), here.ino()) == self.key()) {
+            return Ok(task());
+        }
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;
@@ -146,10 +191,17 @@ impl Netns {
         })
     }
 
+    fn key(&self) -> (u64, u64) {
+        (self.identity.device, self.identity.inode)
+    }
+
     fn path(&self) -> &Path {
         self.identity.path.as_deref().unwrap_or(Path::new(OWN))
     }
 }
+
+/// `NSFS_MAGIC` of `include/uapi/linux/magic.h`.
+const NSFS_MAGIC: i64 = 0x6e73_6673;
 
 /// The calling thread's network namespace.
 const OWN: &str = "/proc/thread-self/ns/net";

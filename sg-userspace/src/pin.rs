@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -17,6 +18,9 @@ pub const DEFAULT: &str = "/sys/fs/bpf/sgctl";
 const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
 const BPFFS_MAGIC: i64 = 0xcafe_4a11;
+
+/// What a directory of one ABI version holds.
+const BELOW: [&str; 3] = ["maps", "links", "progs"];
 
 /// The pin directories of one enforcer.
 #[derive(Clone, Debug)]
@@ -87,10 +91,29 @@ impl Pins {
         }
         directory::private(&self.base)?;
         directory::private(&self.root)?;
-        for name in ["maps", "links", "progs"] {
+        for name in BELOW {
             directory::private(&self.root.join(name))?;
         }
         Ok(())
+    }
+
+    /// Keeps others from making pins beside this process until it is dropped, whatever state directory they use.
+    /// The directories must be [prepared](Self::prepare).
+    ///
+    /// # Errors
+    /// [`PinError::Io`].
+    pub fn alone(&self) -> Result<OwnedFd, PinError> {
+        let above = self.base.parent().unwrap_or(Path::new("/"));
+        let failed = |source: rustix::io::Errno| PinError::Io {
+            operation: "lock",
+            path: above.to_owned(),
+            source: source.into(),
+        };
+        // A lock on what lies below would be lost with it.
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(above, flags, Mode::empty()).map_err(failed)?;
+        rustix::fs::flock(&directory, FlockOperation::LockExclusive).map_err(failed)?;
+        Ok(directory)
     }
 
     /// Whether anything of ours is pinned here.
@@ -103,7 +126,8 @@ impl Pins {
     /// # Errors
     /// See [`PinError`].
     pub fn check(&self) -> Result<(), PinError> {
-        for path in [&self.base, &self.root] {
+        let below = BELOW.map(|name| self.root.join(name));
+        for path in [&self.base, &self.root].into_iter().chain(&below) {
             match std::fs::symlink_metadata(path) {
                 Ok(_) => drop(directory::private(path)?),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -198,7 +222,7 @@ impl Pins {
         for map in list(&self.root.join("maps"))? {
             Self::remove(&map)?;
         }
-        for name in ["maps", "links", "progs"] {
+        for name in BELOW {
             remove_directory(&self.root.join(name))?;
         }
         remove_directory(&self.root)?;

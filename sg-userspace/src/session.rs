@@ -185,6 +185,15 @@ impl Session {
     ) -> Result<Self, SessionError> {
         let pins = Pins::new(&context.bpffs);
         pins.check()?;
+        pins.prepare()?;
+        let _alone = pins.alone()?;
+        if fixed(&pins)?.is_some() {
+            // Somebody with another state directory was faster.
+            return Err(SessionError::Strange {
+                pins: pins.root().to_owned(),
+                state: context.state_dir.clone(),
+            });
+        }
         pins.remove_all()?;
         pins.prepare()?;
         let made = Self::load(object, pins.clone(), conntrack);
@@ -335,10 +344,20 @@ impl Session {
             known.identity = which.clone();
             return known.number;
         }
+        self.add_namespace(which.clone())
+    }
+
+    /// The number of a namespace of which nothing is known but that a device has moved there: it needs
+    /// programs of its own, since its devices' indexes are those of others elsewhere.
+    pub(crate) fn unknown_namespace(&mut self) -> u32 {
+        self.add_namespace(NetnsIdentity::unknown())
+    }
+
+    fn add_namespace(&mut self, identity: NetnsIdentity) -> u32 {
         let number = self.state.give_namespace();
         self.state.namespaces.push(Namespace {
             number,
-            identity: which.clone(),
+            identity,
             object: self.object.digest.clone(),
         });
         number

@@ -36,7 +36,7 @@ pub const DEFAULT: &str = "/run/sgctl";
 
 /// Version of the file's form.
 const VERSION: u32 = 2;
-const FILE: &str = "state.json";
+pub(crate) const FILE: &str = "state.json";
 const LOCK: &str = "lock";
 
 /// Everything remembered.

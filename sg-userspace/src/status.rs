@@ -227,7 +227,7 @@ fn nothing(context: &Context) -> Result<Status, ViewError> {
     })
 }
 
-fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, TableError> {
+pub(crate) fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, TableError> {
     let namespace = view.state.namespace(one.namespace);
     let resolved = view.state.resolved.get(&one.name);
     let mut warnings = Vec::new();
@@ -320,7 +320,9 @@ fn links(view: &View, one: &Attached) -> Result<Option<String>, StatusError> {
         let program = programs::id(&directory, program)?;
         let wrong = match attach::details(&view.pins.link(one.id, direction))? {
             None => "is not attached: its pin is gone",
-            Some(found) if found.ifindex == 0 => "is not attached: the device is gone",
+            Some(found) if found.ifindex == 0 => {
+                "is not attached: its device is gone, or somebody has detached it"
+            }
             Some(found) if found.ifindex != one.ifindex => "is attached to another device",
             Some(found) if found.program_id != program => {
                 "runs another program than the one pinned"

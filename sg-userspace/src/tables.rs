@@ -1,10 +1,13 @@
 //! Every pinned map, opened and typed.
 
+use std::sync::{Mutex, PoisonError};
+
 use sg_common::{
     abi::map,
     layout::{
-        Accounted4, Accounted6, Carried, CarriedKey, Class, Confirmation, Counters, CtHost, CtInterface, CtLocal,
-        IndexSet, Interface, Node, Range, Runtime, Slot4, Slot6, Tags,
+        Accounted4, Accounted6, AddressKey, Carried, CarriedKey, Class, Confirmation, Counters,
+        CtHost, CtInterface, CtLocal, IndexSet, Interface, Node, Range, Runtime, Slot4, Slot6,
+        Tags,
     },
     table::Occupancy,
 };
@@ -69,6 +72,19 @@ pub struct Tables {
     pub rule_hits: Table<u32, u64>,
     /// The generation that waits to be confirmed; written by `ct_control` only.
     pub confirmation: Table<u32, Confirmation>,
+    /// What this process has made of it, by bank.
+    made: Mutex<[Option<InBank>; 2]>,
+}
+
+/// Inner maps of a bank that change while it is in force.
+#[derive(Debug)]
+pub(crate) struct InBank {
+    /// Members by IPv4 address.
+    pub(crate) members4: Table<[u8; 4], u32>,
+    /// Members by IPv6 address.
+    pub(crate) members6: Table<[u8; 16], u32>,
+    /// Addresses of interfaces.
+    pub(crate) addresses: Table<AddressKey, u32>,
 }
 
 impl Tables {
@@ -104,6 +120,29 @@ impl Tables {
             counters: Table::open(&pins.map(map::COUNTERS))?,
             rule_hits: Table::open(&pins.map(map::RULE_HITS))?,
             confirmation: Table::open(&pins.map(map::CONFIRMATION))?,
+            made: Default::default(),
+        })
+    }
+
+    /// Keeps the inner maps of a bank that were just made.
+    pub(crate) fn keep(&self, bank: u32, made: InBank) {
+        let mut kept = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        kept[bank as usize & 1] = Some(made);
+    }
+
+    /// The inner maps of a bank: those that were kept, or by their ids, which takes `CAP_SYS_ADMIN`.
+    ///
+    /// # Errors
+    /// [`TableError::Open`], [`TableError::Shape`].
+    pub(crate) fn in_bank(&self, bank: u32) -> Result<InBank, TableError> {
+        let mut kept = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = kept[bank as usize & 1].take() {
+            return Ok(made);
+        }
+        Ok(InBank {
+            members4: Table::inner(&self.members4, bank)?,
+            members6: Table::inner(&self.members6, bank)?,
+            addresses: Table::inner(&self.addresses, bank)?,
         })
     }
 

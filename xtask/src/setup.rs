@@ -57,6 +57,7 @@ pub(crate) const TESTS: &[Tool] = &[
     ("nft", "nftables"),
     ("dnsmasq", "dnsmasq-base"),
     ("dhclient", "isc-dhcp-client"),
+    ("mkfs.ext4", "e2fsprogs"),
 ];
 
 /// Programs that the benchmark compares with.

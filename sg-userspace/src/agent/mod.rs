@@ -20,11 +20,13 @@ use crate::{
     session::Context,
     state::{Lock, StateError},
     status::chain,
+    trust::Trust,
 };
 
 mod devices;
 mod enforcement;
 mod kernel_log;
+mod manager;
 mod observation;
 mod paths;
 mod record;
@@ -32,6 +34,7 @@ mod record;
 use devices::Devices;
 use enforcement::Enforcement;
 use kernel_log::KernelLog;
+use manager::Manager;
 use paths::Paths;
 
 pub use enforcement::EnforcementError;
@@ -42,14 +45,16 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// How often links and namespaces are looked at of which no change is told: nobody tells when a
 /// link is removed, or when a process goes and its namespace with it.
 const LOOK: Duration = Duration::from_secs(5);
-/// Every how many looks something that failed is tried again.
-const RETRY: u32 = 6;
+/// How often something that failed is tried again.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// What the agent is to do.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Definition files and directories, absolute.
     pub files: Vec<PathBuf>,
+    /// Whose files these may be.
+    pub trust: Trust,
     /// Track the flows that exist when an interface is first attached.
     pub adopt: bool,
     /// Detach at the end what was attached.
@@ -181,6 +186,9 @@ struct Agent {
     namespaces: Paths,
     devices: Devices,
     kernel_log: KernelLog,
+    manager: Manager,
+    /// When devices were last looked at.
+    looked: Option<Instant>,
 }
 
 /// What there is to do, and when.
@@ -198,6 +206,13 @@ impl Due {
         self.at.get_or_insert(Instant::now() + SETTLE);
     }
 
+    /// At once, unless that was done just before: a device that appears may be taken into use at once, and
+    /// many may appear together.
+    fn soon(&mut self, before: Option<Instant>) {
+        let settled = before.map_or_else(Instant::now, |before| before + SETTLE);
+        self.at = Some(self.at.map_or(settled, |at| at.min(settled)));
+    }
+
     fn now(&mut self) {
         self.at = Some(Instant::now());
     }
@@ -207,8 +222,8 @@ impl Agent {
     async fn start(context: Context, options: &Options) -> Result<Self, AgentError> {
         // Watched before they are read: a change in between is not missed.
         let files = Paths::watch(options.files.clone()).map_err(AgentError::Paths)?;
-        let (place, read, adopt) = (context.clone(), options.files.clone(), options.adopt);
-        let enforcement = blocking(move || Enforcement::start(place, read, adopt)).await??;
+        let (place, what) = (context.clone(), options.clone());
+        let enforcement = blocking(move || Enforcement::start(place, what)).await??;
         let namespaces = Paths::watch(enforcement.namespace_paths()).map_err(AgentError::Paths)?;
         Ok(Self {
             context,
@@ -217,15 +232,19 @@ impl Agent {
             namespaces,
             devices: Devices::default(),
             kernel_log: KernelLog::default(),
+            manager: Manager::of_environment(),
+            looked: None,
         })
     }
 
     async fn follow(&mut self, signals: &mut Signals) -> Result<(), AgentError> {
         let mut due = Due::default();
-        let mut looks: u32 = 0;
-        let mut look = interval(LOOK);
+        let mut retried = Instant::now();
+        let mut look = interval(self.manager.pace(LOOK));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.listen(&mut due).await?;
+        let status = self.with(|enforcement| enforcement.summary()).await?;
+        self.manager.ready(&status);
         loop {
             let at = due.at;
             tokio::select! {
@@ -242,7 +261,7 @@ impl Agent {
                     due.settle();
                 }
                 () = self.namespaces.changed() => due.settle(),
-                () = self.devices.changed() => due.settle(),
+                () = self.devices.changed() => due.soon(self.looked),
                 devices = self.devices.addressed() => {
                     // At once: a member that joins is waiting.
                     if !self.with(move |enforcement| enforcement.follow_members(&devices)).await? {
@@ -250,12 +269,16 @@ impl Agent {
                     }
                 }
                 _ = look.tick() => {
-                    looks = looks.wrapping_add(1);
-                    let retry = looks.is_multiple_of(RETRY);
+                    let retry = retried.elapsed() >= RETRY;
+                    if retry {
+                        retried = Instant::now();
+                    }
                     if self.with(move |enforcement| enforcement.is_due(retry)).await? {
                         due.retry |= retry;
                         due.settle();
                     }
+                    // Only now: the enforcement has answered, and the loop has come round.
+                    self.manager.alive();
                 }
                 () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {
                     self.work(std::mem::take(&mut due)).await?;
@@ -267,18 +290,31 @@ impl Agent {
 
     /// Does what is due.
     async fn work(&mut self, due: Due) -> Result<(), AgentError> {
+        if due.files {
+            self.manager.reloading();
+        }
         if due.files
             && let Err(error) = self.files.renew()
         {
             error!("cannot follow changes of files, SIGHUP still works: {error}");
         }
-        self.with(move |enforcement| {
-            if due.files {
-                enforcement.reload(due.force);
-            }
-            enforcement.refresh(due.retry);
-        })
-        .await
+        let status = self
+            .with(move |enforcement| {
+                if due.files {
+                    enforcement.reload(due.force);
+                }
+                enforcement.refresh(due.retry);
+                enforcement.summary()
+            })
+            .await?;
+        self.looked = Some(Instant::now());
+        if due.files {
+            self.manager.ready(&status);
+        } else {
+            self.manager.status(&status);
+        }
+        self.manager.alive();
+        Ok(())
     }
 
     /// Listens to what is enforced now. What began to be listened to only now is looked at again.
@@ -301,6 +337,7 @@ impl Agent {
     }
 
     async fn finish(mut self, detach_on_exit: bool) -> Result<(), AgentError> {
+        self.manager.stopping();
         let enforcement = self
             .enforcement
             .take()

@@ -37,6 +37,8 @@ pub(super) fn observe(context: &Context, interface: &Interface) -> Option<Option
         Err(NetnsError::Open { source, .. }) if source.kind() == ErrorKind::NotFound => {
             return Some(None);
         }
+        // The name is made before the namespace is mounted there.
+        Err(NetnsError::NotNamespace { .. }) => return Some(None),
         Err(_) => return None,
     };
     match netns.run(|| Link::read(&interface.settings.device)) {

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeSet,
     ffi::OsString,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -16,6 +16,8 @@ use notify::{
     event::{AccessKind, AccessMode},
 };
 use tokio::sync::Notify;
+
+use crate::trust::names;
 
 /// Symlinks followed on the way to one path, as the kernel's own limit (path_resolution(7)).
 const MAX_SYMLINKS: u32 = 40;
@@ -174,20 +176,6 @@ impl Ways {
         };
         event.need_rescan() || matters && event.paths.iter().any(known)
     }
-}
-
-/// The names of a path, the last one first.
-fn names(path: &Path) -> Vec<OsString> {
-    let mut names: Vec<OsString> = path
-        .components()
-        .filter_map(|component| match component {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            _ => None,
-        })
-        .collect();
-    names.reverse();
-    names
 }
 
 #[cfg(test)]

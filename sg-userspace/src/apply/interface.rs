@@ -17,10 +17,18 @@ use crate::{
 };
 
 use super::{
-    Options, attached_as,
+    ApplyError, Options, attached_as,
     error::InterfaceError,
     report::{self, Change, InterfaceReport},
 };
+
+/// An error of one interface as one of the whole.
+pub(super) fn in_interface(name: &str, source: InterfaceError) -> ApplyError {
+    ApplyError::Interface {
+        interface: name.to_owned(),
+        source: Box::new(source),
+    }
+}
 
 /// Refuses XDP where it would not see tags that are in use. Where that very hook is in force already,
 /// it stays, with a warning: a VLAN that somebody adds must not keep a changed policy from coming into
@@ -223,12 +231,9 @@ fn place(session: &Session, one: &Attached) -> Result<(Netns, Link), InterfaceEr
     let namespace = session.state.namespace(one.namespace).ok_or_else(gone)?;
     let netns = Netns::reopen(&namespace.identity).map_err(AttachError::from)?;
     let found = netns
-        .run(|| Link::read(&one.device))
+        .run(|| Link::read_at(one.ifindex, &one.device))
         .map_err(AttachError::from)?;
-    let link = found
-        .ok()
-        .filter(|link| link.ifindex == one.ifindex)
-        .ok_or_else(gone)?;
+    let link = found.ok().ok_or_else(gone)?;
     Ok((netns, link))
 }
 

@@ -24,6 +24,9 @@ pub struct Report {
     pub detached: Vec<String>,
     /// Interfaces that were dropped because their device is gone.
     pub gone: Vec<String>,
+    /// Interfaces whose device had moved to another network namespace, or had another index there.
+    #[serde(default)]
+    pub moved: Vec<String>,
     /// Interfaces of which a link had been removed by somebody else and was made again.
     #[serde(default)]
     pub repaired: Vec<String>,

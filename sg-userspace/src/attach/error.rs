@@ -87,7 +87,7 @@ pub enum AttachError {
     },
     /// The link follows its device into another namespace, and another device has its index.
     #[error(
-        "our program is not in the {direction} chain of {device}: the device that was attached has moved to another network namespace. `sgctl detach` opens that one; then apply again"
+        "our program is not in the {direction} chain of {device}: the device that was attached has moved to another network namespace, where it keeps its policy. Apply again"
     )]
     Elsewhere {
         /// `ingress` or `egress`.

@@ -45,12 +45,14 @@ pub(crate) struct Apply {
     files: Vec<PathBuf>,
     #[command(flatten)]
     change: Change,
+    #[command(flatten)]
+    trust: definition::TrustFiles,
 }
 
 impl Apply {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<ExitCode> {
         definition::keep_memory();
-        let sources = source::read(&self.files)?;
+        let sources = source::read_trusted(&self.files, &self.trust.trust())?;
         // The process ends after this: taking a large definition apart again would be for nobody.
         let model = ManuallyDrop::new(definition::checked(check(&sources))?);
         let origin = Origin {

@@ -16,7 +16,7 @@ use sg_userspace::{
     session::Context,
 };
 
-use super::text::{print_json, remark};
+use super::text::{out, print_json, remark};
 
 #[derive(clap::Args)]
 pub(crate) struct Change {
@@ -140,7 +140,7 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 fn print(report: &Report) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = out();
     for one in &report.interfaces {
         let done = match one.change {
             Done::Attached => "attached",
@@ -165,6 +165,9 @@ fn print(report: &Report) -> io::Result<()> {
         writeln!(out, "{name}: its device or its links are gone, forgotten")?;
     }
     writeln!(out, "generation {} is in force", report.generation)?;
+    for name in &report.moved {
+        writeln!(out, "{name}: its device has moved, and its policy with it")?;
+    }
     for name in &report.repaired {
         remark(&format!(
             "warning: {name}: one of its links had been removed; it is attached again\n"

@@ -10,11 +10,11 @@ use serde::Serialize;
 use sg_common::abi::MAX_NODES;
 use sg_userspace::compile::{Capacity, CompileError, Compiled, compile};
 use sg_userspace::definition::diagnostic::Place;
-use sg_userspace::definition::{self, Diagnostic, Severity, Source, escape_json, render, source};
+use sg_userspace::definition::{self, Diagnostic, Severity, Source, render, source};
 use sg_userspace::model::{Model, Rule};
 use sg_userspace::resolve::resolve;
 
-use super::text::remark;
+use super::text::{json_out, out, remark};
 
 /// Arguments of `sgctl check`.
 #[derive(clap::Args)]
@@ -114,8 +114,9 @@ impl Report {
     }
 
     fn print_json(&self) -> io::Result<()> {
-        let json = serde_json::to_string_pretty(self)?;
-        writeln!(io::stdout().lock(), "{}", escape_json(&json))
+        let mut out = json_out();
+        serde_json::to_writer_pretty(&mut out, self)?;
+        writeln!(out)
     }
 
     fn print_text(&self, files: usize) -> io::Result<()> {
@@ -127,7 +128,7 @@ impl Report {
         };
         match &self.summary {
             Some(summary) => {
-                let mut out = io::stdout().lock();
+                let mut out = out();
                 writeln!(out, "{files}: ok{warnings}")?;
                 summary.print(&mut out)
             }

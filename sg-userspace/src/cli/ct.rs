@@ -13,7 +13,7 @@ use sg_userspace::{
     session::Context,
 };
 
-use super::text::print_json;
+use super::text::{json_out, out, print_json};
 
 /// Look at tracked flows.
 #[derive(clap::Args)]
@@ -102,7 +102,7 @@ impl Ct {
 const CHUNK: usize = 1 << 16;
 
 fn list_text(context: &Context, interface: Option<&str>) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = out();
     let mut lines = Vec::with_capacity(CHUNK + 1024);
     let mut written = Ok(());
     flows::list(context, interface, |flow| {
@@ -120,7 +120,7 @@ fn list_text(context: &Context, interface: Option<&str>) -> anyhow::Result<()> {
 }
 
 fn list_json(context: &Context, interface: Option<&str>) -> anyhow::Result<()> {
-    let mut out = BufWriter::with_capacity(CHUNK, io::stdout().lock());
+    let mut out = BufWriter::with_capacity(CHUNK, json_out());
     let mut json = serde_json::Serializer::pretty(&mut out);
     let mut array = json.serialize_seq(None).map_err(io::Error::from)?;
     let mut written = Ok(());
@@ -137,7 +137,7 @@ fn list_json(context: &Context, interface: Option<&str>) -> anyhow::Result<()> {
 }
 
 fn print_summary(summary: &Summary) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = out();
     for one in &summary.interfaces {
         writeln!(out, "{}: {} flows", one.name, one.flows)?;
         for count in &one.states {

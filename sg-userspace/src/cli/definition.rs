@@ -4,6 +4,7 @@ use anyhow::bail;
 use sg_userspace::{
     definition::{self, Checked, Severity, render},
     model::Model,
+    trust::{Owners, Trust},
 };
 
 use super::text::remark;
@@ -19,6 +20,24 @@ pub(crate) fn checked(checked: Checked) -> anyhow::Result<Model> {
         Some(model) => Ok(model),
         None if errors == 1 => bail!("the definition has an error; nothing was changed"),
         None => bail!("the definition has {errors} errors; nothing was changed"),
+    }
+}
+
+/// Which files may say what is enforced.
+#[derive(clap::Args)]
+pub(crate) struct TrustFiles {
+    /// Take definition files that others than root, or the user behind sudo, could have written or put
+    /// there: whoever can decides what is enforced
+    #[arg(long = "trust-files")]
+    everybody: bool,
+}
+
+impl TrustFiles {
+    pub(crate) fn trust(&self) -> Trust {
+        if self.everybody {
+            return Trust::Everybody;
+        }
+        Trust::Owners(Owners::of_this_process().with_user_behind_sudo())
     }
 }
 

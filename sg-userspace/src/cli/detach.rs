@@ -1,13 +1,10 @@
 //! `sgctl detach`: enforcement ends.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{io::Write as _, process::ExitCode};
 
 use sg_userspace::{detach, session::Context};
 
-use super::text::count;
+use super::text::{count, out};
 
 /// Stop enforcing on an interface, or everywhere.
 ///
@@ -38,7 +35,7 @@ impl Detach {
             Some(name) => detach::interface(context, name)?,
             None => detach::all(context)?,
         };
-        let mut out = io::stdout().lock();
+        let mut out = out();
         for name in &detached.interfaces {
             write!(out, "{name}: detached")?;
             if detached.flows > 0 {

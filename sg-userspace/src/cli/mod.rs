@@ -16,6 +16,7 @@ mod confirm;
 mod ct;
 mod definition;
 mod detach;
+mod duration;
 mod export;
 mod logger;
 mod plan;
@@ -24,6 +25,7 @@ mod run;
 mod stats;
 mod status;
 mod text;
+mod wait;
 
 pub(crate) use text::remark;
 
@@ -46,6 +48,7 @@ Examples:
   sgctl plan sg.toml             what applying it would change
   sgctl apply sg.toml            enforce
   sgctl run sg.toml              enforce and follow changes
+  sgctl wait eth0                until it is enforced there, for scripts
   sgctl status                   what is enforced where
   sgctl stats eth0               counters, as ethtool -S prints them
   sgctl detach --all             stop enforcing
@@ -76,6 +79,7 @@ enum Command {
     Rollback(rollback::Rollback),
     History(rollback::Kept),
     Run(run::Run),
+    Wait(wait::Wait),
     Status(status::Status),
     Stats(stats::Stats),
     Ct(ct::Ct),
@@ -95,6 +99,7 @@ impl Cli {
             Command::Rollback(rollback) => rollback.run(&context),
             Command::History(kept) => kept.run(&context),
             Command::Run(run) => run.run(&context),
+            Command::Wait(wait) => wait.run(&context),
             Command::Status(status) => status.run(&context),
             Command::Stats(stats) => stats.run(&context),
             Command::Ct(ct) => ct.run(&context),

@@ -8,12 +8,15 @@ use std::{
 };
 
 use sg_userspace::{
-    definition::{self, escape_json, render, source},
+    definition::{self, render, source},
     plan::{self, PlanError},
     session::Context,
 };
 
-use super::{check, is_broken_pipe, text::remark};
+use super::{
+    check, is_broken_pipe,
+    text::{json_out, out, remark},
+};
 
 mod print;
 
@@ -104,9 +107,9 @@ impl Plan {
         let answer = Answer::Planned {
             changes: plan.changes,
         };
-        let mut out = BufWriter::new(io::stdout().lock());
+        let mut out = BufWriter::new(if self.json { json_out() } else { out() });
         let printed = if self.json {
-            serde_json::to_writer_pretty(Escaping(&mut out), &*plan)
+            serde_json::to_writer_pretty(&mut out, &*plan)
                 .map_err(io::Error::from)
                 .and_then(|()| writeln!(out))
         } else {
@@ -125,39 +128,5 @@ impl Plan {
             Err(error) if !is_broken_pipe(&error) => Err(error),
             _ => Ok(answer),
         }
-    }
-}
-
-/// JSON on its way to a terminal, piece by piece: as a whole it may be too large for memory.
-struct Escaping<W>(W);
-
-impl<W: io::Write> io::Write for Escaping<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.iter().all(|byte| byte.is_ascii() && *byte != 0x7f) {
-            self.0.write_all(bytes)?;
-        } else {
-            // serde_json ends its pieces where characters end.
-            let text = std::str::from_utf8(bytes).map_err(io::Error::other)?;
-            self.0.write_all(escape_json(text).as_bytes())?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_in_pieces_is_escaped_as_a_whole_is() {
-        let data = ["plain ü", "\x1b[31m\x7f\u{9b}\u{202e}\"\\", "\u{e0041}\n"];
-        let mut pieces = Vec::new();
-        serde_json::to_writer_pretty(Escaping(&mut pieces), &data).unwrap();
-        let whole = escape_json(&serde_json::to_string_pretty(&data).unwrap());
-        assert_eq!(String::from_utf8(pieces).unwrap(), whole);
     }
 }

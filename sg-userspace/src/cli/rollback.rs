@@ -1,9 +1,6 @@
 //! `sgctl rollback` and `sgctl history`: back to what was in force before.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{io::Write as _, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use sg_userspace::{
@@ -16,7 +13,7 @@ use sg_userspace::{
 use super::{
     change::Change,
     definition::checked,
-    text::{print_json, remark},
+    text::{out, print_json, remark},
 };
 
 /// Go back to a definition that was in force before.
@@ -100,7 +97,7 @@ impl Kept {
         if self.json {
             print_json(&history)?;
         } else {
-            let mut out = io::stdout().lock();
+            let mut out = out();
             for entry in history.entries.iter().rev() {
                 writeln!(out, "{}", described(entry))?;
             }

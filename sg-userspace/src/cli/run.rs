@@ -15,7 +15,7 @@ use sg_userspace::{
     session::Context,
 };
 
-use super::{absolute, logger, text::remark};
+use super::{absolute, definition, logger, text::remark};
 
 /// Enforce a definition and follow changes until stopped.
 ///
@@ -55,6 +55,8 @@ pub(crate) struct Run {
     /// that no rule lets begin again are cut, yours perhaps among them
     #[arg(long)]
     no_adopt: bool,
+    #[command(flatten)]
+    trust: definition::TrustFiles,
     /// How much to say on standard error
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Log::Info)]
     log: Log,
@@ -78,6 +80,7 @@ impl Run {
         });
         let options = Options {
             files: self.files.iter().map(|file| absolute(file)).collect(),
+            trust: self.trust.trust(),
             adopt: !self.no_adopt,
             detach_on_exit: self.detach_on_exit,
             metrics: self.metrics,

@@ -15,7 +15,7 @@ use sg_userspace::{
     stats::{self, InterfaceStats},
 };
 
-use super::text::print_json;
+use super::text::{out, print_json};
 
 /// Show counters and conntrack figures.
 ///
@@ -52,7 +52,7 @@ impl Stats {
             })?;
             return Ok(ExitCode::SUCCESS);
         }
-        let mut out = io::stdout().lock();
+        let mut out = out();
         if let Some(named) = host {
             print(&mut out, "Host statistics:", &named)?;
         }
@@ -75,7 +75,7 @@ impl Stats {
             print_json(&Rules { rules: hits })?;
             return Ok(ExitCode::SUCCESS);
         }
-        let mut out = io::stdout().lock();
+        let mut out = out();
         let mut above = None;
         for one in &hits {
             if above != Some((&one.group, &one.direction)) {

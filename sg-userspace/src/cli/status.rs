@@ -12,7 +12,7 @@ use sg_userspace::{
     status::{self, InterfaceStatus, Settings, SourceDestCheck},
 };
 
-use super::text::{count, print_json};
+use super::text::{count, out, print_json};
 
 /// Show what is enforced where.
 ///
@@ -50,7 +50,7 @@ impl Status {
 }
 
 fn print(status: &status::Status) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = out();
     if status.taken_back > 0 {
         let times = count(status.taken_back, "generation");
         writeln!(out, "{times} taken back so far (`sgctl history`)")?;

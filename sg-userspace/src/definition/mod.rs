@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use crate::model::Model;
+use crate::{model::Model, trust::Trust};
 
 pub mod diagnostic;
 pub mod source;
@@ -37,6 +37,14 @@ pub struct Checked {
 /// A file that cannot be read. What is wrong inside a file is a diagnostic.
 pub fn load(paths: &[PathBuf]) -> Result<Checked, SourceError> {
     Ok(check(&source::read(paths)?))
+}
+
+/// The same of files that are trusted.
+///
+/// # Errors
+/// A file that cannot be read, or that others could have written.
+pub fn load_trusted(paths: &[PathBuf], trust: &Trust) -> Result<Checked, SourceError> {
+    Ok(check(&source::read_trusted(paths, trust)?))
 }
 
 /// Checks sources that together are one definition.

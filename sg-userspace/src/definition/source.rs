@@ -3,9 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::ops::Range;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::FileType;
+
+use crate::trust::{Owners, Place, Trust, TrustError};
 
 /// Bytes that all files of a definition may have together. Parsing takes up to forty times as much
 /// memory; a thousand rules with a list of a thousand prefixes of each family each take 43 MB.
@@ -72,7 +77,18 @@ pub enum SourceError {
         /// What it is.
         kind: &'static str,
     },
+    /// Others could decide what it says.
+    #[error("{} is not taken for a definition: {}", path.display(), TRUST_HELP)]
+    Untrusted {
+        /// The path as it was named to us.
+        path: PathBuf,
+        /// Why.
+        source: TrustError,
+    },
 }
+
+/// What to do about a file that others could write.
+const TRUST_HELP: &str = "whoever can change it decides what is enforced, so it and the directories on its way must belong to root, or to the user behind sudo, and be writable by nobody else (`--trust-files` takes it as it is)";
 
 /// Reads files, and of directories every `*.toml` directly in them in the order of their names.
 ///
@@ -91,6 +107,69 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Source>, SourceError> {
         }
     }
     Ok(sources)
+}
+
+/// The same, where trust has its limits from files that nobody else could have put there or written: every
+/// directory and symbolic link on the way is looked at, and what was looked at is what is read.
+///
+/// # Errors
+/// See [`SourceError`].
+pub fn read_trusted(paths: &[PathBuf], trust: &Trust) -> Result<Vec<Source>, SourceError> {
+    let Trust::Owners(owners) = trust else {
+        return read(paths);
+    };
+    let mut sources = Vec::new();
+    let mut room = MAX_BYTES;
+    for path in paths {
+        let untrusted = |source| untrusted(path, source);
+        let whole = std::path::absolute(path).map_err(|source| failed("read", path, source))?;
+        let place = Place::find(&whole, owners).map_err(untrusted)?;
+        if !FileType::from_raw_mode(place.stat.st_mode).is_dir() {
+            sources.push(read_place(path, &place, owners, &mut room)?);
+            continue;
+        }
+        place.check_unchangeable(owners).map_err(untrusted)?;
+        // By the directory that was looked at; what is shown is how it was named.
+        let reached = PathBuf::from(format!("/proc/self/fd/{}", place.fd.as_raw_fd()));
+        for file in files_of(&reached).map_err(|error| error.at(path))? {
+            let name = file.file_name().unwrap_or_default().to_owned();
+            let shown = path.join(&name);
+            let entry = place.entry(name, owners);
+            let entry = entry.map_err(|source| self::untrusted(&shown, source))?;
+            sources.push(read_place(&shown, &entry, owners, &mut room)?);
+        }
+    }
+    Ok(sources)
+}
+
+fn untrusted(path: &Path, source: TrustError) -> SourceError {
+    match source {
+        // Nothing to do with trust: it is not there, for one.
+        TrustError::Io { source, .. } => SourceError::Io {
+            op: "read",
+            path: path.into(),
+            source,
+        },
+        source => SourceError::Untrusted {
+            path: path.into(),
+            source,
+        },
+    }
+}
+
+impl SourceError {
+    /// The same of a directory as it was named to us.
+    fn at(self, named: &Path) -> Self {
+        match self {
+            Self::Io { op, source, .. } => Self::Io {
+                op,
+                path: named.into(),
+                source,
+            },
+            Self::Empty { .. } => Self::Empty { path: named.into() },
+            other => other,
+        }
+    }
 }
 
 impl Source {
@@ -168,26 +247,54 @@ fn files_of(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
 
 /// Reads a file that leaves this much room, and takes what it has from it.
 fn read_file(path: &Path, room: &mut u64) -> Result<Source, SourceError> {
-    let failed = |op| {
-        move |source| SourceError::Io {
-            op,
-            path: path.into(),
-            source,
-        }
-    };
     // Asked before it is opened, which may wait for a writer or move a device.
-    check_regular(path, path.metadata().map_err(failed("read"))?.file_type())?;
-    let file = open(path).map_err(failed("open"))?;
-    check_regular(path, file.metadata().map_err(failed("read"))?.file_type())?;
+    let found = path
+        .metadata()
+        .map_err(|source| failed("read", path, source))?;
+    check_regular(path, found.file_type())?;
+    read_open(path, path, room)
+}
+
+/// The same of a file that was looked at before.
+fn read_place(
+    path: &Path,
+    place: &Place,
+    owners: &Owners,
+    room: &mut u64,
+) -> Result<Source, SourceError> {
+    let reached = PathBuf::from(format!("/proc/self/fd/{}", place.fd.as_raw_fd()));
+    let found = reached
+        .metadata()
+        .map_err(|source| failed("read", path, source))?;
+    check_regular(path, found.file_type())?;
+    let checked = place.check_unchangeable(owners);
+    checked.map_err(|source| untrusted(path, source))?;
+    read_open(path, &reached, room)
+}
+
+fn read_open(path: &Path, reached: &Path, room: &mut u64) -> Result<Source, SourceError> {
+    let file = open(reached).map_err(|source| failed("open", path, source))?;
+    let found = file
+        .metadata()
+        .map_err(|source| failed("read", path, source))?;
+    check_regular(path, found.file_type())?;
     let mut bytes = Vec::new();
     file.take(*room + 1)
         .read_to_end(&mut bytes)
-        .map_err(failed("read"))?;
+        .map_err(|source| failed("read", path, source))?;
     let Some(left) = room.checked_sub(bytes.len() as u64) else {
         return Err(SourceError::TooLarge { path: path.into() });
     };
     *room = left;
     Ok(Source::new(&path.to_string_lossy(), bytes))
+}
+
+fn failed(op: &'static str, path: &Path, source: io::Error) -> SourceError {
+    SourceError::Io {
+        op,
+        path: path.into(),
+        source,
+    }
 }
 
 /// Opens without waiting, should somebody have put something else there meanwhile.

@@ -13,6 +13,7 @@ use prometheus_client::{
 };
 use sg_common::verdict::Direction;
 
+use crate::definition::escape;
 use crate::stats::{Conntrack, HostStats, InterfaceStats, VerdictCount};
 
 use super::Figures;
@@ -334,7 +335,11 @@ impl Out<'_, '_> {
             return Ok(());
         }
         let mut metric = self.0.encode_descriptor(name, help, None, kind)?;
-        for (labels, value) in samples {
+        for (mut labels, value) in samples {
+            // The format escapes what would break it, and nothing that a reader's terminal would act on.
+            for (_, text) in &mut labels {
+                *text = escape(text).into_owned();
+            }
             if labels.is_empty() {
                 encode(&mut metric, kind, value)?;
             } else {
@@ -475,7 +480,7 @@ mod tests {
 
     #[test]
     fn equal_devices_are_told_apart_and_values_escaped() {
-        let hostile = "a\"b\\c\nd";
+        let hostile = "a\"b\\c\nd\x1b[2J\u{202e}";
         let text = figures(vec![
             interface("one", Some("/run/netns/blue")),
             interface(hostile, Some("/proc/7/ns/net")),
@@ -484,7 +489,7 @@ mod tests {
         for line in [
             "node_ethtool_conntrack_allowance_exceeded{device=\"eth0\",netns=\"blue\"} 3",
             "node_ethtool_conntrack_allowance_exceeded{device=\"eth0\",netns=\"/proc/7/ns/net\"} 3",
-            "sgctl_conntrack_available{interface=\"a\\\"b\\\\c\\nd\"} 90",
+            "sgctl_conntrack_available{interface=\"a\\\"b\\\\c\\\\u{a}d\\\\u{1b}[2J\\\\u{202e}\"} 90",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

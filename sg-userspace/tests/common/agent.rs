@@ -7,7 +7,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::Path,
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -40,10 +40,20 @@ impl Agent {
 
     /// Starts `sgctl run` on the enforcer's definition as it is.
     pub(crate) fn spawn(enforcer: &Enforcer, arguments: &[&str]) -> Self {
+        Self::spawn_as(enforcer, arguments, |_| {})
+    }
+
+    /// The same in circumstances that the test prepares.
+    pub(crate) fn spawn_as(
+        enforcer: &Enforcer,
+        arguments: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let mut all = vec!["run", enforcer.file.to_str().unwrap(), "--log", "debug"];
         all.extend(arguments);
-        let mut child = enforcer
-            .command(&all)
+        let mut command = enforcer.command(&all);
+        prepare(&mut command);
+        let mut child = command
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::common::{
-    netns::{Enforcer, Namespace, answers, eventually, veth},
+    netns::{Enforcer, answers, eventually, veth},
     pair::{FAR, NEAR, Pair, web},
     require::require,
 };
@@ -96,24 +96,6 @@ fn an_apply_that_was_killed_between_hook_and_record_is_put_right() {
             assert!(pair.far.connect_is_dropped(NEAR, 9090));
         }
     }
-}
-
-#[test]
-fn a_device_in_the_place_of_one_that_moved_away_is_not_taken_for_it() {
-    require!(Root, Object);
-    let (pair, other, enforcer) = (Pair::new(), Namespace::new("other"), Enforcer::new());
-    let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
-    enforcer.apply(&definition, &[]).ok();
-    pair.near.ip(&format!("link set eth0 netns {}", other.name));
-    pair.near
-        .ip("link add eth0 index 10 type veth peer name eth1");
-    let said = enforcer.apply(&definition, &[]);
-    said.fails(&["a", "eth0", "has moved to another network namespace"]);
-    let status = enforcer.sgctl(&["status"]);
-    assert_eq!(status.code, 1, "{status:?}");
-    enforcer.sgctl(&["detach", "a"]).ok();
-    enforcer.apply(&definition, &[]).ok();
-    enforcer.sgctl(&["status"]).ok();
 }
 
 #[test]

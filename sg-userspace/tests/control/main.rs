@@ -3,7 +3,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod devices;
 mod hooks;
+mod hostile;
 mod life;
 mod plan;
 mod refusals;

@@ -1,0 +1,149 @@
+//! Where the attached devices are by now: in their place, gone, or moved to another namespace.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    attach::{self, EGRESS, INGRESS},
+    bpf::{LinkDetails, TcxHook},
+    detach::{self, DetachError},
+    index,
+    netns::Netns,
+    session::Session,
+    state::{Attached, Lock},
+    target::Target,
+};
+
+use super::{
+    ApplyError, InterfaceError, Report,
+    interface::{self, in_interface},
+};
+
+/// Brings what is remembered of attached interfaces in line with their devices.
+///
+/// Where both links are dead, the device is gone, and what comes under the same ifindex later is another one. Where only one
+/// link is dead, the device is still the same and somebody removed the link: it is made again, and tracked flows
+/// stay. A link follows its device into another namespace, and so does the interface, with its flows.
+pub(super) fn settle(
+    session: &mut Session,
+    lock: &Lock,
+    targets: &[Target],
+    report: &mut Report,
+) -> Result<(), ApplyError> {
+    let mut live = BTreeSet::new();
+    for one in session.state.interfaces.clone() {
+        let pins = [INGRESS, EGRESS].map(|hook| session.pins.link(one.id, hook));
+        let mut links = Vec::new();
+        for pin in &pins {
+            let found = attach::details(pin).map_err(DetachError::Attach)?;
+            links.extend(found.filter(|found| found.ifindex != 0));
+        }
+        let Some(found) = links.last().copied() else {
+            detach::one(session, lock, &one)?;
+            report.gone.push(one.name);
+            continue;
+        };
+        let one = match follow(session, lock, targets, &one, found) {
+            Ok(None) => one,
+            Ok(Some(there)) => {
+                report.moved.push(one.name);
+                there
+            }
+            Err(source) => return Err(in_interface(&one.name, source)),
+        };
+        // A move of ingress, or the first apply of all, was cut short before it was written down.
+        let astray = attach::is_astray(&pins[0], one.hook).map_err(DetachError::Attach)?;
+        let dead = links.len() < pins.len();
+        // Where nobody knows the way, nothing can be made again.
+        let reachable = session
+            .state
+            .namespace(one.namespace)
+            .is_some_and(|namespace| Netns::reopen(&namespace.identity).is_ok());
+        if (dead || astray) && reachable {
+            interface::restore(session, &one).map_err(|source| in_interface(&one.name, source))?;
+        }
+        if dead && reachable {
+            report.repaired.push(one.name);
+        }
+        live.extend(pins);
+    }
+    // Links of an apply that was cut short belong to nobody.
+    for link in session.pins.links()? {
+        if !live.contains(&link) {
+            attach::detach(&link).map_err(DetachError::Attach)?;
+        }
+    }
+    Ok(())
+}
+
+/// Follows an interface whose device is not where it was, and answers what is remembered of it now. `link` is one
+/// of its links that live.
+///
+/// Programs know their namespace by a constant, and an index is one device's only within one namespace: a device
+/// that has moved is first entered under the programs of its new namespace, then judged by them. Where it has kept
+/// its index it was judged by its policy all the time; else its packets were dropped meanwhile.
+fn follow(
+    session: &mut Session,
+    lock: &Lock,
+    targets: &[Target],
+    one: &Attached,
+    link: LinkDetails,
+) -> Result<Option<Attached>, InterfaceError> {
+    let hook = session.pins.link(one.id, EGRESS);
+    let (hook, direction) = match attach::details(&hook)? {
+        Some(found) if found.id == link.id => (hook, TcxHook::Egress),
+        _ => (session.pins.link(one.id, INGRESS), TcxHook::Ingress),
+    };
+    let here = |netns: &Netns| {
+        if link.xdp {
+            // No chain tells of an XDP link; the index has to do.
+            return Ok(true);
+        }
+        netns.run(|| attach::stands_here(&hook, link.ifindex, direction))?
+    };
+    let recorded = session.state.namespace(one.namespace);
+    let home = recorded.and_then(|namespace| Netns::reopen(&namespace.identity).ok());
+    if let Some(home) = &home
+        && link.ifindex == one.ifindex
+        && here(home)?
+    {
+        return Ok(None);
+    }
+    let mut there = None;
+    for target in targets {
+        let known = recorded.is_some_and(|known| known.identity.is(target.netns.identity()));
+        let moved = !known || target.link.ifindex != one.ifindex;
+        if moved && !link.xdp && target.link.ifindex == link.ifindex && here(&target.netns)? {
+            there = Some(target);
+        }
+    }
+    if there.is_none() && home.is_none() && link.ifindex == one.ifindex {
+        // It may still be there, and only the namespace cannot be reached any more.
+        return Ok(None);
+    }
+    let namespace = match there {
+        Some(target) => session.namespace(target.netns.identity()),
+        None => session.unknown_namespace(),
+    };
+    let table = &session.tables.interface_index;
+    index::insert(table, namespace, link.ifindex, one.id)?;
+    attach::update(
+        &session.pins,
+        &session.programs(namespace),
+        one.id,
+        one.hook,
+    )?;
+    index::remove(table, one.namespace, one.ifindex, one.id)?;
+    let moved = Attached {
+        namespace,
+        ifindex: link.ifindex,
+        device: there.map_or_else(|| one.device.clone(), |target| target.link.name.clone()),
+        ..one.clone()
+    };
+    for remembered in &mut session.state.interfaces {
+        if remembered.id == one.id {
+            remembered.clone_from(&moved);
+        }
+    }
+    lock.write(&session.state)?;
+    Ok(Some(moved))
+}
