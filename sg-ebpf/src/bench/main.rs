@@ -3,7 +3,7 @@
 //! A wrapper writes the next packet of a [`Pattern`] into the frame and jumps to the program under
 //! test, so that caches behave as under real traffic. The other programs are floors: what a program
 //! costs that does less than enforcing.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 mod floor;
 mod generator;
