@@ -246,13 +246,7 @@ pub fn update(
     if let Some(link) = open_live(&ingress)? {
         match hook {
             HookInForce::Xdp | HookInForce::XdpGeneric => {
-                let link = XdpLink::try_from(FdLink::from(link));
-                let link = link.map_err(|source| link_failed("open", &ingress, source))?;
-                let mut program = set.xdp_ingress()?;
-                let updated = program.attach_to_link(link);
-                updated
-                    .and_then(|id| program.take_link(id))
-                    .map_err(|source| link_failed("update", &ingress, source))?;
+                update_xdp(&mut set.xdp_ingress()?, link, &ingress)?;
             }
             HookInForce::Tc => update_tc(&mut set.tc_ingress()?, link, &ingress)?,
         }
@@ -262,6 +256,28 @@ pub fn update(
         Some(link) => update_tc(&mut set.tc_egress()?, link, &egress),
         None => Ok(()),
     }
+}
+
+/// Puts the set's program behind the link of one pin, in place, and pins the link at `place` instead. Where the
+/// device is gone, only the pin moves.
+///
+/// # Errors
+/// See [`AttachError`].
+pub fn take_over(pin: &Path, set: &ProgramSet<'_>, place: &Path) -> Result<(), AttachError> {
+    let found = details(pin)?;
+    if let (Some(found), Some(link)) = (found, open(pin)?)
+        && found.ifindex != 0
+    {
+        let egress = pin.to_string_lossy().ends_with(EGRESS);
+        if found.xdp {
+            update_xdp(&mut set.xdp_ingress()?, link, pin)?;
+        } else if egress {
+            update_tc(&mut set.tc_egress()?, link, pin)?;
+        } else {
+            update_tc(&mut set.tc_ingress()?, link, pin)?;
+        }
+    }
+    std::fs::rename(pin, place).map_err(|source| link_failed("rename", pin, source))
 }
 
 /// Detaches a pinned link at once and removes the pin; a missing one is fine.
@@ -405,6 +421,16 @@ fn keep(made: FdLink, link: &Link, pin: &Path) -> Result<(), AttachError> {
             device: link.name.clone(),
         });
     }
+    Ok(())
+}
+
+fn update_xdp(program: &mut Xdp, link: PinnedLink, pin: &Path) -> Result<(), AttachError> {
+    let link =
+        XdpLink::try_from(FdLink::from(link)).map_err(|source| link_failed("open", pin, source))?;
+    let updated = program.attach_to_link(link);
+    updated
+        .and_then(|id| program.take_link(id))
+        .map_err(|source| link_failed("update", pin, source))?;
     Ok(())
 }
 

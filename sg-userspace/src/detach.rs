@@ -14,6 +14,7 @@ use crate::{
     programs::ProgramsError,
     session::{Context, Session},
     state::{Attached, Lock, StateError},
+    table::TableError,
     view::{names, within},
 };
 
@@ -45,6 +46,9 @@ pub enum DetachError {
     /// A generation waits to be confirmed, or what a change has left cannot be put right.
     #[error(transparent)]
     Settle(#[from] SettleError),
+    /// A map failed.
+    #[error(transparent)]
+    Table(#[from] TableError),
     /// State or lock.
     #[error(transparent)]
     State(#[from] StateError),
@@ -116,10 +120,12 @@ pub fn several(
     };
     for found in session.state.interfaces.clone() {
         if ids.contains(&found.id) {
-            detached.flows += one(&mut session, lock, &found)?;
+            detached.flows += end(&mut session, &found)?;
             detached.interfaces.push(found.name);
         }
     }
+    drop_idle_namespaces(&mut session)?;
+    lock.write(&session.state)?;
     detached.all = session.state.interfaces.is_empty();
     if detached.all {
         session.pins.remove_all()?;
@@ -141,10 +147,14 @@ pub fn all(context: &Context) -> Result<Detached, DetachError> {
         Ok(Some(state)) => state.interfaces.into_iter().map(|one| one.name).collect(),
         Ok(None) | Err(_) => Vec::new(),
     };
-    for link in pins.links()? {
-        attach::detach(&link)?;
+    let others = pins.others()?.into_iter();
+    let all = others.map(|version| Pins::of_version(&context.bpffs, version));
+    for pins in all.chain([Pins::before(&context.bpffs), pins]) {
+        for link in pins.links()? {
+            attach::detach(&link)?;
+        }
+        pins.remove_all()?;
     }
-    pins.remove_all()?;
     lock.clear()?;
     Ok(Detached {
         interfaces: names,
@@ -176,7 +186,11 @@ pub(crate) fn end(session: &mut Session, attached: &Attached) -> Result<u64, Det
         attached.ifindex,
         attached.id,
     )?;
-    let flows = flush(session, attached.id)?;
+    // Looking through all tables takes milliseconds, and packets of the interface come no more.
+    let flows = match session.tables.occupancy(attached.id)?.tracked {
+        0 => 0,
+        _ => flush(session, attached.id)?,
+    };
     session.state.interfaces.retain(|one| one.id != attached.id);
     session.state.resolved.remove(&attached.name);
     Ok(flows)

@@ -31,6 +31,8 @@ pub enum NetlinkError {
 pub(crate) enum Scope {
     One,
     All,
+    /// Those that the message's header names; of a kernel that cannot tell them apart (before Linux 4.20) all.
+    Named,
 }
 
 /// Sends `message` in the calling thread's network namespace and returns all answers.
@@ -43,10 +45,14 @@ where
     socket
         .connect(&SocketAddr::new(0, 0))
         .map_err(NetlinkError::Socket)?;
+    if scope == Scope::Named {
+        // Where it fails more is answered.
+        let _ = socket.set_netlink_get_strict_chk(true);
+    }
     let mut packet = NetlinkMessage::from(message);
     packet.header.flags = match scope {
         Scope::One => NLM_F_REQUEST | NLM_F_ACK,
-        Scope::All => NLM_F_REQUEST | NLM_F_DUMP,
+        Scope::All | Scope::Named => NLM_F_REQUEST | NLM_F_DUMP,
     };
     packet.header.sequence_number = 1;
     packet.finalize();

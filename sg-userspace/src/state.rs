@@ -26,6 +26,7 @@ mod changing;
 mod history;
 mod policy;
 mod rules;
+mod upgrade;
 
 pub use changing::Changing;
 pub use policy::{Learnt, Policy};
@@ -342,6 +343,7 @@ impl Lock {
     /// [`StateError::Io`].
     pub fn clear(&self) -> Result<(), StateError> {
         self.remove(FILE)?;
+        self.remove_upgrade()?;
         self.remove_policies(&[])?;
         self.remove_rules()
     }
