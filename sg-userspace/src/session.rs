@@ -271,7 +271,20 @@ impl Session {
     /// # Errors
     /// [`SessionError::Allowance`], [`SessionError::Accounting`].
     pub fn check_conntrack(&self, wanted: Conntrack) -> Result<(), SessionError> {
-        check_conntrack(&self.runtime, wanted)
+        let sizes = sizes_of(&self.runtime);
+        if wanted.accounting != sizes.accounting {
+            return Err(SessionError::Accounting {
+                wanted: wanted.accounting,
+                made: sizes.accounting,
+            });
+        }
+        if wanted.allowance > sizes.capacity() {
+            return Err(SessionError::Allowance {
+                wanted: wanted.allowance,
+                made: sizes.capacity(),
+            });
+        }
+        Ok(())
     }
 
     /// Takes the limits of a policy, which [`crate::bank::flip`] puts in force: allowance, and what of it nobody
@@ -398,27 +411,6 @@ impl Session {
     pub fn programs(&self, number: u32) -> ProgramSet<'_> {
         ProgramSet::new(&self.pins, &self.object, sizes_of(&self.runtime), number)
     }
-}
-
-/// [`Session::check_conntrack`] of the tables that a record speaks of.
-///
-/// # Errors
-/// See there.
-pub(crate) fn check_conntrack(runtime: &Runtime, wanted: Conntrack) -> Result<(), SessionError> {
-    let sizes = sizes_of(runtime);
-    if wanted.accounting != sizes.accounting {
-        return Err(SessionError::Accounting {
-            wanted: wanted.accounting,
-            made: sizes.accounting,
-        });
-    }
-    if wanted.allowance > sizes.capacity() {
-        return Err(SessionError::Allowance {
-            wanted: wanted.allowance,
-            made: sizes.capacity(),
-        });
-    }
-    Ok(())
 }
 
 /// The record of what is fixed, once a first load has been completed.
