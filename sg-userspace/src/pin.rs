@@ -118,6 +118,20 @@ impl Pins {
     /// # Errors
     /// See [`PinError`].
     pub fn prepare(&self) -> Result<(), PinError> {
+        self.reach()?;
+        directory::private(&self.base)?;
+        directory::private(&self.root)?;
+        for name in BELOW {
+            directory::private(&self.root.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that there is a BPF file system; the usual one is mounted where it is not.
+    ///
+    /// # Errors
+    /// [`PinError::NotBpffs`], [`PinError::Io`].
+    pub fn reach(&self) -> Result<(), PinError> {
         let parent = self.base.parent().unwrap_or(Path::new("/"));
         if !is_bpffs(parent) {
             if parent != Path::new(BPFFS) {
@@ -127,16 +141,11 @@ impl Pins {
             }
             mount()?;
         }
-        directory::private(&self.base)?;
-        directory::private(&self.root)?;
-        for name in BELOW {
-            directory::private(&self.root.join(name))?;
-        }
         Ok(())
     }
 
     /// Keeps others from making pins beside this process until it is dropped, whatever state directory they use.
-    /// The directories must be [prepared](Self::prepare).
+    /// The file system must be [there](Self::reach).
     ///
     /// # Errors
     /// [`PinError::Io`].

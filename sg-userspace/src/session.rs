@@ -211,7 +211,7 @@ impl Session {
     ) -> Result<Self, SessionError> {
         let pins = Pins::new(&context.bpffs);
         pins.check()?;
-        pins.prepare()?;
+        pins.reach()?;
         let _alone = pins.alone()?;
         if fixed(&pins)?.is_some() {
             // Somebody with another state directory was faster.

@@ -229,6 +229,7 @@ const V4: Form = Form {
             },
         ),
     ],
+    passes: 16,
     ..V3
 };
 
