@@ -35,7 +35,9 @@ mod tags;
 
 pub use insert::{Inserted, crowded, insert, make_room, reclaim_beside, settle};
 pub use occupancy::{Occupancy, assured};
-pub use removal::{FreeEntry, Removal, flush, free, oldest_age, reclaim, remove, replace_oldest};
+pub use removal::{
+    FreeEntry, Removal, clear, flush, free, oldest_age, reclaim, remove, replace_oldest,
+};
 pub use tags::lane;
 
 use crate::{
