@@ -20,6 +20,7 @@ use crate::{
     hits,
     members::InForce,
     model::Model,
+    pin::Pins,
     resolve::{Resolved, resolve},
     session::{Context, Session},
     state::{Attached, HookInForce, Lock, State},
@@ -74,10 +75,6 @@ pub fn apply_locked(
     model: &Model,
     options: Options,
 ) -> Result<(Report, InForce), ApplyError> {
-    attach::require_tcx().map_err(|source| ApplyError::Interface {
-        interface: model.interfaces.keys().next().cloned().unwrap_or_default(),
-        source: Box::new(source.into()),
-    })?;
     let targets = target::find(model, context.netns.as_deref())?;
     if targets.is_empty() {
         return Err(ApplyError::NoInterface);
@@ -148,18 +145,23 @@ fn reap(session: &mut Session, lock: &Lock, report: &mut Report) -> Result<(), A
     let mut live = BTreeSet::new();
     for one in session.state.interfaces.clone() {
         let pins = [INGRESS, EGRESS].map(|hook| session.pins.link(one.id, hook));
-        let mut dead = 0;
+        let place = session.state.place(&one);
+        let place = place.unwrap_or(attach::Place::here(one.ifindex));
+        let (mut dead, mut filters) = (0, 0);
         for pin in &pins {
-            let on = attach::is_on(pin, one.ifindex).map_err(DetachError::Attach)?;
-            dead += usize::from(!on);
+            let found = attach::details(pin, place).map_err(DetachError::Attach)?;
+            dead += usize::from(found.is_none_or(|found| found.ifindex != one.ifindex));
+            filters += usize::from(found.is_some_and(|found| found.filter));
         }
-        if dead == pins.len() {
+        // Whoever removes the qdisc removes both filters.
+        let removed = filters == pins.len() && interface::is_there(session, &one);
+        if dead == pins.len() && !removed {
             detach::one(session, lock, &one)?;
             report.gone.push(one.name);
             continue;
         }
         // A move of ingress, or the first apply of all, was cut short before it was written down.
-        let astray = attach::is_astray(&pins[0], one.hook).map_err(DetachError::Attach)?;
+        let astray = attach::is_astray(&pins[0], place, one.hook).map_err(DetachError::Attach)?;
         if dead > 0 || astray {
             interface::restore(session, &one).map_err(|source| ApplyError::Interface {
                 interface: one.name.clone(),
@@ -174,7 +176,12 @@ fn reap(session: &mut Session, lock: &Lock, report: &mut Report) -> Result<(), A
     // Links of an apply that was cut short belong to nobody.
     for link in session.pins.links()? {
         if !live.contains(&link) {
-            attach::detach(&link).map_err(DetachError::Attach)?;
+            if attach::is_filter(&link).map_err(DetachError::Attach)? {
+                // Where it is has not been written down: what attaches there next takes its place.
+                Pins::remove(&link)?;
+            } else {
+                attach::detach_anywhere(&link).map_err(DetachError::Attach)?;
+            }
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use log::{debug, error, info, warn};
 
 use crate::{
     apply::{self, ApplyError, Change, Report},
-    attach::{self, AttachError, EGRESS, INGRESS},
+    attach::{self, AttachError, EGRESS, INGRESS, Place},
     definition::{self, Diagnostic, Severity, SourceError},
     detach::{self, DetachError, Detached},
     members::{InForce, Outcome},
@@ -46,6 +46,8 @@ pub(super) struct Enforcement {
     seen: BTreeMap<String, Option<Seen>>,
     /// What is attached, as it was last written down.
     links: Vec<Attached>,
+    /// Their namespaces, by number.
+    netns: BTreeMap<u32, NetnsIdentity>,
     /// Our ids of interfaces that were not attached before.
     attached: BTreeSet<u32>,
     record: Record,
@@ -106,6 +108,7 @@ impl Enforcement {
             unsettled: false,
             seen: BTreeMap::new(),
             links: Vec::new(),
+            netns: BTreeMap::new(),
             attached: BTreeSet::new(),
             record: Record::of_this_process(),
             failure: None,
@@ -366,7 +369,11 @@ impl Enforcement {
             self.in_force = None;
             let done = apply::apply_locked(&self.context, &self.lock, &present, options);
             let state = self.lock.read()?;
-            self.links = state.map_or_else(Vec::new, |state| state.interfaces);
+            (self.links, self.netns) = state.map_or_else(Default::default, |state| {
+                let namespaces = state.namespaces.into_iter();
+                let namespaces = namespaces.map(|one| (one.number, one.identity));
+                (state.interfaces, namespaces.collect())
+            });
             let (report, in_force) = done?;
             self.in_force = Some(in_force);
             self.tell(&report);
@@ -432,7 +439,11 @@ impl Enforcement {
                 continue;
             }
             for direction in [INGRESS, EGRESS] {
-                if !attach::is_on(&pins.link(one.id, direction), one.ifindex)? {
+                let netns = self.netns.get(&one.namespace);
+                let place = netns.map_or(Place::here(one.ifindex), |netns| {
+                    Place::within(netns, one.ifindex)
+                });
+                if !attach::is_on(&pins.link(one.id, direction), place)? {
                     lost.push((one.name.clone(), direction));
                 }
             }

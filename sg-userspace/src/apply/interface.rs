@@ -200,6 +200,11 @@ pub(super) fn move_back(
     Ok(())
 }
 
+/// Whether the device of an attached interface is where it was.
+pub(super) fn is_there(session: &Session, one: &Attached) -> bool {
+    place(session, one).is_ok()
+}
+
 /// The device of an attached interface, found again.
 fn place(session: &Session, one: &Attached) -> Result<(Netns, Link), InterfaceError> {
     let gone = || AttachError::Replaced {
