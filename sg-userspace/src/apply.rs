@@ -288,6 +288,7 @@ fn change(
                     name: target.name.clone(),
                     device: target.link.name.clone(),
                     ifindex: target.link.ifindex,
+                    mac: target.link.mac,
                     namespace,
                     orientation: target.orientation,
                     hook: HookInForce::Tc,
@@ -301,6 +302,7 @@ fn change(
             if one.id == id {
                 one.name.clone_from(&target.name);
                 one.device.clone_from(&target.link.name);
+                one.mac = target.link.mac;
             }
         }
     }

@@ -87,6 +87,9 @@ pub struct Attached {
     pub device: String,
     /// Index of the device in its namespace.
     pub ifindex: u32,
+    /// Its Ethernet address, which tells it from one that is made anew under its index.
+    #[serde(default)]
+    pub mac: Option<[u8; 6]>,
     /// [`Namespace::number`].
     pub namespace: u32,
     /// Which side it is.

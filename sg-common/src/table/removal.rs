@@ -199,12 +199,7 @@ pub fn flush<T: Tables, F: Family>(context: &Context<T>, old: bool, bucket: u32,
 /// Asks [`clear`] of every entry of a bucket; answers how many went. There is no branch around the call: up to
 /// Linux 6.4 the verifier follows every way through a loop that calls a function, each apart.
 #[inline(always)]
-fn clear_each<T: Tables, F: Family>(
-    context: &Context<T>,
-    old: bool,
-    bucket: u32,
-    id: u32,
-) -> u32 {
+fn clear_each<T: Tables, F: Family>(context: &Context<T>, old: bool, bucket: u32, id: u32) -> u32 {
     let mut freed = 0;
     for_each_way::<T, F>(context, old, bucket, |index| {
         freed += context.tables.clear(F::IPV6, old, index, id) & 1;

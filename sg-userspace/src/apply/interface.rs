@@ -200,9 +200,9 @@ pub(super) fn move_back(
     Ok(())
 }
 
-/// Whether the device of an attached interface is where it was.
+/// Whether the device of an attached interface is still there, and no other has taken its place.
 pub(super) fn is_there(session: &Session, one: &Attached) -> bool {
-    place(session, one).is_ok()
+    place(session, one).is_ok_and(|(_, link)| one.mac.is_some() && link.mac == one.mac)
 }
 
 /// The device of an attached interface, found again.

@@ -8,7 +8,7 @@ use crate::common::{
     require::require,
 };
 use sg_userspace::{
-    attach::{self, AttachError},
+    attach::{self, AttachError, Place},
     link::Link,
     model::{Conntrack, Hook},
     netns::Netns,
@@ -233,7 +233,9 @@ fn programs_of_another_build_are_replaced_behind_the_links_in_use() {
     enforcer.apply(&definition, &[]).ok();
     let mut stream = pair.far.connect(NEAR, 8080).unwrap();
     let ingress = Pins::new(&enforcer.context.bpffs).link(1, attach::INGRESS);
-    let before = attach::details(&ingress).unwrap().unwrap();
+    let netns = Netns::open(Some(&pair.near.name)).unwrap();
+    let place = Place::within(netns.identity(), 10);
+    let before = attach::details(&ingress, place).unwrap().unwrap();
 
     // As if another build had loaded them.
     let state = enforcer.context.state_dir.join("state.json");
@@ -248,7 +250,7 @@ fn programs_of_another_build_are_replaced_behind_the_links_in_use() {
     );
 
     enforcer.apply(&definition, &[]).ok();
-    let after = attach::details(&ingress).unwrap().unwrap();
+    let after = attach::details(&ingress, place).unwrap().unwrap();
     assert_eq!(before.id, after.id, "the link stays");
     assert_ne!(before.program_id, after.program_id);
     assert!(answers(&mut stream));
