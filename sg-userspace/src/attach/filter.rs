@@ -5,7 +5,11 @@
 //! be such a filter, and which; the filter itself is looked for on the device. Ours is the first of the first
 //! priority, and is told apart by its handle.
 
-use std::{io, os::fd::AsFd as _, path::Path};
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::{Path, PathBuf},
+};
 
 use aya::programs::SchedClassifier;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -14,7 +18,6 @@ use netlink_packet_route::{
     tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
-use std::os::fd::AsRawFd as _;
 
 use super::{AttachError, direction, error::link_failed, refused};
 use crate::{
@@ -88,7 +91,7 @@ struct Filter {
     program_id: u32,
 }
 
-/// Whether the kernel has tcx, by asking it about a device.
+/// Whether the kernel has no tcx, by asking it about a device.
 pub(super) fn is_needed(ifindex: u32) -> bool {
     bpf::tcx_programs(ifindex, TcxHook::Ingress)
         .is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
@@ -118,7 +121,7 @@ fn hook(pin: &Path) -> TcxHook {
 }
 
 /// Says that the qdisc of an interface is ours to remove.
-fn made(pin: &Path) -> std::path::PathBuf {
+fn made(pin: &Path) -> PathBuf {
     let name = pin.file_name().unwrap_or_default().to_string_lossy();
     let id = name.split_once('-').map_or(&*name, |(id, _)| id);
     pin.with_file_name(format!("{id}{}", Pins::CLSACT))
@@ -141,7 +144,7 @@ pub(super) fn attach(
     };
     pinned(program, pin)?;
     let failed = |error| failed(direction, link, error);
-    let attempt = || -> Result<(), AttachError> {
+    let mut attempt = || -> Result<(), AttachError> {
         if make_clsact(link.ifindex).map_err(failed)? && !made(pin).exists() {
             pinned(program, &made(pin))?;
         }
@@ -157,7 +160,6 @@ pub(super) fn attach(
         }
         Ok(())
     };
-    let mut attempt = attempt;
     attempt().inspect_err(|_| {
         let _ = detach(pin, Place::here(link.ifindex));
     })

@@ -1,11 +1,11 @@
 //! Hooks: chosen, moved, shared, replaced, and put right after a failure.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use crate::common::{
     netns::{Enforcer, Namespace, answers, eventually, veth},
     pair::{FAR, NEAR, Pair, web},
-    require::require,
+    require::{require, skip},
 };
 use sg_userspace::{
     attach::{self, AttachError, Place},
@@ -104,16 +104,65 @@ fn a_device_in_the_place_of_one_that_moved_away_is_not_taken_for_it() {
     let (pair, other, enforcer) = (Pair::new(), Namespace::new("other"), Enforcer::new());
     let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
     enforcer.apply(&definition, &[]).ok();
+    let by_filters = is_by_filters(&enforcer);
     pair.near.ip(&format!("link set eth0 netns {}", other.name));
     pair.near
         .ip("link add eth0 index 10 type veth peer name eth1");
     let said = enforcer.apply(&definition, &[]);
+    if by_filters {
+        // The kernel has dropped them.
+        let said = said.ok();
+        assert!(said.out.contains("a (eth0): attached"), "{said:?}");
+        enforcer.sgctl(&["status"]).ok();
+        return;
+    }
     said.fails(&["a", "eth0", "has moved to another network namespace"]);
     let status = enforcer.sgctl(&["status"]);
     assert_eq!(status.code, 1, "{status:?}");
     enforcer.sgctl(&["detach", "a"]).ok();
     enforcer.apply(&definition, &[]).ok();
     enforcer.sgctl(&["status"]).ok();
+}
+
+/// Whether the kernel has no tcx.
+fn is_by_filters(enforcer: &Enforcer) -> bool {
+    let egress = Pins::new(&enforcer.context.bpffs).link(1, attach::EGRESS);
+    attach::is_filter(&egress).unwrap()
+}
+
+#[test]
+fn filters_go_when_they_are_detached_and_their_qdisc_only_if_it_was_made_for_them() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "hook = \"tc\"");
+    enforcer.apply(&definition, &[]).ok();
+    if !is_by_filters(&enforcer) {
+        return skip("the kernel has tcx, so there are no filters");
+    }
+    let tc = |arguments: &str| {
+        let run = || Command::new("tc").args(arguments.split(' ')).output();
+        let done = pair.near.run(run).unwrap();
+        assert!(done.status.success(), "{arguments}: {done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let filters = || tc("filter show dev eth0 ingress") + &tc("filter show dev eth0 egress");
+    for ours in [true, false] {
+        assert_eq!(filters().matches("direct-action").count(), 2);
+        let status = enforcer.sgctl(&["status"]).ok();
+        assert!(
+            status.out.contains("filters of a clsact qdisc"),
+            "{status:?}"
+        );
+        enforcer.sgctl(&["detach", "a"]).ok();
+        assert_eq!(tc("qdisc show dev eth0").contains("clsact"), !ours);
+        if ours {
+            tc("qdisc add dev eth0 clsact");
+        }
+        assert_eq!(filters(), "");
+        if ours {
+            enforcer.apply(&definition, &[]).ok();
+        }
+    }
 }
 
 #[test]
