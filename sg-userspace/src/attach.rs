@@ -20,7 +20,7 @@ use crate::{
     model::Hook,
     netns::Netns,
     pin::Pins,
-    programs::ProgramSet,
+    programs::{ProgramSet, ProgramsError},
     state::HookInForce,
 };
 
@@ -333,8 +333,15 @@ fn load(set: &ProgramSet<'_>, link: &Link, wanted: Hook) -> Result<(), AttachErr
     if wanted == Hook::Tc || auto {
         set.tc_ingress()?;
     }
-    if matches!(wanted, Hook::Xdp | Hook::XdpGeneric) || (auto && link.reason_for_tc().is_none()) {
+    if matches!(wanted, Hook::Xdp | Hook::XdpGeneric) {
         set.xdp_ingress()?;
+    }
+    if auto && link.reason_for_tc().is_none() {
+        match set.xdp_ingress() {
+            // Then `auto` takes TC.
+            Ok(_) | Err(ProgramsError::Refused { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }

@@ -215,7 +215,7 @@ fn all_voices_agree() {
     };
     let (tally, _) = workers::work(&work).unwrap_or_else(|report| panic!("{report}"));
     println!("{tally}");
-    assert!(tally.packets >= 500 * seeds.len() as u64, "{tally}");
+    assert!(tally.packets >= 500 * seeds.len(), "{tally}");
     if seeds.len() > 1 && divisor() == 1 {
         assert!(tally.packets >= 200_000, "{tally}");
         let unmet = campaign::unmet(&tally);

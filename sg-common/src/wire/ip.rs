@@ -242,18 +242,10 @@ impl Parse for V6 {
         }
         match protocol {
             6 | 17 | 58 => Ok(()),
-            _ => {
-                extensions(frame, datagram);
-                // SAFETY: an aligned word of ours.
-                match unsafe { atomic::load(&raw const datagram.source_port) } {
-                    READ => Ok(()),
-                    UNREADABLE => Err(DropReason::Truncated),
-                    NO_NEXT_HEADER => Err(DropReason::Ipv6NoNextHeader),
-                    SOURCE_ROUTED => Err(DropReason::Ipv6Routing),
-                    FRAGMENTED_TWICE => Err(DropReason::Ipv6FragmentRepeated),
-                    _ => Err(DropReason::Ipv6Extension),
-                }
-            }
+            _ => match extensions(frame, datagram) {
+                None => Ok(()),
+                Some(reason) => Err(reason),
+            },
         }
     }
 }
@@ -280,34 +272,8 @@ const fn is_extension(protocol: u8) -> bool {
 /// 2. A routing header with segments left is source routing, whatever its type (RFC 5095).
 /// 3. One fragment header at most (CVE-2023-4809); what follows a later fragment's is payload.
 /// 4. Lengths: fragment 8, authentication (n + 2) · 4 (RFC 4302 §2.2), the others (n + 1) · 8.
-///
-/// What came of it is left where the source port will stand. A verifier before Linux 6.5 gives up forgetting
-/// when a function's answer is a number that it knows and something depends on it: it would follow every way
-/// through the loop apart.
 #[inline(never)]
-fn extensions<P: Frame>(frame: &P, headers: &mut Datagram<V6>) {
-    let answer = match walk(frame, headers) {
-        None => READ,
-        Some(DropReason::Truncated) => UNREADABLE,
-        Some(DropReason::Ipv6NoNextHeader) => NO_NEXT_HEADER,
-        Some(DropReason::Ipv6Routing) => SOURCE_ROUTED,
-        Some(DropReason::Ipv6FragmentRepeated) => FRAGMENTED_TWICE,
-        Some(_) => NOT_TAKEN,
-    };
-    // SAFETY: an aligned word of ours.
-    unsafe { atomic::store(&raw mut headers.source_port, answer) };
-}
-
-/// Answers of [`extensions`]; 0 is also the source port of what has none.
-const READ: u16 = 0;
-const UNREADABLE: u16 = 1;
-const NO_NEXT_HEADER: u16 = 2;
-const SOURCE_ROUTED: u16 = 3;
-const FRAGMENTED_TWICE: u16 = 4;
-const NOT_TAKEN: u16 = 5;
-
-#[inline(always)]
-fn walk<P: Frame>(frame: &P, headers: &mut Datagram<V6>) -> Option<DropReason> {
+fn extensions<P: Frame>(frame: &P, headers: &mut Datagram<V6>) -> Option<DropReason> {
     let start = headers.transport as usize;
     let mut offset = start;
     let mut protocol = headers.protocol;
@@ -370,14 +336,7 @@ fn walk<P: Frame>(frame: &P, headers: &mut Datagram<V6>) -> Option<DropReason> {
             _ => {}
         }
         protocol = extension.u8(0);
-        // By way of memory, where the verifier forgets the bounds that each way through the loop has left:
-        // up to Linux 6.4 it would follow all of them apart.
-        // SAFETY: an aligned word of ours.
-        unsafe {
-            let place = &raw mut headers.transport;
-            atomic::store(place, (offset + bytes) as u32);
-            offset = atomic::load(place) as usize;
-        }
+        offset += bytes;
         remaining -= bytes as u32;
     }
     Some(DropReason::Ipv6Extension)
