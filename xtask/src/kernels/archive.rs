@@ -69,6 +69,7 @@ impl Archive {
              Dir::State \"{shown}/state\";\n\
              Dir::State::status \"{shown}/state/status\";\n\
              Dir::Cache \"{shown}/cache\";\n\
+             APT::Default-Release \"bookworm-backports\";\n\
              APT::Install-Recommends \"false\";\n\
              APT::Sandbox::User \"\";\n\
              Acquire::Languages \"none\";\n"
@@ -153,8 +154,6 @@ impl Archive {
             let simulated = process::output(self.apt("apt-get").args([
                 "--simulate",
                 "--quiet",
-                "--target-release",
-                "bookworm-backports",
                 "install",
                 &exact,
             ]));
