@@ -37,6 +37,7 @@ mod report;
 
 use back::{Waiting, undo};
 pub use error::{ApplyError, InterfaceError};
+pub(crate) use place::is_gone;
 pub(crate) use report::ahead;
 pub use report::{Change, InterfaceReport, Report};
 
@@ -106,10 +107,6 @@ fn change_locked(
     model: &Model,
     options: Options,
 ) -> Result<Done, ApplyError> {
-    attach::require_tcx().map_err(|source| ApplyError::Interface {
-        interface: model.interfaces.keys().next().cloned().unwrap_or_default(),
-        source: Box::new(source.into()),
-    })?;
     let targets = target::find(model, context.netns.as_deref())?;
     if targets.is_empty() {
         return Err(ApplyError::NoInterface);
@@ -283,6 +280,7 @@ fn change(
                     name: target.name.clone(),
                     device: target.link.name.clone(),
                     ifindex: target.link.ifindex,
+                    mac: target.link.mac,
                     namespace,
                     orientation: target.orientation,
                     hook: HookInForce::Tc,
@@ -303,6 +301,7 @@ fn change(
             if one.id == id {
                 one.name.clone_from(&target.name);
                 one.device.clone_from(&target.link.name);
+                one.mac = target.link.mac;
             }
         }
     }

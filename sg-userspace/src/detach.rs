@@ -136,13 +136,20 @@ pub fn all(context: &Context) -> Result<Detached, DetachError> {
     let lock = Lock::take(&context.state_dir)?;
     let pins = Pins::new(&context.bpffs);
     pins.check()?;
-    // The state only lends names here; one that cannot be read must not keep links in place.
-    let names = match lock.read() {
-        Ok(Some(state)) => state.interfaces.into_iter().map(|one| one.name).collect(),
-        Ok(None) | Err(_) => Vec::new(),
-    };
+    // The state lends names, and says where filters are; one that cannot be read must not keep links in place.
+    let mut names = Vec::new();
+    if let Ok(Some(state)) = lock.read() {
+        for one in &state.interfaces {
+            if let Some(place) = state.place(one) {
+                for hook in [EGRESS, INGRESS] {
+                    attach::detach(&pins.link(one.id, hook), place)?;
+                }
+            }
+        }
+        names = state.interfaces.into_iter().map(|one| one.name).collect();
+    }
     for link in pins.links()? {
-        attach::detach(&link)?;
+        attach::detach_anywhere(&link)?;
     }
     pins.remove_all()?;
     lock.clear()?;
@@ -168,7 +175,11 @@ pub(crate) fn one(
 /// The same, written down nowhere, so that no file system stands in the way.
 pub(crate) fn end(session: &mut Session, attached: &Attached) -> Result<u64, DetachError> {
     for hook in [EGRESS, INGRESS] {
-        attach::detach(&session.pins.link(attached.id, hook))?;
+        let pin = session.pins.link(attached.id, hook);
+        match session.state.place(attached) {
+            Some(place) => attach::detach(&pin, place)?,
+            None => attach::detach_anywhere(&pin)?,
+        }
     }
     index::remove(
         &session.tables.interface_index,

@@ -39,15 +39,33 @@ where
     T: NetlinkSerializable + NetlinkDeserializable,
     NetlinkPayload<T>: From<T>,
 {
+    let flags = match scope {
+        Scope::One => NLM_F_ACK,
+        Scope::All => NLM_F_DUMP,
+    };
+    exchange(protocol, message, flags)
+}
+
+/// Asks for a change in the calling thread's network namespace, with more flags, and waits for it.
+pub(crate) fn change<T>(protocol: isize, message: T, flags: u16) -> Result<(), NetlinkError>
+where
+    T: NetlinkSerializable + NetlinkDeserializable,
+    NetlinkPayload<T>: From<T>,
+{
+    exchange(protocol, message, NLM_F_ACK | flags).map(drop)
+}
+
+fn exchange<T>(protocol: isize, message: T, flags: u16) -> Result<Vec<T>, NetlinkError>
+where
+    T: NetlinkSerializable + NetlinkDeserializable,
+    NetlinkPayload<T>: From<T>,
+{
     let socket = Socket::new(protocol).map_err(NetlinkError::Socket)?;
     socket
         .connect(&SocketAddr::new(0, 0))
         .map_err(NetlinkError::Socket)?;
     let mut packet = NetlinkMessage::from(message);
-    packet.header.flags = match scope {
-        Scope::One => NLM_F_REQUEST | NLM_F_ACK,
-        Scope::All => NLM_F_REQUEST | NLM_F_DUMP,
-    };
+    packet.header.flags = NLM_F_REQUEST | flags;
     packet.header.sequence_number = 1;
     packet.finalize();
     let mut bytes = vec![0; packet.buffer_len()];
