@@ -4,7 +4,10 @@
 ///
 /// Bump it with any change of [`crate::layout`]. Pins live below a directory that carries this
 /// number, and the loader refuses a pinned map whose shape differs from the object's.
-pub const ABI_VERSION: u32 = 4;
+///
+/// What the feature `relaid` builds differs on purpose, in its layout too: between it and the ordinary build,
+/// tests change from one layout to the next.
+pub const ABI_VERSION: u32 = 4 + cfg!(feature = "relaid") as u32;
 
 /// Ingress of an interface, XDP.
 pub const PROGRAM_XDP_INGRESS: &str = "xdp_ingress";
@@ -31,6 +34,10 @@ pub mod stage {
 
 /// Conntrack commands, run by BPF_PROG_TEST_RUN only: see [`crate::layout::CtCommand`].
 pub const PROGRAM_CT_CONTROL: &str = "ct_control";
+
+/// More commands, which take over what another layout's maps hold: [`crate::layout::ct_op::RESTORE`] and
+/// [`crate::layout::ct_op::ADD`]. Loaded for as long as that takes.
+pub const PROGRAM_CT_RESTORE: &str = "ct_restore";
 
 /// `.rodata` symbol: 1 if packets and bytes are kept per flow (u32). What is loaded for 0 knows nothing
 /// of accounts, and the other way round.
@@ -100,6 +107,13 @@ macro_rules! maps {
             pub const STAGES_XDP: &str = "STAGES_XDP";
             /// The same at TC.
             pub const STAGES_TC: &str = "STAGES_TC";
+            /// Array of one program: [`crate::abi::PROGRAM_XDP_INGRESS`] of the layout before, while its
+            /// flows move over. Each program set has its own.
+            pub const PREDECESSOR_XDP: &str = "PREDECESSOR_XDP";
+            /// The same at TC: egress, ingress.
+            pub const PREDECESSOR_TC: &str = "PREDECESSOR_TC";
+            /// Arrays of programs, of which each program set has its own, pinned beside its programs.
+            pub const OF_A_SET: [&str; 4] = [STAGES_XDP, STAGES_TC, PREDECESSOR_XDP, PREDECESSOR_TC];
             /// Every map that all program sets share.
             pub const ALL: &[&str] = &[$($name),*];
             /// What each map of [`ALL`] holds, as its documentation says.

@@ -172,7 +172,7 @@ pub const TIMEOUT_DEFAULTS: [(&str, u32); TIMEOUTS] = [
 shared! {
     /// What is fixed while anything is attached, and what changes with the generation; written by the control
     /// plane, and by `ct_control` when it takes a generation back.
-    pub struct Runtime [104] {
+    pub struct Runtime [112] {
         /// Jiffies per second, measured.
         pub hz: u32,
         /// 1: packets and bytes are kept per flow. The programs are loaded for one or the other.
@@ -197,6 +197,10 @@ shared! {
         pub changed: u64,
         /// Secret of the flow hash, drawn once per boot.
         pub seed: [u32; 12],
+        /// 1: what would be dropped is judged by the programs of the layout before, whose flows move over.
+        pub predecessor: u32,
+        /// Zero.
+        pub _reserved: u32,
     }
 
     /// One interface of an [`IndexSet`]; `id` 0 is an empty way.
@@ -344,29 +348,6 @@ shared! {
         pub live: Live,
     }
 
-    /// What changes while a flow lives.
-    pub struct Live [24] {
-        /// Jiffies of the last packet that refreshed it.
-        pub seen: u32,
-        /// TCP: highest acknowledgement number by sender; else packets seen, up to two.
-        /// Sender 0 is local, 1 remote.
-        pub ack: [u32; 2],
-        /// TCP: sequence number after the sender's SYN, then after its FIN; else of the opener jiffies of
-        /// its last packet.
-        pub fin: [u32; 2],
-        /// With accounting, by direction: bytes divided by 2³², below [`CARRIED`], and that bit if there is a
-        /// [`Carried`] for the flow.
-        pub bytes_high: [u16; 2],
-    }
-
-    /// Packets and bytes of one entry, by direction (0 ingress, 1 egress), as far as there is room for them.
-    pub struct Account [16] {
-        /// Packets modulo 2³²; segments where the kernel merged them.
-        pub packets: [u32; 2],
-        /// Bytes from the Ethernet header on, modulo 2³²; see [`Live::bytes_high`].
-        pub bytes: [u32; 2],
-    }
-
     /// Key of `CT_CARRIED`. A way that changes hands has another version.
     pub struct CarriedKey [8] {
         /// Index of the entry.
@@ -420,8 +401,10 @@ shared! {
         pub reserved: u64,
         /// Tracked flows not assured.
         pub unassured: u64,
+        /// Number of the last ADD.
+        pub added: u64,
         /// Zero.
-        pub _reserved: [u64; 5],
+        pub _reserved: [u64; 4],
     }
 
     /// How many flows of one family's current table stand outside their first bucket, by the lowest bits of
@@ -552,6 +535,83 @@ shared! {
         /// Zero.
         pub _reserved: u32,
     }
+
+    /// What RESTORE is told of a flow, behind the command.
+    pub struct CtRecord [64] {
+        /// Generation that last judged it.
+        pub generation: u32,
+        /// [`crate::conntrack::State`].
+        pub state: u8,
+        /// [`crate::conntrack::flag`]; whom it was charged to does not matter.
+        pub flags: u8,
+        /// See [`known`].
+        pub known: u16,
+        /// As [`Live::seen`].
+        pub seen: u32,
+        /// As [`Live::ack`].
+        pub ack: [u32; 2],
+        /// As [`Live::fin`].
+        pub fin: [u32; 2],
+        /// Zero.
+        pub _reserved: u32,
+        /// Packets by direction, to be added.
+        pub packets: [u64; 2],
+        /// Bytes by direction, to be added.
+        pub bytes: [u64; 2],
+    }
+}
+
+#[cfg(not(feature = "relaid"))]
+shared! {
+    /// What changes while a flow lives.
+    pub struct Live [24] {
+        /// Jiffies of the last packet that refreshed it.
+        pub seen: u32,
+        /// TCP: highest acknowledgement number by sender; else packets seen, up to two.
+        /// Sender 0 is local, 1 remote.
+        pub ack: [u32; 2],
+        /// TCP: sequence number after the sender's SYN, then after its FIN; else of the opener jiffies of
+        /// its last packet.
+        pub fin: [u32; 2],
+        /// With accounting, by direction: bytes divided by 2³², below [`CARRIED`], and that bit if there is a
+        /// [`Carried`] for the flow.
+        pub bytes_high: [u16; 2],
+    }
+
+    /// Packets and bytes of one entry, by direction (0 ingress, 1 egress), as far as there is room for them.
+    pub struct Account [16] {
+        /// Packets modulo 2³²; segments where the kernel merged them.
+        pub packets: [u32; 2],
+        /// Bytes from the Ethernet header on, modulo 2³²; see [`Live::bytes_high`].
+        pub bytes: [u32; 2],
+    }
+}
+
+// The same in another order.
+#[cfg(feature = "relaid")]
+shared! {
+    /// What changes while a flow lives.
+    pub struct Live [24] {
+        /// With accounting, by direction: bytes divided by 2³², below [`CARRIED`], and that bit if there is a
+        /// [`Carried`] for the flow.
+        pub bytes_high: [u16; 2],
+        /// TCP: sequence number after the sender's SYN, then after its FIN; else of the opener jiffies of
+        /// its last packet.
+        pub fin: [u32; 2],
+        /// TCP: highest acknowledgement number by sender; else packets seen, up to two.
+        /// Sender 0 is local, 1 remote.
+        pub ack: [u32; 2],
+        /// Jiffies of the last packet that refreshed it.
+        pub seen: u32,
+    }
+
+    /// Packets and bytes of one entry, by direction (0 ingress, 1 egress), as far as there is room for them.
+    pub struct Account [16] {
+        /// Bytes from the Ethernet header on, modulo 2³²; see [`Live::bytes_high`].
+        pub bytes: [u32; 2],
+        /// Packets modulo 2³²; segments where the kernel merged them.
+        pub packets: [u32; 2],
+    }
 }
 
 /// Bit of [`Live::bytes_high`]: `CT_CARRIED` has more.
@@ -591,6 +651,14 @@ impl Account {
     }
 }
 
+/// Bits of [`CtRecord::known`].
+pub mod known {
+    /// The flow was restored before, and this is how it went on.
+    pub const BEFORE: u16 = 1 << 0;
+    /// It may have been restored before, with what it had carried.
+    pub const PERHAPS: u16 = 1 << 1;
+}
+
 /// Operations of [`CtCommand`] and their answers (the program's return value).
 pub mod ct_op {
     /// Answers 31 bits of jiffies, from bit 31 · `argument` on.
@@ -606,6 +674,18 @@ pub mod ct_op {
     pub const FLUSH: u32 = 5;
     /// Starts the sweep timer if it does not run. Answers [`OK`].
     pub const ARM: u32 = 6;
+    /// Inserts the flow as a [`super::CtRecord`] describes it, whatever the rules; for ICMP echo `remote_port` is 1
+    /// if the local side asked. One that is there already gains what the record knows. Answers [`OK`],
+    /// [`EXISTS`] or [`FULL`] as INSERT does.
+    pub const RESTORE: u32 = 16;
+    /// Adds to a counter of this CPU. `argument`: `direction << 16 | outcome` of [`super::Counters`], or
+    /// [`EVENT`] and the number of a word of [`super::CtLocal`]; `local` and `remote` begin with what is
+    /// added, in 64 bits: packets and bytes, or events and nothing. `count` numbers the command: one that is not
+    /// higher than the last that was done ([`super::CtHost::added`]) is not done again. Answers [`OK`].
+    pub const ADD: u32 = 17;
+
+    /// In the argument of ADD: see there.
+    pub const EVENT: u32 = 1 << 31;
     /// Deletes the entries in `count` buckets of one family whose flows need none. Answers how many.
     pub const REVIEW: u32 = 10;
     /// Has the generation taken back after a time unless [`CONFIRM`] comes before; the time begins anew if it is

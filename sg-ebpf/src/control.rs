@@ -97,7 +97,7 @@ fn clock(command: *const CtCommand) -> u32 {
 }
 
 /// Addresses as they stand in a command.
-trait CommandFamily: Family {
+pub trait CommandFamily: Family {
     fn read(bytes: *const [u8; 16]) -> Self::Address;
 }
 

@@ -8,6 +8,7 @@ mod confirmation;
 mod control;
 mod frame;
 mod maps;
+mod restore;
 mod tables;
 
 use aya_ebpf::{
@@ -139,6 +140,12 @@ fn xdp_action(ctx: &XdpContext, outcome: Outcome) -> u32 {
     if outcome.passes() {
         xdp_action::XDP_PASS
     } else {
+        if tables::left_to_predecessor(outcome.index()) {
+            // SAFETY: of the same type; where there is none, the packet is dropped.
+            unsafe {
+                maps::PREDECESSOR_XDP.tail_call(ctx, 0);
+            }
+        }
         // SAFETY: the kernel hands a valid context.
         debug_drop!(ctx, unsafe { (*ctx.ctx).ingress_ifindex }, outcome);
         xdp_action::XDP_DROP
@@ -217,6 +224,15 @@ fn tc_action(ctx: &TcContext, outcome: Outcome) -> i32 {
     if outcome.passes() {
         TC_ACT_UNSPEC
     } else {
+        if tables::left_to_predecessor(outcome.index())
+            && let Some(scratch) = maps::scratch()
+        {
+            let hook = u32::from(pipeline::arrival(scratch).hook_ingress);
+            // SAFETY: as in `xdp_action`.
+            unsafe {
+                maps::PREDECESSOR_TC.tail_call(ctx, hook);
+            }
+        }
         // SAFETY: the kernel hands a valid context.
         debug_drop!(ctx, unsafe { (*ctx.skb.skb).ifindex }, outcome);
         TC_ACT_SHOT
@@ -227,6 +243,12 @@ fn tc_action(ctx: &TcContext, outcome: Outcome) -> i32 {
 #[classifier]
 pub fn ct_control(ctx: TcContext) -> i32 {
     control::run(&ctx) as i32
+}
+
+/// More commands, for a change of layouts: a program of their own, since they are seldom needed.
+#[classifier]
+pub fn ct_restore(ctx: TcContext) -> i32 {
+    restore::run(&ctx) as i32
 }
 
 /// Logs a dropped packet in debug builds of the object.

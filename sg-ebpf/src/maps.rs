@@ -167,6 +167,10 @@ pub fn header_copy() -> Option<*mut u8> {
 pub static STAGES_XDP: ProgramArray<3> = ProgramArray::new();
 #[btf_map]
 pub static STAGES_TC: ProgramArray<3> = ProgramArray::new();
+#[btf_map]
+pub static PREDECESSOR_XDP: ProgramArray<1> = ProgramArray::new();
+#[btf_map]
+pub static PREDECESSOR_TC: ProgramArray<2> = ProgramArray::new();
 
 /// The id of an interface, or 0.
 #[inline(always)]

@@ -18,7 +18,7 @@ use sg_common::{
     pipeline::{self, Outcome, Room, Scratch},
     table::{self, Context, FreeEntry, with_stash},
     tables::Tables,
-    verdict::{Direction, OUTCOMES},
+    verdict::{Direction, DropReason, OUTCOMES, PASS_KINDS, Verdict},
 };
 
 use crate::{ACCOUNTING, maps};
@@ -306,23 +306,50 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn count(&self, id: u32, direction: Direction, outcome: usize, packets: u32, bytes: u32) {
-        let Some(counters) = maps::COUNTERS.get_ptr_mut(id) else {
-            return;
-        };
-        let outcome = opaque(outcome as u64) as usize;
-        if outcome >= OUTCOMES {
-            return;
-        }
-        let index = opaque(direction as u64) as usize & 1;
-        // SAFETY: a valid value of this CPU, and both indexes are in bounds.
-        unsafe {
-            let count = (&raw mut (*counters).counts)
-                .cast::<Count>()
-                .add(index * OUTCOMES + outcome);
-            (*count).packets += u64::from(packets);
-            (*count).bytes += u64::from(bytes);
+        // Whoever judges such a packet counts it.
+        if !left_to_predecessor(outcome) {
+            add_count(
+                id,
+                direction as u64,
+                outcome as u64,
+                packets.into(),
+                bytes.into(),
+            );
         }
     }
+}
+
+/// Adds to a counter of this CPU.
+#[inline(always)]
+pub fn add_count(id: u32, direction: u64, outcome: u64, packets: u64, bytes: u64) {
+    let Some(counters) = maps::COUNTERS.get_ptr_mut(id) else {
+        return;
+    };
+    let outcome = opaque(outcome) as usize;
+    if outcome >= OUTCOMES {
+        return;
+    }
+    let index = opaque(direction) as usize & 1;
+    // SAFETY: a valid value of this CPU, and both indexes are in bounds.
+    unsafe {
+        let count = (&raw mut (*counters).counts)
+            .cast::<Count>()
+            .add(index * OUTCOMES + outcome);
+        (*count).packets += packets;
+        (*count).bytes += bytes;
+    }
+}
+
+/// Whether the programs of the layout before judge a packet of this outcome: while its flows move over, what
+/// would be dropped may be of one that has not yet come. A table that is full is no reason: a flow that
+/// begins in the one before might find no room here.
+#[inline(always)]
+pub fn left_to_predecessor(outcome: usize) -> bool {
+    outcome >= PASS_KINDS
+        && outcome != Verdict::Drop(DropReason::AllowanceExceeded).outcome()
+        && maps::RUNTIME
+            .get(0)
+            .is_some_and(|runtime| runtime.predecessor != 0)
 }
 
 /// What the functions below share with the packet path.

@@ -8,7 +8,10 @@
 //! either made or not. If a new interface cannot be attached, the generation before is put back by
 //! one word again, and those attached with it are detached.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use sg_common::abi::MAX_INTERFACES;
 use sg_common::layout::{Counters, CtInterface, CtLocal};
@@ -27,6 +30,7 @@ use crate::{
     state::{Attached, Changing, HookInForce, Lock},
     status::chain,
     target::{self, Target},
+    upgrade,
 };
 
 mod back;
@@ -117,15 +121,27 @@ fn change_locked(
             interface.settings.orientation = Some(target.orientation);
         }
     }
-    let mut report = Report::default();
+    let mut report = Report {
+        upgraded: upgrade::take_over(context, lock)?,
+        ..Report::default()
+    };
     if options.confirm_within.is_some() && options.detach_missing {
         return Err(ApplyError::Irrevocable(
             "an interface that is detached cannot be attached again by a timer: leave out --detach-missing, and apply with it when this is confirmed".to_owned(),
         ));
     }
-    let mut session = match confirm::open(context, lock)? {
+    let mut session = confirm::open(context, lock)?;
+    if let Some(unfit) = &session
+        && let Err(error) = unfit.check_conntrack(model.conntrack)
+    {
+        // What does not fit anyway is not worth the work.
+        compile(&resolved)?;
+        let moved = upgrade::resize(context, lock, model.conntrack)?;
+        report.upgraded = Some(moved.ok_or(error)?);
+        session = confirm::open(context, lock)?;
+    }
+    let mut session = match session {
         Some(mut session) => {
-            session.check_conntrack(model.conntrack)?;
             place::settle(&mut session, lock, &targets, &mut report)?;
             check_tags(&targets, Some(&session))?;
             let missing = missing(&session, &targets);
@@ -334,7 +350,7 @@ fn change(
     session.set_limits(&compiled);
     bank::flip(&session.tables, &mut session.runtime, generation, now)?;
 
-    let mut written = session.state.interfaces.clone();
+    let mut written = Instant::now();
     for (place, target) in targets.iter().enumerate() {
         let new = fresh.iter().find(|(fresh, _)| *fresh == place);
         let done = match new {
@@ -346,15 +362,17 @@ fn change(
             source: Box::new(source),
         })?;
         report.interfaces.push(done);
-        if session.state.interfaces != written {
+        if written.elapsed() > UNWRITTEN {
             lock.write(&session.state)?;
-            written.clone_from(&session.state.interfaces);
+            written = Instant::now();
         }
         if let Some(waiting) = &waiting {
             waiting.again(session)?;
         }
     }
-    if compiled.bypasses()
+    // Not while the kernel may take it back, which writes the same record.
+    if waiting.is_none()
+        && compiled.bypasses()
         && let Err(error) = session.review()
     {
         // Slower for packets, and nothing else.
@@ -366,8 +384,12 @@ fn change(
     // Last, so that they stay enforced if anything before them fails.
     for one in session.state.interfaces.clone() {
         if report.detaching.contains(&one.id) {
-            detach::one(session, lock, &one)?;
+            detach::end(session, &one)?;
             report.detached.push(one.name);
+            if written.elapsed() > UNWRITTEN {
+                lock.write(&session.state)?;
+                written = Instant::now();
+            }
         }
     }
     detach::drop_idle_namespaces(session).map_err(DetachError::from)?;
@@ -385,6 +407,11 @@ fn change(
     }
     Ok((resolved, compiled.membership))
 }
+
+/// How much of the work may be unknown to the state: it is written whole, which takes long where there are many
+/// interfaces. Before the first link is made it names all of them, so one that was cut short is found by its
+/// links, and one whose links are gone is forgotten (`place.rs`).
+const UNWRITTEN: Duration = Duration::from_millis(250);
 
 fn give_id(session: &mut Session) -> Result<u32, ApplyError> {
     let tables = &session.tables;

@@ -249,13 +249,7 @@ pub fn update(
     } else if let Some(link) = open_live(&ingress, place)? {
         match hook {
             HookInForce::Xdp | HookInForce::XdpGeneric => {
-                let link = XdpLink::try_from(FdLink::from(link));
-                let link = link.map_err(|source| link_failed("open", &ingress, source))?;
-                let mut program = set.xdp_ingress()?;
-                let updated = program.attach_to_link(link);
-                updated
-                    .and_then(|id| program.take_link(id))
-                    .map_err(|source| link_failed("update", &ingress, source))?;
+                update_xdp(&mut set.xdp_ingress()?, link, &ingress)?;
             }
             HookInForce::Tc => update_tc(&mut set.tc_ingress()?, link, &ingress)?,
         }
@@ -268,6 +262,41 @@ pub fn update(
         Some(link) => update_tc(&mut set.tc_egress()?, link, &egress),
         None => Ok(()),
     }
+}
+
+/// Puts the set's program behind the link of one pin, or into its filter, in place, and pins the link at `new`
+/// instead. Where the device is gone, only the pin moves.
+///
+/// # Errors
+/// See [`AttachError`].
+pub fn take_over(
+    pin: &Path,
+    set: &ProgramSet<'_>,
+    new: &Path,
+    place: Place<'_>,
+) -> Result<(), AttachError> {
+    let egress = pin.to_string_lossy().ends_with(EGRESS);
+    let tc = || {
+        if egress {
+            set.tc_egress()
+        } else {
+            set.tc_ingress()
+        }
+    };
+    if is_filter(pin)? {
+        return filter::take_over(&mut tc()?, pin, new, place);
+    }
+    let found = details(pin, place)?;
+    if let (Some(found), Some(link)) = (found, open(pin)?)
+        && found.ifindex != 0
+    {
+        if found.xdp {
+            update_xdp(&mut set.xdp_ingress()?, link, pin)?;
+        } else {
+            update_tc(&mut tc()?, link, pin)?;
+        }
+    }
+    std::fs::rename(pin, new).map_err(|source| link_failed("rename", pin, source))
 }
 
 /// Detaches a pinned link at once, or removes a filter, and removes the pin; a missing one is fine.
@@ -298,6 +327,18 @@ pub fn detach_anywhere(pin: &Path) -> Result<(), AttachError> {
             path: pin.to_owned(),
             direction: if egress { EGRESS } else { INGRESS },
         });
+    }
+    detach(pin, Place::here(0))
+}
+
+/// [`detach`] of what an apply that was cut short has left. Where a filter is has not been written down: what
+/// attaches there next takes its place.
+///
+/// # Errors
+/// See [`AttachError`].
+pub fn abandon(pin: &Path) -> Result<(), AttachError> {
+    if is_filter(pin)? {
+        return Ok(Pins::remove(pin)?);
     }
     detach(pin, Place::here(0))
 }
@@ -464,6 +505,16 @@ fn keep(made: FdLink, link: &Link, pin: &Path) -> Result<(), AttachError> {
             device: link.name.clone(),
         });
     }
+    Ok(())
+}
+
+fn update_xdp(program: &mut Xdp, link: PinnedLink, pin: &Path) -> Result<(), AttachError> {
+    let link =
+        XdpLink::try_from(FdLink::from(link)).map_err(|source| link_failed("open", pin, source))?;
+    let updated = program.attach_to_link(link);
+    updated
+        .and_then(|id| program.take_link(id))
+        .map_err(|source| link_failed("update", pin, source))?;
     Ok(())
 }
 

@@ -12,9 +12,13 @@ use std::{
 
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
 use sg_common::{
-    layout::{CtCommand, Limits, ct_op},
+    layout::{CtCommand, CtRecord, Limits, ct_op},
     table::with_stash,
 };
+
+mod restore;
+
+pub use restore::{Addition, Restored};
 
 /// The conntrack command program.
 #[derive(Debug)]
@@ -357,15 +361,27 @@ impl Control {
     }
 
     fn run(&self, operation: &'static str, command: &CtCommand) -> Result<u32, ControlError> {
+        self.run_with(operation, command, &[])
+    }
+
+    /// Runs a command with what stands behind it.
+    fn run_with(
+        &self,
+        operation: &'static str,
+        command: &CtCommand,
+        more: &[u8],
+    ) -> Result<u32, ControlError> {
         const HEADER: usize = 14;
-        let mut frame = [0_u8; HEADER + size_of::<CtCommand>()];
+        const COMMAND: usize = HEADER + size_of::<CtCommand>();
+        let mut frame = [0_u8; COMMAND + size_of::<CtRecord>()];
         // Neither address matters; an ethertype for local experiments (IEEE 802) keeps the kernel
         // from reading the payload as IP.
         frame[12..HEADER].copy_from_slice(&[0x88, 0xb5]);
-        frame[HEADER..].copy_from_slice(command.as_bytes());
-        let mut back = [0_u8; 2 * (HEADER + size_of::<CtCommand>())];
+        frame[HEADER..COMMAND].copy_from_slice(command.as_bytes());
+        frame[COMMAND..COMMAND + more.len()].copy_from_slice(more);
+        let mut back = [0_u8; 2 * (COMMAND + size_of::<CtRecord>())];
         let mut options = TestRunOptions::new();
-        options.data_in = Some(&frame);
+        options.data_in = Some(&frame[..COMMAND + more.len()]);
         options.data_out = Some(&mut back);
         match self.program.test_run(options) {
             Ok(result) => Ok(result.return_value),

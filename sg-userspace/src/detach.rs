@@ -14,6 +14,7 @@ use crate::{
     programs::ProgramsError,
     session::{Context, Session},
     state::{Attached, Lock, StateError},
+    table::TableError,
     view::{names, within},
 };
 
@@ -45,6 +46,9 @@ pub enum DetachError {
     /// A generation waits to be confirmed, or what a change has left cannot be put right.
     #[error(transparent)]
     Settle(#[from] SettleError),
+    /// A map failed.
+    #[error(transparent)]
+    Table(#[from] TableError),
     /// State or lock.
     #[error(transparent)]
     State(#[from] StateError),
@@ -116,10 +120,12 @@ pub fn several(
     };
     for found in session.state.interfaces.clone() {
         if ids.contains(&found.id) {
-            detached.flows += one(&mut session, lock, &found)?;
+            detached.flows += end(&mut session, &found)?;
             detached.interfaces.push(found.name);
         }
     }
+    drop_idle_namespaces(&mut session)?;
+    lock.write(&session.state)?;
     detached.all = session.state.interfaces.is_empty();
     if detached.all {
         session.pins.remove_all()?;
@@ -137,24 +143,24 @@ pub fn all(context: &Context) -> Result<Detached, DetachError> {
     let pins = Pins::new(&context.bpffs);
     pins.check()?;
     // The state lends names, and says where filters are; one that cannot be read must not keep links in place.
-    let mut names = Vec::new();
-    if let Ok(Some(state)) = lock.read() {
-        for one in &state.interfaces {
-            if let Some(place) = state.place(one) {
-                for hook in [EGRESS, INGRESS] {
-                    attach::detach(&pins.link(one.id, hook), place)?;
-                }
+    let state = lock.read().ok().flatten();
+    let others = pins.others()?.into_iter();
+    let all = others.map(|version| Pins::of_version(&context.bpffs, version));
+    for pins in all.chain([Pins::before(&context.bpffs), pins]) {
+        for link in pins.links()? {
+            let state = state.as_ref();
+            match state.and_then(|state| state.place(state.of_pin(&link)?)) {
+                Some(place) => attach::detach(&link, place)?,
+                None => attach::detach_anywhere(&link)?,
             }
         }
-        names = state.interfaces.into_iter().map(|one| one.name).collect();
+        pins.remove_all()?;
     }
-    for link in pins.links()? {
-        attach::detach_anywhere(&link)?;
-    }
-    pins.remove_all()?;
     lock.clear()?;
     Ok(Detached {
-        interfaces: names,
+        interfaces: state.map_or_else(Vec::new, |state| {
+            state.interfaces.into_iter().map(|one| one.name).collect()
+        }),
         flows: 0,
         all: true,
     })
@@ -187,7 +193,11 @@ pub(crate) fn end(session: &mut Session, attached: &Attached) -> Result<u64, Det
         attached.ifindex,
         attached.id,
     )?;
-    let flows = flush(session, attached.id)?;
+    // Looking through all tables takes milliseconds, and packets of the interface come no more.
+    let flows = match session.tables.occupancy(attached.id)?.tracked {
+        0 => 0,
+        _ => flush(session, attached.id)?,
+    };
     session.state.interfaces.retain(|one| one.id != attached.id);
     session.state.resolved.remove(&attached.name);
     Ok(flows)

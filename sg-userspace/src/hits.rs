@@ -38,6 +38,9 @@ pub struct Book {
     /// Packets of generations whose bank was written again, by rule id. Of rules that neither bank knows
     /// nothing is kept.
     totals: BTreeMap<RuleId, u64>,
+    /// Packets that were counted under the layout before, by rule id.
+    #[serde(default)]
+    inherited: BTreeMap<RuleId, u64>,
 }
 
 /// The sets of one generation; [`RuleSets`] of its number says what they are.
@@ -86,7 +89,49 @@ impl Book {
             runtime,
             banks: [None, None],
             totals: BTreeMap::new(),
+            inherited: BTreeMap::new(),
         }
+    }
+
+    /// Of generations before those in the banks, and of the layout before.
+    fn past(&self) -> BTreeMap<RuleId, u64> {
+        let mut past = self.totals.clone();
+        for (rule, packets) in &self.inherited {
+            let sum = past.entry(*rule).or_default();
+            *sum = sum.wrapping_add(*packets);
+        }
+        past
+    }
+
+    /// All that was counted, where `counted` are the packets by set of rules of the generation in force and of
+    /// the one before.
+    pub(crate) fn sum(&self, chapters: [(&RuleSets, &[u64]); 2]) -> BTreeMap<RuleId, u64> {
+        let mut sum = self.past();
+        for (sets, counted) in chapters {
+            for (rule, packets) in by_rule(sets, counted.iter().copied()) {
+                let total = sum.entry(rule).or_default();
+                *total = total.wrapping_add(packets);
+            }
+        }
+        sum
+    }
+
+    /// Whether it is of the map `RUNTIME` with this kernel id.
+    pub(crate) fn belongs_to(&self, runtime: u32) -> bool {
+        self.runtime == runtime
+    }
+
+    /// A book that begins with `generation`, and what was counted under the layout before.
+    pub(crate) fn inheriting(
+        runtime: u32,
+        generation: u32,
+        sets: usize,
+        inherited: BTreeMap<RuleId, u64>,
+    ) -> Self {
+        let mut book = Self::new(runtime);
+        book.banks[(generation & 1) as usize] = Some(Chapter { generation, sets });
+        book.inherited = inherited;
+        book
     }
 
     /// Generations that it speaks of.
@@ -121,19 +166,26 @@ impl Book {
         let Some(sets) = sets(chapter.generation)? else {
             return Ok(None);
         };
-        for (rules, packets) in sets.sets.iter().zip(sums) {
-            if packets == 0 {
-                continue;
-            }
-            for rule in rules {
-                if let Some(rule) = sets.rules.get(*rule as usize) {
-                    let sum: &mut u64 = counted.entry(*rule).or_default();
-                    *sum = packets.wrapping_add(*sum);
-                }
-            }
-        }
+        counted.extend(by_rule(&sets, sums.into_iter()));
         Ok(Some(counted))
     }
+}
+
+/// Packets by rule, of packets by set of rules.
+fn by_rule(sets: &RuleSets, counted: impl Iterator<Item = u64>) -> BTreeMap<RuleId, u64> {
+    let mut sums = BTreeMap::new();
+    for (rules, packets) in sets.sets.iter().zip(counted) {
+        if packets == 0 {
+            continue;
+        }
+        for rule in rules {
+            if let Some(rule) = sets.rules.get(*rule as usize) {
+                let sum: &mut u64 = sums.entry(*rule).or_default();
+                *sum = packets.wrapping_add(*sum);
+            }
+        }
+    }
+    sums
 }
 
 /// Ids of rules of which some set has no counter.
@@ -168,11 +220,12 @@ pub fn turn_over(
         generation,
         sets: compiled.rule_sets.len(),
     });
-    if !book.totals.is_empty() {
+    if !(book.totals.is_empty() && book.inherited.is_empty()) {
         let mut known: HashSet<RuleId> = compiled.rules.iter().copied().collect();
         let current = lock.read_rule_sets(generation.wrapping_sub(1))?;
         known.extend(current.unwrap_or_default().rules);
         book.totals.retain(|rule, _| known.contains(rule));
+        book.inherited.retain(|rule, _| known.contains(rule));
     }
     Ok(lock.write_book(&book)?)
 }
@@ -213,7 +266,7 @@ pub fn read(context: &Context) -> Result<Vec<RuleHits>, HitsError> {
     let counted = loop {
         let again = confirm::read(&view.tables)?.again();
         let generation = view.tables.generation()?;
-        let mut counted = Some(book.totals.clone());
+        let mut counted = Some(book.past());
         for generation in [generation.wrapping_sub(1), generation] {
             let more = book.counted(&view.tables, generation, again, sets)?;
             counted = counted.zip(more).map(|(mut counted, more)| {

@@ -40,5 +40,6 @@ pub mod table;
 pub mod tables;
 pub mod target;
 pub mod trust;
+pub mod upgrade;
 pub mod view;
 pub mod wait;

@@ -267,10 +267,13 @@ impl Link {
 }
 
 fn addresses(ifindex: u32) -> Result<Vec<IpAddr>, NetlinkError> {
+    let mut question = AddressMessage::default();
+    question.header.index = ifindex;
+    // Not all of the namespace: where there are many devices that takes long, for each of them.
     let answers = netlink::request(
         NETLINK_ROUTE,
-        RouteNetlinkMessage::GetAddress(AddressMessage::default()),
-        Scope::All,
+        RouteNetlinkMessage::GetAddress(question),
+        Scope::Named,
     )?;
     let mut found: Vec<IpAddr> = answers
         .iter()

@@ -68,10 +68,48 @@ pub enum PinError {
 impl Pins {
     /// The pins below `base`, in the directory of this ABI version. Touches nothing.
     pub fn new(base: &Path) -> Self {
+        Self::of_version(base, ABI_VERSION)
+    }
+
+    /// The pins of another ABI version. Touches nothing.
+    pub fn of_version(base: &Path, version: u32) -> Self {
         Self {
             base: base.to_owned(),
-            root: base.join(format!("v{ABI_VERSION}")),
+            root: base.join(format!("v{version}")),
         }
+    }
+
+    /// The pins of this ABI version while what they hold moves to maps of another size. Touches nothing.
+    pub fn before(base: &Path) -> Self {
+        Self {
+            base: base.to_owned(),
+            root: base.join(format!("v{ABI_VERSION}-before")),
+        }
+    }
+
+    /// Makes these the pins [`before`](Self::before), in one step.
+    ///
+    /// # Errors
+    /// [`PinError::Io`].
+    pub fn set_aside(&self) -> Result<(), PinError> {
+        let place = Self::before(&self.base);
+        std::fs::rename(&self.root, &place.root).map_err(|source| PinError::Io {
+            operation: "rename",
+            path: self.root.clone(),
+            source,
+        })
+    }
+
+    /// Other ABI versions that have pins beside these.
+    ///
+    /// # Errors
+    /// [`PinError::Io`]; a missing directory holds none.
+    pub fn others(&self) -> Result<Vec<u32>, PinError> {
+        let versions = list(&self.base)?.into_iter().filter_map(|path| {
+            let name = path.file_name()?.to_str()?.strip_prefix('v')?;
+            name.parse().ok().filter(|version| *version != ABI_VERSION)
+        });
+        Ok(versions.collect())
     }
 
     /// Makes the directories, mounting a BPF file system where the default place lacks one, and

@@ -2,17 +2,20 @@
 //!
 //! A program is loaded when it is first needed: the verifier takes most of a second for each.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::ProgramArray,
+    maps::{Map, MapData, MapError, ProgramArray},
     programs::{Program, ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp},
 };
 use aya_obj::programs::XdpAttachType;
 use sg_common::abi::{
-    GLOBAL_ACCOUNTING, GLOBAL_NAMESPACE, PROGRAM_CT_CONTROL, PROGRAM_TC_EGRESS, PROGRAM_TC_INGRESS,
-    PROGRAM_XDP_INGRESS, PROGRAMS_LATER, map,
+    GLOBAL_ACCOUNTING, GLOBAL_NAMESPACE, PROGRAM_CT_CONTROL, PROGRAM_CT_RESTORE, PROGRAM_TC_EGRESS,
+    PROGRAM_TC_INGRESS, PROGRAM_XDP_INGRESS, PROGRAMS_LATER, map,
 };
 
 use crate::{
@@ -188,6 +191,46 @@ impl<'a> ProgramSet<'a> {
         self.classifier(PROGRAM_CT_CONTROL)
     }
 
+    /// Says who judges what this set would drop, while flows of the layout before move over: its programs at XDP,
+    /// and at TC for egress and ingress; `None`: nobody. The programs must be loaded.
+    ///
+    /// # Errors
+    /// See [`ProgramsError`].
+    pub fn set_predecessor(
+        &self,
+        name: &'static str,
+        index: u32,
+        program: Option<&ProgramFd>,
+    ) -> Result<(), ProgramsError> {
+        let pin = self.directory.join(name);
+        if !pin.exists() {
+            return Ok(());
+        }
+        let change = || -> Result<(), MapError> {
+            let mut array = ProgramArray::try_from(Map::ProgramArray(MapData::from_pin(&pin)?))?;
+            match program {
+                Some(program) => array.set(index, program, 0),
+                None => match array.clear_index(&index) {
+                    Err(MapError::SyscallError(error))
+                        if error.io_error.kind() == io::ErrorKind::NotFound =>
+                    {
+                        Ok(())
+                    }
+                    cleared => cleared,
+                },
+            }
+        };
+        change().map_err(|source| failed("set", name, source))
+    }
+
+    /// Loads the commands that a change of layouts needs.
+    ///
+    /// # Errors
+    /// See [`ProgramsError`].
+    pub fn ct_restore(&self) -> Result<PathBuf, ProgramsError> {
+        self.pinned(PROGRAM_CT_RESTORE)
+    }
+
     fn classifier(&self, name: &'static str) -> Result<SchedClassifier, ProgramsError> {
         let pin = self.pinned(name)?;
         SchedClassifier::from_pin(pin).map_err(|source| failed("open", name, source))
@@ -225,7 +268,7 @@ impl<'a> ProgramSet<'a> {
         for (map, entries) in &entries {
             loader.map_max_entries(map, *entries);
         }
-        for map in [map::STAGES_XDP, map::STAGES_TC] {
+        for map in map::OF_A_SET {
             loader.map_pin_path(map, self.directory.join(map));
         }
         let mut ebpf = loader

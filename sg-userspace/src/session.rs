@@ -22,6 +22,7 @@ use crate::{
     state::{Lock, Namespace, Policy, State, StateError},
     table::TableError,
     tables::Tables,
+    upgrade,
 };
 
 /// Where an enforcer keeps its things, and which namespace nameless interfaces are in.
@@ -100,9 +101,18 @@ pub enum SessionError {
         /// Where the state is.
         state: PathBuf,
     },
+    /// Another version is at work.
+    #[error(
+        "what is enforced here has the layout of another version ({version}, this sgctl has {}): `sgctl apply` or `sgctl run` of this one takes it over",
+        abi::ABI_VERSION
+    )]
+    Earlier {
+        /// Its version.
+        version: u32,
+    },
     /// Tables are made once and cannot grow.
     #[error(
-        "allowance {wanted} does not fit the tables in use, which were made for {made}: needs `sgctl detach --all` first"
+        "allowance {wanted} does not fit the tables in use, which were made for {made}, and this build cannot make others: needs `sgctl detach --all` first"
     )]
     Allowance {
         /// The allowance asked for.
@@ -112,7 +122,7 @@ pub enum SessionError {
     },
     /// Accounts are made once, or not at all.
     #[error(
-        "accounting = {wanted} differs from the tables in use, which were made with accounting = {made}: needs `sgctl detach --all` first"
+        "accounting = {wanted} differs from the tables in use, which were made with accounting = {made}, and this build cannot make others: needs `sgctl detach --all` first"
     )]
     Accounting {
         /// What is asked for.
@@ -131,7 +141,10 @@ impl Session {
         let pins = Pins::new(&context.bpffs);
         pins.check()?;
         if !pins.exist() {
-            return Ok(None);
+            return match upgrade::other(&context.bpffs)? {
+                Some(version) => Err(SessionError::Earlier { version }),
+                None => Ok(None),
+            };
         }
         let strange = || SessionError::Strange {
             pins: pins.root().to_owned(),
@@ -145,16 +158,29 @@ impl Session {
                 Err(strange())
             };
         };
-        let object = Object::embedded()?;
-        object.check_pinned(&pins, sizes_of(&runtime))?;
-        let tables = Tables::open(&pins)?;
+        // Checks the maps before the state, which may speak of other ones.
+        Object::embedded()?.check_pinned(&pins, sizes_of(&runtime))?;
         let state = lock.read()?.ok_or_else(strange)?;
+        Self::of_state(&pins, state)?.map(Some).ok_or_else(strange)
+    }
+
+    /// Opens what is pinned and belongs to `state`.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub(crate) fn of_state(pins: &Pins, state: State) -> Result<Option<Self>, SessionError> {
+        let Some(runtime) = fixed(pins)? else {
+            return Ok(None);
+        };
+        let object = Object::embedded()?;
+        object.check_pinned(pins, sizes_of(&runtime))?;
+        let tables = Tables::open(pins)?;
         if state.runtime != tables.runtime.id() {
-            return Err(strange());
+            return Ok(None);
         }
         Ok(Some(Self {
             object,
-            pins,
+            pins: pins.clone(),
             tables,
             state,
             runtime,
@@ -207,7 +233,12 @@ impl Session {
         stored
     }
 
-    fn load(object: Object, pins: Pins, conntrack: Conntrack) -> Result<Self, SessionError> {
+    /// Makes maps and the conntrack commands below `pins`, which are prepared.
+    pub(crate) fn load(
+        object: Object,
+        pins: Pins,
+        conntrack: Conntrack,
+    ) -> Result<Self, SessionError> {
         let sizes = Sizes::new(conntrack.allowance, conntrack.accounting);
         ProgramSet::new(&pins, &object, sizes, 0).ct_control()?;
         let tables = Tables::open(&pins)?;
@@ -240,7 +271,20 @@ impl Session {
     /// # Errors
     /// [`SessionError::Allowance`], [`SessionError::Accounting`].
     pub fn check_conntrack(&self, wanted: Conntrack) -> Result<(), SessionError> {
-        check_conntrack(&self.runtime, wanted)
+        let sizes = sizes_of(&self.runtime);
+        if wanted.accounting != sizes.accounting {
+            return Err(SessionError::Accounting {
+                wanted: wanted.accounting,
+                made: sizes.accounting,
+            });
+        }
+        if wanted.allowance > sizes.capacity() {
+            return Err(SessionError::Allowance {
+                wanted: wanted.allowance,
+                made: sizes.capacity(),
+            });
+        }
+        Ok(())
     }
 
     /// Takes the limits of a policy, which [`crate::bank::flip`] puts in force: allowance, and what of it nobody
@@ -368,27 +412,6 @@ impl Session {
     pub fn programs(&self, number: u32) -> ProgramSet<'_> {
         ProgramSet::new(&self.pins, &self.object, sizes_of(&self.runtime), number)
     }
-}
-
-/// [`Session::check_conntrack`] of the tables that a record speaks of.
-///
-/// # Errors
-/// See there.
-pub(crate) fn check_conntrack(runtime: &Runtime, wanted: Conntrack) -> Result<(), SessionError> {
-    let sizes = sizes_of(runtime);
-    if wanted.accounting != sizes.accounting {
-        return Err(SessionError::Accounting {
-            wanted: wanted.accounting,
-            made: sizes.accounting,
-        });
-    }
-    if wanted.allowance > sizes.capacity() {
-        return Err(SessionError::Allowance {
-            wanted: wanted.allowance,
-            made: sizes.capacity(),
-        });
-    }
-    Ok(())
 }
 
 /// The record of what is fixed, once a first load has been completed.

@@ -27,6 +27,7 @@ mod changing;
 mod history;
 mod policy;
 mod rules;
+mod upgrade;
 
 pub use changing::Changing;
 pub use policy::{Learnt, Policy};
@@ -242,6 +243,13 @@ impl State {
         self.namespaces.iter().find(|one| one.number == number)
     }
 
+    /// The interface whose link or filter a pin is.
+    pub fn of_pin(&self, pin: &Path) -> Option<&Attached> {
+        let id = pin.file_name()?.to_str()?.split('-').next()?;
+        let id: u32 = id.parse().ok()?;
+        self.interfaces.iter().find(|one| one.id == id)
+    }
+
     /// Where the device of an attached interface is.
     pub fn place(&self, one: &Attached) -> Option<Place<'_>> {
         let namespace = self.namespace(one.namespace)?;
@@ -352,6 +360,7 @@ impl Lock {
     /// [`StateError::Io`].
     pub fn clear(&self) -> Result<(), StateError> {
         self.remove(FILE)?;
+        self.remove_upgrade()?;
         self.remove_policies(&[])?;
         self.remove_rules()
     }

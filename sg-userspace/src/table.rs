@@ -247,6 +247,27 @@ impl<K: Pod, V: Pod> Table<K, V> {
             .map_err(|source| self.failed("write", source))
     }
 
+    /// Sets one value of a per-CPU map to `value` on the first CPU and to `others` on every other.
+    ///
+    /// # Errors
+    /// [`TableError::Call`] and [`TableError::Cpus`].
+    ///
+    /// # Panics
+    /// On any other map.
+    pub fn set_first_cpu(&self, key: &K, value: &V, others: &V) -> Result<(), TableError> {
+        assert!(self.per_cpu, "a value per CPU");
+        let cpus = nr_cpus().map_err(|(path, source)| TableError::Cpus { path, source })?;
+        let stride = size_of::<V>().next_multiple_of(8);
+        let mut bytes = vec![0_u8; stride * cpus];
+        for (cpu, chunk) in bytes.chunks_exact_mut(stride).enumerate() {
+            let value = if cpu == 0 { value } else { others };
+            chunk[..size_of::<V>()].copy_from_slice(bytes_of(value));
+        }
+        // SAFETY: the kernel reads one value, rounded up to eight bytes, per possible CPU.
+        unsafe { bpf::update(self.fd(), bytes_of(key), &bytes) }
+            .map_err(|source| self.failed("write", source))
+    }
+
     /// Writes one value.
     ///
     /// # Errors

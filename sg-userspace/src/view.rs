@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sg_common::{
-    abi::MAX_INTERFACES,
+    abi::{ABI_VERSION, MAX_INTERFACES},
     layout::{Interface, Runtime},
 };
 
@@ -15,6 +15,7 @@ use crate::{
     state::{Attached, State, StateError},
     table::TableError,
     tables::Tables,
+    upgrade,
 };
 
 /// An enforcer at work.
@@ -64,6 +65,14 @@ pub enum ViewError {
     /// Nothing is enforced.
     #[error("nothing is enforced here; `sgctl apply FILE` starts it")]
     Nothing,
+    /// Another version is at work.
+    #[error(
+        "what is enforced here has the layout of another version ({version}, this sgctl has {ABI_VERSION}): `sgctl apply` or `sgctl run` of this one takes it over"
+    )]
+    Earlier {
+        /// Its version.
+        version: u32,
+    },
     /// Nothing of that name is attached.
     #[error(
         "no attached interface is called {name}, or several are; attached: {attached} (--netns tells equal devices apart)"
@@ -84,7 +93,12 @@ impl View {
     pub fn open(context: &Context) -> Result<Self, ViewError> {
         let pins = Pins::new(&context.bpffs);
         pins.check()?;
-        let runtime = session::fixed(&pins)?.ok_or(ViewError::Nothing)?;
+        let Some(runtime) = session::fixed(&pins)? else {
+            return Err(match upgrade::other(&context.bpffs)? {
+                Some(version) => ViewError::Earlier { version },
+                None => ViewError::Nothing,
+            });
+        };
         let tables = Tables::open(&pins)?;
         let state = State::read(&context.state_dir)?;
         match state.filter(|state| state.runtime == tables.runtime.id()) {

@@ -1,6 +1,6 @@
 //! `cargo xtask build`: the eBPF object, then sgctl with the object inside.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -12,10 +12,16 @@ pub(crate) struct Arguments {
     /// Build sgctl optimised, and the object without log output.
     #[arg(long)]
     release: bool,
+    /// Build what the tests need besides: an sgctl with another layout of the maps.
+    #[arg(long)]
+    relaid: bool,
 }
 
 /// Carries out `cargo xtask build`.
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
+    if arguments.relaid {
+        relaid(arguments.release)?;
+    }
     let program = sgctl(arguments.release)?;
     println!("{}", workspace::shown(&program));
     Ok(Answer::Yes)
@@ -34,7 +40,32 @@ pub(crate) fn sgctl(release: bool) -> Result<PathBuf> {
         cargo.arg("--release");
     }
     process::run(&mut cargo)?;
+    built(release)
+}
 
+/// Builds an sgctl with another layout of the maps, which a test changes to from the ordinary one.
+///
+/// # Errors
+/// If the object or sgctl cannot be built.
+pub(crate) fn relaid(release: bool) -> Result<()> {
+    ebpf::build(Flavour::Relaid)?;
+    let mut cargo = process::cargo();
+    cargo.args(["build", "--package", "sg-userspace", "--bin", "sgctl"]);
+    cargo.args(["--features", "relaid"]);
+    cargo.env("SG_EBPF_OBJECT", Flavour::Relaid.place());
+    if release {
+        cargo.arg("--release");
+    }
+    process::run(&mut cargo)?;
+    // The next build of the ordinary one takes its place.
+    let place = workspace::relaid_directory().join("sgctl");
+    let program = built(release)?;
+    fs::copy(&program, &place).with_context(|| format!("copy sgctl to {}", place.display()))?;
+    Ok(())
+}
+
+/// Where cargo puts sgctl.
+fn built(release: bool) -> Result<PathBuf> {
     // This program stands in `<target directory>/<profile>`.
     let own = std::env::current_exe().context("find the path of this program")?;
     let target_directory = own

@@ -22,6 +22,8 @@ pub(crate) enum Flavour {
     Measured,
     /// The programs that the others are measured with.
     Bench,
+    /// With another layout of the maps, for tests of the change from one to the next.
+    Relaid,
 }
 
 impl Flavour {
@@ -33,7 +35,7 @@ impl Flavour {
     /// Name of the binary.
     fn binary(self) -> &'static str {
         match self {
-            Self::Debug | Self::Release | Self::Measured => "sg-ebpf",
+            Self::Debug | Self::Release | Self::Measured | Self::Relaid => "sg-ebpf",
             Self::Bench => "sg-bench",
         }
     }
@@ -44,6 +46,7 @@ impl Flavour {
             Self::Debug | Self::Release => workspace::object(),
             Self::Measured => workspace::ebpf_target_directory().join("bench/sg.bpf.o"),
             Self::Bench => workspace::ebpf_target_directory().join("bench/sg-bench.bpf.o"),
+            Self::Relaid => workspace::relaid_directory().join("sg.bpf.o"),
         }
     }
 }
@@ -100,6 +103,9 @@ fn attempt(toolchain: &Toolchain, flavour: Flavour) -> Result<Result<PathBuf, Fa
     cargo.arg("--target-dir").arg(&target_directory);
     if flavour == Flavour::Debug {
         cargo.args(["--features", "log"]);
+    }
+    if flavour == Flavour::Relaid {
+        cargo.args(["--features", "relaid"]);
     }
     if toolchain.compiler.core == Core::Source {
         cargo.args(["-Z", "build-std=core"]);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::ebpf::{self, Flavour};
 use crate::summary::Summary;
-use crate::{Answer, kernels, mutants, process, setup};
+use crate::{Answer, build, kernels, mutants, process, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -62,6 +62,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         return mutants::run(&arguments.filters);
     }
 
+    if arguments.soak.is_none() {
+        build::relaid(arguments.release)?;
+    }
     let mut cargo = tests(arguments)?;
     if arguments.soak.is_some() {
         let done = cargo.status().context("start cargo")?.success();

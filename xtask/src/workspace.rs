@@ -31,6 +31,11 @@ pub(crate) fn object() -> PathBuf {
     object_directory().join("sg.bpf.o")
 }
 
+/// sgctl with another layout of the maps, and its object.
+pub(crate) fn relaid_directory() -> PathBuf {
+    root().join("target/relaid")
+}
+
 /// Reports of benchmarks.
 pub(crate) fn bench_directory() -> PathBuf {
     root().join("target/bench")

@@ -89,12 +89,7 @@ pub fn judge<'s, T: Tables, P: Frame>(
     if outcome == stage::GENERAL
         && let Some(scratch) = scratch()
     {
-        let hook = if arrival.hook_ingress {
-            what::HOOK_INGRESS
-        } else {
-            0
-        };
-        scratch.call = Call::new(&arrival, 0, outcome.0 | hook);
+        scratch.call = Call::new(&arrival, 0, outcome.0);
     }
     if outcome.decided() {
         count(tables, &arrival, direction, outcome);

@@ -187,7 +187,11 @@ impl Call {
             generation,
             packets: arrival.packets,
             bytes: arrival.bytes,
-            what,
+            what: if arrival.hook_ingress {
+                what | self::what::HOOK_INGRESS
+            } else {
+                what
+            },
         }
     }
 
@@ -213,7 +217,7 @@ pub(super) mod what {
 
     pub(in crate::pipeline) const IPV6: u32 = 1 << 16;
     pub(in crate::pipeline) const EGRESS: u32 = 1 << 17;
-    /// Of [`super::GENERAL`]: the hook is the device's ingress.
+    /// The hook is the device's ingress.
     pub(in crate::pipeline) const HOOK_INGRESS: u32 = 1 << 18;
 
     /// Those of a packet.

@@ -31,6 +31,7 @@
 mod insert;
 mod occupancy;
 mod removal;
+mod restore;
 mod tags;
 
 pub use insert::{Inserted, crowded, insert, make_room, reclaim_beside, settle};
@@ -38,6 +39,7 @@ pub use occupancy::{Occupancy, assured};
 pub use removal::{
     FreeEntry, Removal, clear, flush, free, oldest_age, reclaim, remove, replace_oldest, review,
 };
+pub use restore::{as_it_was, gain, restore};
 pub use tags::lane;
 
 use crate::{

@@ -5,6 +5,7 @@ use crate::{
     confirm::SettleError, control::ControlError, detach::DetachError, hits::HitsError,
     index::IndexError, netns::NetnsError, pin::PinError, programs::ProgramsError,
     session::SessionError, state::StateError, table::TableError, target::TargetError,
+    upgrade::UpgradeError,
 };
 
 /// Why a definition did not come into force.
@@ -37,6 +38,9 @@ pub enum ApplyError {
     /// What is pinned cannot be opened or made.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// What an earlier version enforces cannot be taken over; it stays in force.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
     /// State or lock.
     #[error(transparent)]
     State(#[from] StateError),

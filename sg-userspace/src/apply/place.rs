@@ -8,7 +8,6 @@ use crate::{
     detach::{self, DetachError},
     index,
     netns::Netns,
-    pin::Pins,
     session::Session,
     state::{Attached, Lock, State},
     target::Target,
@@ -77,12 +76,7 @@ pub(super) fn settle(
     // Links of an apply that was cut short belong to nobody.
     for link in session.pins.links()? {
         if !live.contains(&link) {
-            if attach::is_filter(&link).map_err(DetachError::Attach)? {
-                // Where it is has not been written down: what attaches there next takes its place.
-                Pins::remove(&link)?;
-            } else {
-                attach::detach_anywhere(&link).map_err(DetachError::Attach)?;
-            }
+            attach::abandon(&link).map_err(DetachError::Attach)?;
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use crate::{
     model::Orientation,
     state::HookInForce,
     target::Target,
+    upgrade::Upgraded,
 };
 
 /// What an apply did.
@@ -36,6 +37,9 @@ pub struct Report {
     /// Why what was before the change is not cleared away yet; the next change does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untidy: Option<String>,
+    /// What moved over from an earlier layout of the maps, if one was in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgraded: Option<Upgraded>,
     /// Ids of the interfaces to be detached.
     #[serde(skip)]
     pub(super) detaching: Vec<u32>,

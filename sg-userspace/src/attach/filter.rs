@@ -97,9 +97,11 @@ pub(super) fn is_needed(ifindex: u32) -> bool {
         .is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }
 
-/// The handle of filters of the enforcer whose links are pinned beside `pin`: there may be several enforcers.
+/// The handle of filters of the enforcer that has this pin, whatever the version in its path
+/// (`BPFFS/VERSION/links/PIN`): there may be several enforcers.
 fn handle(pin: &Path) -> TcHandle {
-    let directory = pin.parent().unwrap_or(pin).as_os_str().as_encoded_bytes();
+    let directory = pin.ancestors().nth(3).unwrap_or(pin).as_os_str();
+    let directory = directory.as_encoded_bytes();
     // FNV-1a.
     let hash = directory.iter().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
@@ -165,7 +167,7 @@ pub(super) fn attach(
     })
 }
 
-/// Replaces the program of a filter, in place, and its pin.
+/// Replaces the program of a filter, in place, and its pin; where somebody has removed the filter, only the pin.
 pub(super) fn update(
     program: &mut SchedClassifier,
     pin: &Path,
@@ -175,13 +177,30 @@ pub(super) fn update(
         .fd()
         .map_err(|source| link_failed("open", pin, source))?;
     let fd = fd.as_fd().as_raw_fd();
-    let done = place.run(|| put(place.ifindex, hook(pin), handle(pin), fd))?;
-    done.unwrap_or(Ok(()))
-        .map_err(|source| link_failed("replace filter of", pin, source))?;
+    if details(pin, 0, place)?.ifindex != 0 {
+        let done = place.run(|| put(place.ifindex, hook(pin), handle(pin), fd))?;
+        done.unwrap_or(Ok(()))
+            .map_err(|source| link_failed("replace filter of", pin, source))?;
+    }
     Pins::remove(pin)?;
     program
         .pin(pin)
         .map_err(|source| link_failed("pin", pin, source))
+}
+
+/// The same, with a pin elsewhere in place of the one that there is, and the mark beside it that the qdisc is ours.
+pub(super) fn take_over(
+    program: &mut SchedClassifier,
+    pin: &Path,
+    new: &Path,
+    place: Place<'_>,
+) -> Result<(), AttachError> {
+    if made(pin).exists() {
+        let mark = made(pin);
+        std::fs::rename(&mark, made(new)).map_err(|source| link_failed("rename", &mark, source))?;
+    }
+    update(program, new, place)?;
+    Ok(Pins::remove(pin)?)
 }
 
 /// The filter of a pinned program, as if it were a link; `ifindex` is 0 if there is none.
@@ -416,5 +435,7 @@ mod tests {
         assert_eq!(one, handle(&pin("8-egress")));
         let other = handle(Path::new("/sys/fs/bpf/other/v3/links/7-ingress"));
         assert_ne!(one, other);
+        let later = handle(Path::new("/sys/fs/bpf/sgctl/v4-before/links/7-ingress"));
+        assert_eq!(one, later);
     }
 }

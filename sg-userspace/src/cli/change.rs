@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::bail;
+use sg_common::abi::ABI_VERSION;
 use sg_userspace::{
     apply::{self, Change as Done, Options, Report},
     confirm,
@@ -14,6 +15,7 @@ use sg_userspace::{
     model::Model,
     own_session,
     session::Context,
+    upgrade::Upgraded,
 };
 
 use super::text::{out, print_json, remark};
@@ -141,6 +143,24 @@ fn time(text: &str) -> Result<Duration, String> {
 
 fn print(report: &Report) -> io::Result<()> {
     let mut out = out();
+    if let Some(Upgraded {
+        from,
+        flows,
+        refused,
+    }) = report.upgraded
+    {
+        let what = if from == ABI_VERSION {
+            "moved to tables of another size".to_owned()
+        } else {
+            format!("taken over from layout {from}")
+        };
+        writeln!(out, "{what}: {flows} tracked connections")?;
+        if refused > 0 {
+            remark(&format!(
+                "warning: {refused} tracked connections found no room and are cut\n"
+            ));
+        }
+    }
     for one in &report.interfaces {
         let done = match one.change {
             Done::Attached => "attached",

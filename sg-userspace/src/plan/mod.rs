@@ -43,7 +43,7 @@ use crate::{
     netlink::NetlinkError,
     netns::NetnsError,
     resolve::Resolved,
-    session::{self, Context, SessionError},
+    session::{Context, SessionError},
     state::StateError,
     target::TargetError,
     view::ViewError,
@@ -178,9 +178,6 @@ pub fn plan(context: &Context, model: &Model, detach_missing: bool) -> Result<Pl
     }
     let in_force = in_force::read(context)?;
     let future = in_force::look_ahead(context, model, in_force.as_ref(), detach_missing)?;
-    if let Some(in_force) = &in_force {
-        session::check_conntrack(&in_force.view.runtime, model.conntrack)?;
-    }
     let nothing = Resolved::default();
     let before = in_force.as_ref().map_or(&nothing, |found| &found.resolved);
     let (old, new) = compiled(before, &future.resolved)?;

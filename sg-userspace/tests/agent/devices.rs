@@ -1,10 +1,10 @@
 //! The agent while devices and namespaces come, go, move and change, one by one and many at once.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, process::Command, thread, time::Duration};
 
 use crate::common::{
     agent::{Agent, LATER, replace},
-    netns::{Enforcer, Namespace, answers, eventually_within, ip, veth},
+    netns::{Enforcer, Namespace, answers, eventually, eventually_within, ip, veth},
     pair::{FAR, NEAR, Pair, web},
     require::require,
 };
@@ -158,6 +158,11 @@ fn a_namespace_that_comes_late_goes_and_comes_back_is_followed() {
         let seen = agent.lines().len();
         ip(&format!("netns add {name}"));
         let near = Namespace { name: name.clone() };
+        // The kernel takes its time to end the namespace before, and the other end of its device.
+        let show = || Command::new("ip").args(["link", "show", "eth0"]).output();
+        eventually("the end of the device before", || {
+            !far.run(show).unwrap().status.success()
+        });
         veth(&near, &far, "eth0", 10);
         near.ip(&format!("addr add {NEAR}/24 dev eth0"));
         far.ip(&format!("addr add {FAR}/24 dev eth0"));
@@ -181,7 +186,7 @@ fn what_is_no_namespace_is_waited_for() {
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let fifo = enforcer.file.with_extension("fifo");
     assert!(
-        std::process::Command::new("mkfifo")
+        Command::new("mkfifo")
             .arg(&fifo)
             .status()
             .unwrap()

@@ -10,7 +10,7 @@ use std::{
     fs,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
     sync::{
         Arc,
@@ -210,7 +210,12 @@ impl Enforcer {
 
     /// The same, not yet started.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sgctl"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_sgctl")), arguments)
+    }
+
+    /// The same of another build.
+    pub(crate) fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .arg("--bpffs")
             .arg(&self.context.bpffs)

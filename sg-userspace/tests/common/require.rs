@@ -15,6 +15,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::panic::Location;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 /// Returns from the test, visibly, unless everything named is there: `require!(Root, Object);`
@@ -34,6 +35,13 @@ pub(crate) enum Need {
     Root,
     /// The eBPF object inside this build.
     Object,
+    /// An sgctl with another layout of the maps.
+    Relaid,
+}
+
+/// The sgctl with another layout of the maps.
+pub(crate) fn relaid() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/relaid/sgctl")
 }
 
 impl Need {
@@ -41,6 +49,7 @@ impl Need {
         match self {
             Self::Root => fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0),
             Self::Object => sg_userspace::object::bytes().is_some(),
+            Self::Relaid => relaid().exists(),
         }
     }
 
@@ -48,6 +57,9 @@ impl Need {
         match self {
             Self::Root => "needs root: `cargo xtask test` runs it",
             Self::Object => "needs the eBPF object: `cargo xtask test` builds it",
+            Self::Relaid => {
+                "needs an sgctl of another layout: `cargo xtask build --relaid` builds it"
+            }
         }
     }
 }

@@ -266,9 +266,10 @@ fn exit_codes_are_those_of_terraform_where_asked_for() {
         // Not an error of the definition, but nothing that could be applied.
         ("[groups.g]\negress = []\n", 2, 1),
         (
+            // Tables grow.
             &(definition.clone() + "[conntrack]\nallowance = 16000000\n"),
+            0,
             2,
-            1,
         ),
     ] {
         assert_eq!(plan(&enforcer, definition, &[]).code, plain, "{definition}");

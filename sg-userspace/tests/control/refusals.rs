@@ -10,26 +10,6 @@ use crate::common::{
 use sg_userspace::{pin::Pins, state::Lock};
 
 #[test]
-fn tables_do_not_grow_and_say_so() {
-    require!(Root, Object);
-    let (pair, enforcer) = (Pair::new(), Enforcer::new());
-    let with = |conntrack: &str| {
-        format!("[conntrack]\n{conntrack}\n")
-            + &web("g", 8080)
-            + &pair.interface("a", "[\"g\"]", "")
-    };
-    // As many as whole buckets are made for.
-    enforcer.apply(&with("allowance = 6400"), &[]).ok();
-    enforcer.apply(&with("allowance = 5000"), &[]).ok();
-    assert_eq!(enforcer.figure("a", "conntrack_allowance_available"), 5000);
-    let said = enforcer.apply(&with("allowance = 7000"), &[]);
-    said.fails(&["7000", "6400", "sgctl detach --all"]);
-    let said = enforcer.apply(&with("allowance = 5000\naccounting = false"), &[]);
-    said.fails(&["accounting = false", "sgctl detach --all"]);
-    assert_eq!(enforcer.figure("a", "conntrack_allowance"), 5000);
-}
-
-#[test]
 fn a7_j6_j11_devices_that_cannot_be_judged_are_refused() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());

@@ -40,7 +40,7 @@ fn everything_is_pinned_under_its_name() {
     judging.extend([PROGRAM_TC_EGRESS, PROGRAM_XDP_INGRESS]);
     for (set, programs) in [("ns0", vec![PROGRAM_CT_CONTROL]), ("ns1", judging)] {
         let set = root.join("progs").join(set);
-        let mut expected = [&programs[..], &[map::STAGES_TC, map::STAGES_XDP]].concat();
+        let mut expected = [&programs[..], &map::OF_A_SET].concat();
         expected.sort_unstable();
         assert_eq!(names(&set), expected);
         for name in programs {

@@ -5,6 +5,7 @@ mod change;
 mod definition;
 mod enforcer;
 mod flows;
+mod interfaces;
 mod join;
 mod memory;
 mod switch;
@@ -20,8 +21,9 @@ type Measure = fn(&Options, &mut Findings) -> Result<()>;
 /// Measures all parts that are wanted.
 pub(crate) fn measure(options: &Options) -> Result<Findings> {
     let mut findings = Findings::default();
-    let parts: [(&str, Measure); 5] = [
+    let parts: [(&str, Measure); 6] = [
         (change::NAME, change::measure),
+        (interfaces::NAME, interfaces::measure),
         (join::NAME, join::measure),
         (switch::NAME, switch::measure),
         (flows::NAME, flows::measure),
