@@ -468,6 +468,14 @@ impl Tables for Host {
         }
     }
 
+    fn clear(&self, ipv6: bool, old: bool, index: u32, id: u32) -> u32 {
+        if ipv6 {
+            table::clear::<Self, V6>(&self.context(), old, index, id)
+        } else {
+            table::clear::<Self, V4>(&self.context(), old, index, id)
+        }
+    }
+
     fn reclaim_beside(&self, ipv6: bool, hash: u64) {
         table::reclaim_beside(&self.context(), ipv6, hash);
     }

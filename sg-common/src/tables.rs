@@ -75,6 +75,8 @@ pub trait Tables {
     fn settle(&self, ipv6: bool, hash: u64, index: u32) -> bool;
     /// [`crate::table::free`], likewise.
     fn free(&self, ipv6: bool, entry: FreeEntry) -> bool;
+    /// [`crate::table::clear`], likewise.
+    fn clear(&self, ipv6: bool, old: bool, index: u32, id: u32) -> u32;
     /// [`crate::table::reclaim_beside`], likewise.
     fn reclaim_beside(&self, ipv6: bool, hash: u64);
     /// [`crate::table::reclaim`], likewise.

@@ -226,6 +226,15 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn clear(&self, ipv6: bool, old: bool, index: u32, id: u32) -> u32 {
+        if ipv6 {
+            sg_clear6(u32::from(old), index, id)
+        } else {
+            sg_clear4(u32::from(old), index, id)
+        }
+    }
+
+    #[inline(always)]
     fn reclaim_beside(&self, ipv6: bool, hash: u64) {
         sg_reclaim_beside(u32::from(ipv6), hash);
     }
@@ -452,6 +461,24 @@ pub extern "C" fn sg_free6(what: u32, index: u32, meta: u64) -> u32 {
     let entry = FreeEntry { meta, index, what };
     context().map_or(0, |context| {
         u32::from(table::free::<Kernel, V6>(&context, entry))
+    })
+}
+
+/// [`table::clear`] for IPv4 as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_clear4(old: u32, index: u32, id: u32) -> u32 {
+    context().map_or(0, |context| {
+        table::clear::<Kernel, V4>(&context, old != 0, index, id)
+    })
+}
+
+/// [`table::clear`] for IPv6 as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_clear6(old: u32, index: u32, id: u32) -> u32 {
+    context().map_or(0, |context| {
+        table::clear::<Kernel, V6>(&context, old != 0, index, id)
     })
 }
 

@@ -41,6 +41,7 @@ mod report;
 
 use back::{Waiting, undo};
 pub use error::{ApplyError, InterfaceError};
+pub(crate) use place::is_gone;
 pub(crate) use report::ahead;
 pub use report::{Change, InterfaceReport, Report};
 
@@ -110,10 +111,6 @@ fn change_locked(
     model: &Model,
     options: Options,
 ) -> Result<Done, ApplyError> {
-    attach::require_tcx().map_err(|source| ApplyError::Interface {
-        interface: model.interfaces.keys().next().cloned().unwrap_or_default(),
-        source: Box::new(source.into()),
-    })?;
     let targets = target::find(model, context.netns.as_deref())?;
     if targets.is_empty() {
         return Err(ApplyError::NoInterface);
@@ -299,6 +296,7 @@ fn change(
                     name: target.name.clone(),
                     device: target.link.name.clone(),
                     ifindex: target.link.ifindex,
+                    mac: target.link.mac,
                     namespace,
                     orientation: target.orientation,
                     hook: HookInForce::Tc,
@@ -319,6 +317,7 @@ fn change(
             if one.id == id {
                 one.name.clone_from(&target.name);
                 one.device.clone_from(&target.link.name);
+                one.mac = target.link.mac;
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Links between programs and a device: made, replaced without a gap, verified, undone.
 //!
-//! Ingress is XDP or tcx, egress is tcx. Every link is pinned as `links/<id>-<direction>`.
+//! Ingress is XDP or tcx, egress is tcx. Every link is pinned as `links/<id>-<direction>`. Where the kernel has no
+//! tcx, a TC filter stands in for the link (`filter.rs`).
 
 use std::{io, os::fd::AsFd as _, path::Path};
 
@@ -19,16 +20,18 @@ use crate::{
     model::Hook,
     netns::Netns,
     pin::Pins,
-    programs::ProgramSet,
+    programs::{ProgramSet, ProgramsError},
     state::HookInForce,
 };
 
 mod auto;
 mod error;
+mod filter;
 
 pub use auto::reconsider;
 pub use error::AttachError;
 use error::{attach_failed, link_failed, refused};
+pub use filter::Place;
 
 /// Ingress, as pins spell it.
 pub const INGRESS: &str = "ingress";
@@ -42,28 +45,6 @@ pub struct Attachment {
     pub hook: HookInForce,
     /// Why this hook, where the choice was ours.
     pub why: String,
-}
-
-/// Fails where tcx is missing.
-///
-/// # Errors
-/// [`AttachError::Tcx`].
-pub fn require_tcx() -> Result<(), AttachError> {
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    let mut numbers = release.split(|mark: char| !mark.is_ascii_digit());
-    let mut next = || {
-        numbers
-            .next()
-            .and_then(|number| number.parse().ok())
-            .unwrap_or(0_u32)
-    };
-    if (next(), next()) < (6, 6) {
-        return Err(AttachError::Tcx { release });
-    }
-    Ok(())
 }
 
 /// Attaches both directions of a device, first in its chains, and pins the links. If the second
@@ -88,7 +69,7 @@ pub fn attach(
         attach_tc(&mut set.tc_egress()?, link, TcxHook::Egress, &egress)?;
         let attached = attach_ingress(set, link, wanted, &pins.link(id, INGRESS));
         if attached.is_err() {
-            detach(&egress)?;
+            detach(&egress, Place::here(link.ifindex))?;
         }
         attached
     })?
@@ -135,7 +116,8 @@ pub fn settle_ingress(
     id: u32,
     hook: HookInForce,
 ) -> Result<(), AttachError> {
-    if !is_astray(&pins.link(id, INGRESS), hook)? {
+    let place = Place::within(netns.identity(), link.ifindex);
+    if !is_astray(&pins.link(id, INGRESS), place, hook)? {
         return Ok(());
     }
     replace_ingress(pins, set, netns, link, id, hook.asked()).map(drop)
@@ -145,8 +127,8 @@ pub fn settle_ingress(
 ///
 /// # Errors
 /// [`AttachError::Link`].
-pub fn is_astray(pin: &Path, hook: HookInForce) -> Result<bool, AttachError> {
-    Ok(details(pin)?.is_some_and(|found| found.xdp != (hook != HookInForce::Tc)))
+pub fn is_astray(pin: &Path, place: Place<'_>, hook: HookInForce) -> Result<bool, AttachError> {
+    Ok(details(pin, place)?.is_some_and(|found| found.xdp != (hook != HookInForce::Tc)))
 }
 
 fn replace_ingress(
@@ -158,9 +140,16 @@ fn replace_ingress(
     wanted: Hook,
 ) -> Result<Attachment, AttachError> {
     let (new, old) = (pins.link(id, "ingress-new"), pins.link(id, INGRESS));
-    detach(&new)?;
+    let place = Place::within(netns.identity(), link.ifindex);
+    detach(&new, place)?;
     let attachment = netns.run(|| attach_ingress(set, link, wanted, &new))??;
-    detach(&old)?;
+    let filter = |pin| details(pin, place).map(|found| found.is_some_and(|found| found.filter));
+    if filter(&old)? && filter(&new)? {
+        // They are the same.
+        Pins::remove(&old)?;
+    } else {
+        detach(&old, place)?;
+    }
     std::fs::rename(&new, &old).map_err(|source| link_failed("rename", &new, source))?;
     Ok(attachment)
 }
@@ -183,7 +172,7 @@ pub fn restore(
         let mut restored = Vec::new();
         for direction in [EGRESS, INGRESS] {
             let pin = pins.link(id, direction);
-            if is_on(&pin, link.ifindex)? {
+            if is_on(&pin, Place::here(link.ifindex))? {
                 continue;
             }
             if direction == EGRESS {
@@ -197,23 +186,28 @@ pub fn restore(
     })?
 }
 
-/// Whether a pinned link sits on the device with this index, in whatever namespace that is.
+/// Whether a pinned link sits on the device with this index, in whatever namespace that is; a filter must be at
+/// its place.
 ///
 /// # Errors
-/// [`AttachError::Link`].
-pub fn is_on(pin: &Path, ifindex: u32) -> Result<bool, AttachError> {
-    Ok(details(pin)?.is_some_and(|found| found.ifindex == ifindex))
+/// See [`details`].
+pub fn is_on(pin: &Path, place: Place<'_>) -> Result<bool, AttachError> {
+    Ok(details(pin, place)?.is_some_and(|found| found.ifindex == place.ifindex()))
 }
 
-/// Whether a pinned tcx link stands in the chain of the device with this index, in the calling thread's
+/// Whether a pinned tcx link, or the filter of a pinned program, stands in the chain of the device with this index, in the calling thread's
 /// namespace: the index alone would be another device's after ours has moved away.
 ///
 /// # Errors
 /// [`AttachError::Link`].
 pub fn stands_here(pin: &Path, ifindex: u32, hook: TcxHook) -> Result<bool, AttachError> {
-    let Some(found) = details(pin)?.filter(|found| found.ifindex == ifindex) else {
+    let Some(found) = details(pin, Place::here(ifindex))?.filter(|found| found.ifindex == ifindex)
+    else {
         return Ok(false);
     };
+    if found.filter {
+        return Ok(true);
+    }
     match bpf::tcx_links(ifindex, hook) {
         Ok(links) => Ok(links.contains(&found.id)),
         // There is no such device here.
@@ -222,14 +216,20 @@ pub fn stands_here(pin: &Path, ifindex: u32, hook: TcxHook) -> Result<bool, Atta
     }
 }
 
-/// What is known about a pinned link; `None` if there is no such pin.
+/// What is known about a pinned link, or a filter by its pinned program; `None` if there is no such pin.
 ///
 /// # Errors
-/// [`AttachError::Link`].
-pub fn details(pin: &Path) -> Result<Option<LinkDetails>, AttachError> {
-    let examined = bpf::open_pinned(pin)
-        .and_then(|link| link.map(|link| bpf::link_details(link.as_fd())).transpose());
-    examined.map_err(|source| link_failed("examine", pin, source))
+/// [`AttachError::Link`]; of filters also [`AttachError::Netns`].
+pub fn details(pin: &Path, place: Place<'_>) -> Result<Option<LinkDetails>, AttachError> {
+    let failed = |source| link_failed("examine", pin, source);
+    let Some(found) = bpf::open_pinned(pin).map_err(failed)? else {
+        return Ok(None);
+    };
+    let details = match bpf::program_id(found.as_fd()).map_err(failed)? {
+        Some(program) => filter::details(pin, program, place)?,
+        None => bpf::link_details(found.as_fd()).map_err(failed)?,
+    };
+    Ok(Some(details))
 }
 
 /// Puts the set's programs behind existing links, in place: no packet goes unjudged.
@@ -241,9 +241,12 @@ pub fn update(
     set: &ProgramSet<'_>,
     id: u32,
     hook: HookInForce,
+    place: Place<'_>,
 ) -> Result<(), AttachError> {
     let ingress = pins.link(id, INGRESS);
-    if let Some(link) = open_live(&ingress)? {
+    if is_filter(&ingress)? {
+        filter::update(&mut set.tc_ingress()?, &ingress, place)?;
+    } else if let Some(link) = open_live(&ingress, place)? {
         match hook {
             HookInForce::Xdp | HookInForce::XdpGeneric => {
                 update_xdp(&mut set.xdp_ingress()?, link, &ingress)?;
@@ -252,43 +255,106 @@ pub fn update(
         }
     }
     let egress = pins.link(id, EGRESS);
-    match open_live(&egress)? {
+    if is_filter(&egress)? {
+        return filter::update(&mut set.tc_egress()?, &egress, place);
+    }
+    match open_live(&egress, place)? {
         Some(link) => update_tc(&mut set.tc_egress()?, link, &egress),
         None => Ok(()),
     }
 }
 
-/// Puts the set's program behind the link of one pin, in place, and pins the link at `place` instead. Where the
-/// device is gone, only the pin moves.
+/// Puts the set's program behind the link of one pin, or into its filter, in place, and pins the link at `new`
+/// instead. Where the device is gone, only the pin moves.
 ///
 /// # Errors
 /// See [`AttachError`].
-pub fn take_over(pin: &Path, set: &ProgramSet<'_>, place: &Path) -> Result<(), AttachError> {
-    let found = details(pin)?;
+pub fn take_over(
+    pin: &Path,
+    set: &ProgramSet<'_>,
+    new: &Path,
+    place: Place<'_>,
+) -> Result<(), AttachError> {
+    let egress = pin.to_string_lossy().ends_with(EGRESS);
+    let tc = || {
+        if egress {
+            set.tc_egress()
+        } else {
+            set.tc_ingress()
+        }
+    };
+    if is_filter(pin)? {
+        return filter::take_over(&mut tc()?, pin, new, place);
+    }
+    let found = details(pin, place)?;
     if let (Some(found), Some(link)) = (found, open(pin)?)
         && found.ifindex != 0
     {
-        let egress = pin.to_string_lossy().ends_with(EGRESS);
         if found.xdp {
             update_xdp(&mut set.xdp_ingress()?, link, pin)?;
-        } else if egress {
-            update_tc(&mut set.tc_egress()?, link, pin)?;
         } else {
-            update_tc(&mut set.tc_ingress()?, link, pin)?;
+            update_tc(&mut tc()?, link, pin)?;
         }
     }
-    std::fs::rename(pin, place).map_err(|source| link_failed("rename", pin, source))
+    std::fs::rename(pin, new).map_err(|source| link_failed("rename", pin, source))
 }
 
-/// Detaches a pinned link at once and removes the pin; a missing one is fine.
+/// Detaches a pinned link at once, or removes a filter, and removes the pin; a missing one is fine.
 ///
 /// # Errors
 /// See [`AttachError`].
-pub fn detach(pin: &Path) -> Result<(), AttachError> {
+pub fn detach(pin: &Path, place: Place<'_>) -> Result<(), AttachError> {
+    if is_filter(pin)? {
+        return filter::detach(pin, place);
+    }
     let detached = bpf::open_pinned(pin)
         .and_then(|link| link.map(|link| bpf::detach_link(link.as_fd())).transpose());
     detached.map_err(|source| link_failed("detach", pin, source))?;
     Ok(Pins::remove(pin)?)
+}
+
+/// [`detach`] where it is not known which device it is: a link is found all the same.
+///
+/// # Errors
+/// See [`AttachError`]; [`AttachError::Nowhere`] for a filter.
+pub fn detach_anywhere(pin: &Path) -> Result<(), AttachError> {
+    if is_filter(pin)? {
+        let egress = pin
+            .as_os_str()
+            .as_encoded_bytes()
+            .ends_with(EGRESS.as_bytes());
+        return Err(AttachError::Nowhere {
+            path: pin.to_owned(),
+            direction: if egress { EGRESS } else { INGRESS },
+        });
+    }
+    detach(pin, Place::here(0))
+}
+
+/// [`detach`] of what an apply that was cut short has left. Where a filter is has not been written down: what
+/// attaches there next takes its place.
+///
+/// # Errors
+/// See [`AttachError`].
+pub fn abandon(pin: &Path) -> Result<(), AttachError> {
+    if is_filter(pin)? {
+        return Ok(Pins::remove(pin)?);
+    }
+    detach(pin, Place::here(0))
+}
+
+/// Whether what is pinned is the program of a filter.
+///
+/// # Errors
+/// [`AttachError::Link`].
+pub fn is_filter(pin: &Path) -> Result<bool, AttachError> {
+    let found = bpf::open_pinned(pin).and_then(|found| {
+        found
+            .map(|found| bpf::program_id(found.as_fd()))
+            .transpose()
+    });
+    let found = found.map_err(|source| link_failed("examine", pin, source))?;
+    Ok(found.flatten().is_some())
 }
 
 /// The programs of an attached interface that stand in tcx chains, by name.
@@ -300,11 +366,18 @@ pub fn tc_programs(hook: HookInForce) -> Vec<(&'static str, TcxHook)> {
     programs
 }
 
-/// Programs that run before `ours` at a device's tcx hook, in the calling thread's namespace.
+/// Programs that run before `ours` at a device's tcx hook, or in filters before ours, in the calling thread's
+/// namespace.
 ///
 /// # Errors
 /// [`AttachError::Refused`]; [`AttachError::Elsewhere`] if ours is not there.
 pub fn ahead_of(ours: u32, link: &Link, hook: TcxHook) -> Result<Vec<u32>, AttachError> {
+    if filter::is_needed(link.ifindex) {
+        return filter::ahead_of(ours, link, hook)?.ok_or_else(|| AttachError::Elsewhere {
+            direction: direction(hook),
+            device: link.name.clone(),
+        });
+    }
     let chain = bpf::tcx_programs(link.ifindex, hook)
         .map_err(|answer| refused(direction(hook), link, "tc", answer))?;
     let place = chain.iter().position(|program| *program == ours);
@@ -325,8 +398,15 @@ pub fn load(set: &ProgramSet<'_>, link: &Link, wanted: Hook) -> Result<(), Attac
     if wanted == Hook::Tc || auto {
         set.tc_ingress()?;
     }
-    if matches!(wanted, Hook::Xdp | Hook::XdpGeneric) || (auto && link.reason_for_tc().is_none()) {
+    if matches!(wanted, Hook::Xdp | Hook::XdpGeneric) {
         set.xdp_ingress()?;
+    }
+    if auto && link.reason_for_tc().is_none() {
+        match set.xdp_ingress() {
+            // Then `auto` takes TC.
+            Ok(_) | Err(ProgramsError::Refused { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }
@@ -388,6 +468,9 @@ fn attach_tc(
     hook: TcxHook,
     pin: &Path,
 ) -> Result<(), AttachError> {
+    if filter::is_needed(link.ifindex) {
+        return filter::attach(program, link, hook, pin);
+    }
     let failed = |error| attach_failed(direction(hook), link, "tc", error);
     let attach_type = match hook {
         TcxHook::Ingress => TcAttachType::Ingress,
@@ -412,11 +495,12 @@ fn attach_tc(
 /// Pins a fresh link, and makes sure that it sits on the device that was examined.
 fn keep(made: FdLink, link: &Link, pin: &Path) -> Result<(), AttachError> {
     // A pin of this name belongs to a link that was given up before it was removed.
-    detach(pin)?;
+    let place = Place::here(link.ifindex);
+    detach(pin, place)?;
     made.pin(pin)
         .map_err(|source| link_failed("pin", pin, source))?;
-    if details(pin)?.is_none_or(|found| found.ifindex != link.ifindex) {
-        detach(pin)?;
+    if details(pin, place)?.is_none_or(|found| found.ifindex != link.ifindex) {
+        detach(pin, place)?;
         return Err(AttachError::Replaced {
             device: link.name.clone(),
         });
@@ -449,8 +533,8 @@ fn update_tc(
 }
 
 /// A link that somebody has detached cannot be given another program.
-fn open_live(pin: &Path) -> Result<Option<PinnedLink>, AttachError> {
-    match details(pin)? {
+fn open_live(pin: &Path, place: Place<'_>) -> Result<Option<PinnedLink>, AttachError> {
+    match details(pin, place)? {
         Some(found) if found.ifindex != 0 => open(pin),
         _ => Ok(None),
     }

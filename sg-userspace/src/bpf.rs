@@ -39,7 +39,7 @@ pub enum TcxHook {
     Egress = 47,
 }
 
-/// What the kernel says about a link of type XDP or tcx.
+/// What the kernel says about a link of type XDP or tcx, or about a TC filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkDetails {
     /// Kernel id of the link.
@@ -48,8 +48,10 @@ pub struct LinkDetails {
     pub program_id: u32,
     /// The device it is attached to, in that device's namespace; 0 once the device is gone.
     pub ifindex: u32,
-    /// Whether it is an XDP link; else it is a tcx link.
+    /// Whether it is an XDP link; else it is a tcx link, or a filter.
     pub xdp: bool,
+    /// Whether it is no link, but a TC filter; then it has no id.
+    pub filter: bool,
 }
 
 #[repr(C)]
@@ -298,6 +300,27 @@ pub fn open_pinned(path: &Path) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// Kernel id of the program behind a file descriptor; `None` if it is another BPF object's.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn program_id(fd: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    let kind = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    if !kind.as_os_str().as_bytes().ends_with(b"bpf-prog") {
+        return Ok(None);
+    }
+    // `struct bpf_prog_info` begins with type and id, as `struct bpf_link_info` does.
+    let mut info = LinkInfo::default();
+    let mut attr = Info {
+        fd: raw(fd),
+        len: size_of::<LinkInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    // SAFETY: `info` is as long as `len` says; the kernel writes no more than that.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(Some(info.id))
+}
+
 /// Reads what the kernel knows about an XDP or tcx link.
 ///
 /// # Errors
@@ -316,6 +339,7 @@ pub fn link_details(link: BorrowedFd<'_>) -> io::Result<LinkDetails> {
         program_id: info.program_id,
         ifindex: info.ifindex,
         xdp: info.kind == LINK_TYPE_XDP,
+        filter: false,
     })
 }
 

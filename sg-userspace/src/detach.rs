@@ -142,22 +142,25 @@ pub fn all(context: &Context) -> Result<Detached, DetachError> {
     let lock = Lock::take(&context.state_dir)?;
     let pins = Pins::new(&context.bpffs);
     pins.check()?;
-    // The state only lends names here; one that cannot be read must not keep links in place.
-    let names = match lock.read() {
-        Ok(Some(state)) => state.interfaces.into_iter().map(|one| one.name).collect(),
-        Ok(None) | Err(_) => Vec::new(),
-    };
+    // The state lends names, and says where filters are; one that cannot be read must not keep links in place.
+    let state = lock.read().ok().flatten();
     let others = pins.others()?.into_iter();
     let all = others.map(|version| Pins::of_version(&context.bpffs, version));
     for pins in all.chain([Pins::before(&context.bpffs), pins]) {
         for link in pins.links()? {
-            attach::detach(&link)?;
+            let state = state.as_ref();
+            match state.and_then(|state| state.place(state.of_pin(&link)?)) {
+                Some(place) => attach::detach(&link, place)?,
+                None => attach::detach_anywhere(&link)?,
+            }
         }
         pins.remove_all()?;
     }
     lock.clear()?;
     Ok(Detached {
-        interfaces: names,
+        interfaces: state.map_or_else(Vec::new, |state| {
+            state.interfaces.into_iter().map(|one| one.name).collect()
+        }),
         flows: 0,
         all: true,
     })
@@ -178,7 +181,11 @@ pub(crate) fn one(
 /// The same, written down nowhere, so that no file system stands in the way.
 pub(crate) fn end(session: &mut Session, attached: &Attached) -> Result<u64, DetachError> {
     for hook in [EGRESS, INGRESS] {
-        attach::detach(&session.pins.link(attached.id, hook))?;
+        let pin = session.pins.link(attached.id, hook);
+        match session.state.place(attached) {
+            Some(place) => attach::detach(&pin, place)?,
+            None => attach::detach_anywhere(&pin)?,
+        }
     }
     index::remove(
         &session.tables.interface_index,

@@ -36,6 +36,8 @@ pub struct Link {
     pub loopback: bool,
     /// Whether the device it is paired with or stands on lies in another network namespace.
     pub peer_elsewhere: bool,
+    /// Its Ethernet address.
+    pub mac: Option<[u8; 6]>,
     /// Largest packet in bytes, without the Ethernet header.
     pub mtu: u32,
     /// Addresses, both families, link-local ones included.
@@ -163,6 +165,7 @@ impl Link {
             ethernet: message.header.link_layer_type == LinkLayerType::Ether,
             loopback: message.header.flags.contains(LinkFlags::Loopback),
             peer_elsewhere: false,
+            mac: None,
             mtu: 0,
             addresses: Vec::new(),
             stripped_tags: None,
@@ -171,6 +174,7 @@ impl Link {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
                 LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {

@@ -41,19 +41,37 @@ where
     T: NetlinkSerializable + NetlinkDeserializable,
     NetlinkPayload<T>: From<T>,
 {
+    let flags = match scope {
+        Scope::One => NLM_F_ACK,
+        Scope::All | Scope::Named => NLM_F_DUMP,
+    };
+    exchange(protocol, message, flags, scope == Scope::Named)
+}
+
+/// Asks for a change in the calling thread's network namespace, with more flags, and waits for it.
+pub(crate) fn change<T>(protocol: isize, message: T, flags: u16) -> Result<(), NetlinkError>
+where
+    T: NetlinkSerializable + NetlinkDeserializable,
+    NetlinkPayload<T>: From<T>,
+{
+    exchange(protocol, message, NLM_F_ACK | flags, false).map(drop)
+}
+
+fn exchange<T>(protocol: isize, message: T, flags: u16, named: bool) -> Result<Vec<T>, NetlinkError>
+where
+    T: NetlinkSerializable + NetlinkDeserializable,
+    NetlinkPayload<T>: From<T>,
+{
     let socket = Socket::new(protocol).map_err(NetlinkError::Socket)?;
     socket
         .connect(&SocketAddr::new(0, 0))
         .map_err(NetlinkError::Socket)?;
-    if scope == Scope::Named {
+    if named {
         // Where it fails more is answered.
         let _ = socket.set_netlink_get_strict_chk(true);
     }
     let mut packet = NetlinkMessage::from(message);
-    packet.header.flags = match scope {
-        Scope::One => NLM_F_REQUEST | NLM_F_ACK,
-        Scope::All | Scope::Named => NLM_F_REQUEST | NLM_F_DUMP,
-    };
+    packet.header.flags = NLM_F_REQUEST | flags;
     packet.header.sequence_number = 1;
     packet.finalize();
     let mut bytes = vec![0; packet.buffer_len()];
@@ -100,9 +118,9 @@ where
 }
 
 /// `RTM_NEWLINK` with the length of `struct ifinfomsg`, `RTM_NEWADDR` with that of `struct ifaddrmsg`, and the
-/// attributes of each that are read: `IFLA_IFNAME`, `_MTU`, `_LINK`, `_LINKINFO`, `_LINK_NETNSID`; `IFA_ADDRESS`,
+/// attributes of each that are read: `IFLA_ADDRESS`, `_IFNAME`, `_MTU`, `_LINK`, `_LINKINFO`, `_LINK_NETNSID`; `IFA_ADDRESS`,
 /// `IFA_LOCAL` (`include/uapi/linux/{rtnetlink,if_link,if_addr}.h`).
-const READ: [(u16, usize, &[u16]); 2] = [(16, 16, &[3, 4, 5, 18, 37]), (20, 8, &[1, 2])];
+const READ: [(u16, usize, &[u16]); 2] = [(16, 16, &[1, 3, 4, 5, 18, 37]), (20, 8, &[1, 2])];
 /// `IFLA_IFNAME`.
 const NAME: u16 = 3;
 /// An attribute that nobody knows, of any content; `NLA_TYPE_MASK` has as many bits.

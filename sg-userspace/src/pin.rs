@@ -215,12 +215,22 @@ impl Pins {
         self.programs(0).join(PROGRAM_CT_CONTROL)
     }
 
-    /// Every pinned link.
+    /// How names of pins end that are no links, but say that a device's qdisc was made for it.
+    pub(crate) const CLSACT: &str = "-clsact";
+
+    /// Every pinned link, and every pinned program that stands for a TC filter.
     ///
     /// # Errors
     /// [`PinError::Io`]; a missing directory holds no links.
     pub fn links(&self) -> Result<Vec<PathBuf>, PinError> {
-        list(&self.root.join("links"))
+        let mut links = list(&self.root.join("links"))?;
+        links.retain(|link| {
+            !link
+                .as_os_str()
+                .as_encoded_bytes()
+                .ends_with(Self::CLSACT.as_bytes())
+        });
+        Ok(links)
     }
 
     /// Every directory of programs.
@@ -268,6 +278,15 @@ impl Pins {
         }
         for map in list(&self.root.join("maps"))? {
             Self::remove(&map)?;
+        }
+        for left in list(&self.root.join("links"))? {
+            if left
+                .as_os_str()
+                .as_encoded_bytes()
+                .ends_with(Self::CLSACT.as_bytes())
+            {
+                Self::remove(&left)?;
+            }
         }
         for name in BELOW {
             remove_directory(&self.root.join(name))?;

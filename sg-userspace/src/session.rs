@@ -365,7 +365,8 @@ impl Session {
             let renewed = self.programs(number).renewed()?;
             for one in &self.state.interfaces {
                 if one.namespace == number {
-                    attach::update(&self.pins, &renewed, one.id, one.hook)?;
+                    let place = attach::Place::within(&namespace.identity, one.ifindex);
+                    attach::update(&self.pins, &renewed, one.id, one.hook, place)?;
                 }
             }
             renewed.publish()?;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sg_common::abi::MAX_INTERFACES;
 
 use crate::{
+    attach::Place,
     directory::{self, DirectoryError},
     model::{Hook, Orientation},
     netns::NetnsIdentity,
@@ -93,6 +94,9 @@ pub struct Attached {
     pub device: String,
     /// Index of the device in its namespace.
     pub ifindex: u32,
+    /// Its Ethernet address, which tells it from one that is made anew under its index.
+    #[serde(default)]
+    pub mac: Option<[u8; 6]>,
     /// [`Namespace::number`].
     pub namespace: u32,
     /// Which side it is.
@@ -237,6 +241,19 @@ impl State {
     /// The namespace with a number.
     pub fn namespace(&self, number: u32) -> Option<&Namespace> {
         self.namespaces.iter().find(|one| one.number == number)
+    }
+
+    /// The interface whose link or filter a pin is.
+    pub fn of_pin(&self, pin: &Path) -> Option<&Attached> {
+        let id = pin.file_name()?.to_str()?.split('-').next()?;
+        let id: u32 = id.parse().ok()?;
+        self.interfaces.iter().find(|one| one.id == id)
+    }
+
+    /// Where the device of an attached interface is.
+    pub fn place(&self, one: &Attached) -> Option<Place<'_>> {
+        let namespace = self.namespace(one.namespace)?;
+        Some(Place::within(&namespace.identity, one.ifindex))
     }
 
     /// Gives out an id: ids grow until none is left, then the lowest free one that `is_idle`

@@ -66,6 +66,8 @@ pub struct InterfaceStatus {
     pub hook: HookInForce,
     /// Why this hook.
     pub why: String,
+    /// How programs at TC are attached.
+    pub tc: TcAttachment,
     /// Its groups.
     pub groups: Vec<String>,
     /// Whether the workload's end of every packet must be one of its addresses.
@@ -134,6 +136,17 @@ impl Settings {
             timeouts: names.into_iter().zip(seconds).collect(),
         }
     }
+}
+
+/// How programs at TC are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TcAttachment {
+    /// By tcx links, which are pinned.
+    Tcx,
+    /// By filters of a clsact qdisc: the kernel has no tcx. They are lost when the device changes its namespace,
+    /// or somebody removes them.
+    Filter,
 }
 
 /// Whether source and destination are checked.
@@ -280,6 +293,10 @@ pub(crate) fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, 
         orientation: one.orientation,
         hook: one.hook,
         why: one.why.clone(),
+        tc: match attach::is_filter(&view.pins.link(one.id, EGRESS)) {
+            Ok(true) => TcAttachment::Filter,
+            Ok(false) | Err(_) => TcAttachment::Tcx,
+        },
         groups: resolved.map_or_else(Vec::new, |interface| {
             interface
                 .groups
@@ -318,8 +335,13 @@ fn links(view: &View, one: &Attached) -> Result<Option<String>, StatusError> {
     };
     for (direction, program) in [(INGRESS, ingress), (EGRESS, PROGRAM_TC_EGRESS)] {
         let program = programs::id(&directory, program)?;
-        let wrong = match attach::details(&view.pins.link(one.id, direction))? {
+        let place = view.state.place(one);
+        let place = place.unwrap_or(attach::Place::here(one.ifindex));
+        let wrong = match attach::details(&view.pins.link(one.id, direction), place)? {
             None => "is not attached: its pin is gone",
+            Some(found) if found.ifindex == 0 && found.filter => {
+                "is not attached: its TC filter is gone, or the device"
+            }
             Some(found) if found.ifindex == 0 => {
                 "is not attached: its device is gone, or somebody has detached it"
             }

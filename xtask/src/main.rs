@@ -14,6 +14,7 @@ mod demo;
 mod docs;
 mod ebpf;
 mod fuzz;
+mod kernels;
 mod linker;
 mod live;
 mod mutants;

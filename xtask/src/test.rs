@@ -2,12 +2,13 @@
 //! for as long as one likes.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::ebpf::{self, Flavour};
 use crate::summary::Summary;
-use crate::{Answer, build, mutants, process, setup};
+use crate::{Answer, build, kernels, mutants, process, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -22,6 +23,19 @@ pub(crate) struct Arguments {
     /// new seeds until they disagree; then change, kill and break the enforcer under traffic.
     #[arg(long, value_name = "MINUTES", conflicts_with_all = ["mutants", "filters"])]
     soak: Option<u32>,
+    /// Instead, run the tests of the kernel's side on Debian's kernel of this series, such as 6.1 or 6.12, in an
+    /// emulator (QEMU without KVM, so it takes a while); may be given several times. Needs no root. Kernels and
+    /// emulator are fetched from Debian's archive once and kept under target/kernels.
+    #[arg(long, value_name = "SERIES", conflicts_with_all = ["mutants", "soak"])]
+    kernel: Vec<String>,
+    /// How long each of those kernels may take.
+    #[arg(
+        long,
+        value_name = "MINUTES",
+        default_value_t = 90,
+        requires = "kernel"
+    )]
+    kernel_limit: u64,
     /// Passed to every test program: name filters and options such as `--test-threads=1`.
     #[arg(last = true)]
     filters: Vec<String>,
@@ -29,6 +43,13 @@ pub(crate) struct Arguments {
 
 /// Carries out `cargo xtask test`.
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
+    if !arguments.kernel.is_empty() {
+        return kernels::run(&kernels::Options {
+            series: &arguments.kernel,
+            limit: Duration::from_secs(60 * arguments.kernel_limit),
+            filters: &arguments.filters,
+        });
+    }
     if !process::is_root() {
         if process::find("sudo").is_none() {
             bail!("the tests need root, and there is no sudo: run this command as root");

@@ -41,6 +41,11 @@ pub(crate) fn bench_directory() -> PathBuf {
     root().join("target/bench")
 }
 
+/// Kernels that tests run on in an emulator, and the emulator.
+pub(crate) fn kernels_directory() -> PathBuf {
+    root().join("target/kernels")
+}
+
 /// Cargo's target directory for the eBPF crate, for either target.
 pub(crate) fn ebpf_target_directory() -> PathBuf {
     root().join("target/ebpf-build")

@@ -37,7 +37,7 @@ mod tags;
 pub use insert::{Inserted, crowded, insert, make_room, reclaim_beside, settle};
 pub use occupancy::{Occupancy, assured};
 pub use removal::{
-    FreeEntry, Removal, flush, free, oldest_age, reclaim, remove, replace_oldest, review,
+    FreeEntry, Removal, clear, flush, free, oldest_age, reclaim, remove, replace_oldest, review,
 };
 pub use restore::{as_it_was, gain, restore};
 pub use tags::lane;

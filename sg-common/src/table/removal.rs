@@ -139,19 +139,9 @@ fn visit<T: Tables, F: Family>(
     bucket: u32,
     mut each: impl FnMut(Entry<F>),
 ) {
-    let Some(tags) = context.tables.tags(F::IPV6, old, bucket) else {
-        return;
-    };
-    let mut mask = occupied(tags);
-    for _ in 0..atomic::opaque(WAYS as u64) {
-        if mask == 0 {
-            break;
-        }
-        let bit = tags::lowest(mask);
-        mask ^= bit;
-        let index = bucket * WAYS as u32 + tags::way(bit);
+    for_each_way::<T, F>(context, old, bucket, |index| {
         let Some(slot) = F::slot(context.tables, old, index) else {
-            break;
+            return;
         };
         // SAFETY: the word of a valid entry.
         let meta = Meta(unsafe { atomic::load(F::meta(slot)) });
@@ -163,6 +153,28 @@ fn visit<T: Tables, F: Family>(
                 meta,
             });
         }
+    });
+}
+
+/// Calls `each` with the index of every entry of a bucket that may hold a flow.
+#[inline(always)]
+fn for_each_way<T: Tables, F: Family>(
+    context: &Context<T>,
+    old: bool,
+    bucket: u32,
+    mut each: impl FnMut(u32),
+) {
+    let Some(tags) = context.tables.tags(F::IPV6, old, bucket) else {
+        return;
+    };
+    let mut mask = occupied(tags);
+    for _ in 0..atomic::opaque(WAYS as u64) {
+        if mask == 0 {
+            break;
+        }
+        let bit = tags::lowest(mask);
+        mask ^= bit;
+        each(bucket * WAYS as u32 + tags::way(bit));
     }
 }
 
@@ -175,29 +187,71 @@ fn occupied(tags: *const Tags) -> u64 {
 /// Frees the expired entries of a bucket; answers how many.
 #[inline(always)]
 pub fn reclaim<T: Tables, F: Family>(context: &Context<T>, old: bool, bucket: u32) -> u32 {
-    let mut freed = 0;
-    visit::<T, F>(context, old, bucket, |mut entry| {
-        // SAFETY: an aligned word of a valid entry.
-        let seen = unsafe { atomic::load(&raw const (*entry.live()).seen) };
-        if over(context, F::owner(entry.slot), entry.meta, seen)
-            && remove(context, &mut entry, Removal::Expired)
-        {
-            freed += 1;
-        }
-    });
-    freed
+    clear_each::<T, F>(context, old, bucket, 0)
 }
 
 /// Frees the entries of one interface in a bucket; answers how many.
 #[inline(never)]
 pub fn flush<T: Tables, F: Family>(context: &Context<T>, old: bool, bucket: u32, id: u32) -> u32 {
+    clear_each::<T, F>(context, old, bucket, id)
+}
+
+/// Asks [`clear`] of every entry of a bucket; answers how many went. There is no branch around the call: up to
+/// Linux 6.4 the verifier follows every way through a loop that calls a function, each apart.
+#[inline(always)]
+fn clear_each<T: Tables, F: Family>(context: &Context<T>, old: bool, bucket: u32, id: u32) -> u32 {
     let mut freed = 0;
-    visit::<T, F>(context, old, bucket, |mut entry| {
-        if F::owner(entry.slot) >> 8 == id && remove(context, &mut entry, Removal::Removed) {
-            freed += 1;
-        }
+    for_each_way::<T, F>(context, old, bucket, |index| {
+        freed += context.tables.clear(F::IPV6, old, index, id) & 1;
     });
     freed
+}
+
+/// For [`clear`], in place of an interface: entries whose flows the generation does not track.
+const UNTRACKED: u32 = u32::MAX;
+
+/// Frees an entry if it is expired or, where `id` is not 0, if it is of that interface, or as [`UNTRACKED`] says;
+/// answers how many went.
+#[inline(always)]
+pub fn clear<T: Tables, F: Family>(context: &Context<T>, old: bool, index: u32, id: u32) -> u32 {
+    let Some(slot) = F::slot(context.tables, old, index) else {
+        return 0;
+    };
+    // SAFETY: the word of a valid entry.
+    let meta = Meta(unsafe { atomic::load(F::meta(slot)) });
+    if !meta.tracked() {
+        return 0;
+    }
+    let entry = Entry::<F> {
+        slot,
+        index,
+        old: u32::from(old),
+        meta,
+    };
+    let owner = F::owner(slot);
+    let removal = if id == UNTRACKED {
+        // Torn words are of an entry whose word has changed, and which is not removed then.
+        let Flow { owner, ports, .. } = F::flow(slot);
+        let (id, protocol) = (owner >> 8, owner as u8);
+        let tables = context.tables;
+        if tables.untracked(F::IPV6, context.bank(), id, protocol, ports) == 0 {
+            return 0;
+        }
+        Removal::Removed
+    } else if id != 0 {
+        if owner >> 8 != id {
+            return 0;
+        }
+        Removal::Removed
+    } else {
+        // SAFETY: an aligned word of a valid entry.
+        let seen = unsafe { atomic::load(&raw const (*entry.live()).seen) };
+        if !over(context, owner, meta, seen) {
+            return 0;
+        }
+        Removal::Expired
+    };
+    u32::from(free::<T, F>(context, entry.removal(removal)))
 }
 
 /// Idle time in jiffies and one more, index and word of the unassured entry of a bucket that has been idle
@@ -252,17 +306,5 @@ pub fn replace_oldest<T: Tables, F: Family>(context: &Context<T>, bucket: u32, i
 /// Frees the entries of a bucket whose flows the generation does not track; answers how many.
 #[inline(always)]
 pub fn review<T: Tables, F: Family>(context: &Context<T>, old: bool, bucket: u32) -> u32 {
-    let mut freed = 0;
-    visit::<T, F>(context, old, bucket, |mut entry| {
-        // Torn words are of an entry whose word has changed, and which is not removed then.
-        let Flow { owner, ports, .. } = F::flow(entry.slot);
-        let (id, protocol) = (owner >> 8, owner as u8);
-        let tables = context.tables;
-        if tables.untracked(F::IPV6, context.bank(), id, protocol, ports) != 0
-            && remove(context, &mut entry, Removal::Removed)
-        {
-            freed += 1;
-        }
-    });
-    freed
+    clear_each::<T, F>(context, old, bucket, UNTRACKED)
 }

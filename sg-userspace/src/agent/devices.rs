@@ -20,9 +20,9 @@ use crate::{
     netns::{Netns, NetnsError, NetnsIdentity},
 };
 
-/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` of
+/// `RTNLGRP_LINK`, `RTNLGRP_TC`, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR` of
 /// `include/uapi/linux/rtnetlink.h`.
-const GROUPS: [u32; 3] = [1, 5, 9];
+const GROUPS: [u32; 4] = [1, 4, 5, 9];
 
 /// Receive buffer in bytes: a burst of that many is read without loss. What is lost is noticed.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -211,6 +211,13 @@ fn news(datagram: &[u8], wanted: &Wanted) -> News {
                 }
                 false
             }
+            // Where there is no tcx our filters go with their qdisc, or one by one.
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::DelTrafficFilter(gone)
+                | RouteNetlinkMessage::DelQueueDiscipline(gone),
+            ) => {
+                u32::try_from(gone.header.index).is_ok_and(|index| wanted.indexes.contains(&index))
+            }
             _ => false,
         };
         let length = (message.header.length as usize).next_multiple_of(4);
@@ -233,6 +240,7 @@ mod tests {
     use netlink_packet_route::{
         address::AddressMessage,
         link::{InfoKind, LinkInfo, LinkMessage},
+        tc::TcMessage,
     };
 
     fn datagram(messages: Vec<RouteNetlinkMessage>) -> Vec<u8> {
@@ -274,6 +282,10 @@ mod tests {
         RouteNetlinkMessage::DelAddress(address)
     }
 
+    fn filter_gone(index: i32) -> RouteNetlinkMessage {
+        RouteNetlinkMessage::DelTrafficFilter(TcMessage::with_index(index))
+    }
+
     #[test]
     fn only_our_devices_concern_us() {
         let wanted = Wanted {
@@ -295,6 +307,8 @@ mod tests {
             (vec![address(9)], nothing()),
             (vec![link(9, "other"), address(7)], of_ours()),
             (vec![address(7), link(7, "renamed")], News::More),
+            (vec![filter_gone(7)], News::More),
+            (vec![filter_gone(9)], nothing()),
             (vec![], nothing()),
         ] {
             let text = format!("{messages:?}");

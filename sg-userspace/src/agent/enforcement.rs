@@ -50,6 +50,8 @@ pub(super) struct Enforcement {
     seen: BTreeMap<String, Option<Seen>>,
     /// What is attached, as it was last written down.
     links: Vec<Attached>,
+    /// Their namespaces, by number.
+    netns: BTreeMap<u32, NetnsIdentity>,
     /// Our ids of interfaces that were not attached before.
     attached: BTreeSet<u32>,
     record: Record,
@@ -108,6 +110,7 @@ impl Enforcement {
             unsettled: false,
             seen: BTreeMap::new(),
             links: Vec::new(),
+            netns: BTreeMap::new(),
             attached: BTreeSet::new(),
             record: Record::of_this_process(),
             generation: 0,
@@ -233,7 +236,11 @@ impl Enforcement {
             self.in_force = None;
             let done = apply::apply_locked(&self.context, &self.lock, &present, options);
             let state = self.lock.read()?;
-            self.links = state.map_or_else(Vec::new, |state| state.interfaces);
+            (self.links, self.netns) = state.map_or_else(Default::default, |state| {
+                let namespaces = state.namespaces.into_iter();
+                let namespaces = namespaces.map(|one| (one.number, one.identity));
+                (state.interfaces, namespaces.collect())
+            });
             let (report, in_force) = done?;
             self.in_force = Some(in_force);
             // What is applied anew because devices have changed is the same definition, whatever the files say.

@@ -11,7 +11,7 @@ use crate::{
     netns::Netns,
     programs,
     session::Session,
-    state::{Attached, HookInForce},
+    state::{Attached, HookInForce, State},
     status::chain,
     target::Target,
 };
@@ -196,7 +196,7 @@ pub(super) fn adjust(
 /// Makes the links of an attached interface what its record says: those that somebody removed, and
 /// ingress at the hook on record.
 pub(super) fn restore(session: &Session, one: &Attached) -> Result<(), InterfaceError> {
-    let (netns, link) = place(session, one)?;
+    let (netns, link) = place(&session.state, one)?;
     let (pins, set) = (&session.pins, session.programs(one.namespace));
     attach::restore(pins, &set, &netns, &link, one.id, one.hook)?;
     attach::settle_ingress(pins, &set, &netns, &link, one.id, one.hook)?;
@@ -209,7 +209,7 @@ pub(super) fn move_back(
     before: &Attached,
     from: HookInForce,
 ) -> Result<(), InterfaceError> {
-    let (netns, link) = place(session, before)?;
+    let (netns, link) = place(&session.state, before)?;
     let set = session.programs(before.namespace);
     attach::move_ingress(
         &session.pins,
@@ -223,12 +223,17 @@ pub(super) fn move_back(
     Ok(())
 }
 
+/// Whether the device of an attached interface is still there, and no other has taken its place.
+pub(super) fn is_there(state: &State, one: &Attached) -> bool {
+    place(state, one).is_ok_and(|(_, link)| one.mac.is_some() && link.mac == one.mac)
+}
+
 /// The device of an attached interface, found again.
-fn place(session: &Session, one: &Attached) -> Result<(Netns, Link), InterfaceError> {
+fn place(state: &State, one: &Attached) -> Result<(Netns, Link), InterfaceError> {
     let gone = || AttachError::Replaced {
         device: one.device.clone(),
     };
-    let namespace = session.state.namespace(one.namespace).ok_or_else(gone)?;
+    let namespace = state.namespace(one.namespace).ok_or_else(gone)?;
     let netns = Netns::reopen(&namespace.identity).map_err(AttachError::from)?;
     let found = netns
         .run(|| Link::read_at(one.ifindex, &one.device))

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    attach::{self, EGRESS, INGRESS},
+    attach::{self, EGRESS, INGRESS, Place},
     bpf::{LinkDetails, TcxHook},
     detach::{self, DetachError},
     index,
     netns::Netns,
     session::Session,
-    state::{Attached, Lock},
+    state::{Attached, Lock, State},
     target::Target,
 };
 
@@ -32,26 +32,33 @@ pub(super) fn settle(
     let mut live = BTreeSet::new();
     for one in session.state.interfaces.clone() {
         let pins = [INGRESS, EGRESS].map(|hook| session.pins.link(one.id, hook));
+        let place = session.state.place(&one);
+        let place = place.unwrap_or(Place::here(one.ifindex));
         let mut links = Vec::new();
         for pin in &pins {
-            let found = attach::details(pin).map_err(DetachError::Attach)?;
-            links.extend(found.filter(|found| found.ifindex != 0));
+            links.extend(attach::details(pin, place).map_err(DetachError::Attach)?);
         }
-        let Some(found) = links.last().copied() else {
+        if is_gone(&links, &session.state, &one) {
             detach::one(session, lock, &one)?;
             report.gone.push(one.name);
             continue;
-        };
-        let one = match follow(session, lock, targets, &one, found) {
-            Ok(None) => one,
-            Ok(Some(there)) => {
+        }
+        links.retain(|found| found.ifindex != 0);
+        let followed = links
+            .last()
+            .map(|found| follow(session, lock, targets, &one, *found));
+        let one = match followed.transpose() {
+            Ok(None | Some(None)) => one,
+            Ok(Some(Some(there))) => {
                 report.moved.push(one.name);
                 there
             }
             Err(source) => return Err(in_interface(&one.name, source)),
         };
         // A move of ingress, or the first apply of all, was cut short before it was written down.
-        let astray = attach::is_astray(&pins[0], one.hook).map_err(DetachError::Attach)?;
+        let place = session.state.place(&one);
+        let place = place.unwrap_or(Place::here(one.ifindex));
+        let astray = attach::is_astray(&pins[0], place, one.hook).map_err(DetachError::Attach)?;
         let dead = links.len() < pins.len();
         // Where nobody knows the way, nothing can be made again.
         let reachable = session
@@ -69,10 +76,24 @@ pub(super) fn settle(
     // Links of an apply that was cut short belong to nobody.
     for link in session.pins.links()? {
         if !live.contains(&link) {
-            attach::detach(&link).map_err(DetachError::Attach)?;
+            attach::abandon(&link).map_err(DetachError::Attach)?;
         }
     }
     Ok(())
+}
+
+/// Whether nothing is left of an interface to enforce, by all that is known of its links.
+///
+/// Filters that stand in for links go with their qdisc, too, and when the device moves: where none is left, the
+/// Ethernet address tells whether the device is still the same. A dead XDP link beside them says that it is not.
+pub(crate) fn is_gone(found: &[LinkDetails], state: &State, one: &Attached) -> bool {
+    let is_live = |found: &&LinkDetails| found.ifindex != 0;
+    let filters = found.iter().filter(|found| found.filter);
+    if filters.clone().count() == 0 || filters.clone().any(|found| is_live(&found)) {
+        return !found.iter().any(|found| is_live(&found));
+    }
+    let removed = filters.count() == 2 || found.iter().any(|found| is_live(&found));
+    !removed || !interface::is_there(state, one)
 }
 
 /// Follows an interface whose device is not where it was, and answers what is remembered of it now. `link` is one
@@ -88,8 +109,14 @@ fn follow(
     one: &Attached,
     link: LinkDetails,
 ) -> Result<Option<Attached>, InterfaceError> {
+    if link.filter {
+        // It was found where the device was.
+        return Ok(None);
+    }
+    // Links are found by their pins alone.
+    let place = Place::here(link.ifindex);
     let hook = session.pins.link(one.id, EGRESS);
-    let (hook, direction) = match attach::details(&hook)? {
+    let (hook, direction) = match attach::details(&hook, place)? {
         Some(found) if found.id == link.id => (hook, TcxHook::Egress),
         _ => (session.pins.link(one.id, INGRESS), TcxHook::Ingress),
     };
@@ -131,6 +158,7 @@ fn follow(
         &session.programs(namespace),
         one.id,
         one.hook,
+        place,
     )?;
     index::remove(table, one.namespace, one.ifindex, one.id)?;
     let moved = Attached {

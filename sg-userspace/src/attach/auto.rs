@@ -16,7 +16,7 @@ use crate::{
     model::Hook,
     netns::Netns,
     pin::Pins,
-    programs::ProgramSet,
+    programs::{ProgramSet, ProgramsError},
     state::HookInForce,
 };
 
@@ -39,7 +39,14 @@ pub(super) fn attach_auto(
     if let Some(why) = link.reason_for_tc() {
         return by_tc(why);
     }
-    match attach_xdp(&mut set.xdp_ingress()?, link, XdpMode::Driver, pin) {
+    let mut program = match set.xdp_ingress() {
+        Ok(program) => program,
+        Err(ProgramsError::Refused { name, .. }) => {
+            return by_tc(format!("the kernel's verifier refuses program {name}"));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match attach_xdp(&mut program, link, XdpMode::Driver, pin) {
         Ok(()) => Ok(by_xdp()),
         Err(AttachError::Refused { answer, .. }) => by_tc(unavailable(&answer, link)),
         Err(error) => Err(error),

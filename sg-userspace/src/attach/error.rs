@@ -9,6 +9,7 @@ use aya::programs::{ProgramError, xdp::XdpError};
 
 use crate::{
     link::{Link, vlan::StrippedTags},
+    netlink::NetlinkError,
     netns::NetnsError,
     pin::PinError,
     programs::ProgramsError,
@@ -18,11 +19,26 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttachError {
-    /// No tcx before Linux 6.6.
-    #[error("needs Linux 6.6 (tcx); this is Linux {release}")]
-    Tcx {
-        /// Release of the running kernel.
-        release: String,
+    /// A TC filter cannot be made or found.
+    #[error("cannot reach the TC filter at {direction} of {device}")]
+    Filter {
+        /// `ingress` or `egress`.
+        direction: &'static str,
+        /// The device.
+        device: String,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// Which device a filter is on is not known any more.
+    #[error(
+        "{} stands for a TC filter, and the state does not say on which device: remove it there (`tc filter show dev DEVICE {direction}` lists them, as sgctl_{direction}), then this pin",
+        path.display()
+    )]
+    Nowhere {
+        /// The pin.
+        path: PathBuf,
+        /// `ingress` or `egress`.
+        direction: &'static str,
     },
     /// The kernel refused a hook.
     #[error("cannot attach {direction} of {device} by {hook}: {}{}", advice(answer), mtu_advice(hook, answer, *mtu))]
@@ -77,8 +93,8 @@ pub enum AttachError {
         /// The device.
         device: String,
     },
-    /// Ours is not first in the tcx chain although it was attached so.
-    #[error("{direction} of {device} does not run first in its tcx chain")]
+    /// Ours is not first in the chain although it was attached so.
+    #[error("{direction} of {device} does not run first in its TC chain")]
     NotFirst {
         /// `ingress` or `egress`.
         direction: &'static str,

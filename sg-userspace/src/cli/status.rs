@@ -9,7 +9,7 @@ use sg_common::layout::TIMEOUT_DEFAULTS;
 use sg_userspace::{
     model::{IcmpErrors, OnRevoke, Orientation, Track},
     session::Context,
-    status::{self, InterfaceStatus, Settings, SourceDestCheck},
+    status::{self, InterfaceStatus, Settings, SourceDestCheck, TcAttachment},
 };
 
 use super::text::{count, out, print_json};
@@ -104,7 +104,11 @@ fn print_interface(
     };
     writeln!(out, "    orientation {orientation}")?;
     writeln!(out, "    ingress by {}: {}", one.hook.name(), one.why)?;
-    writeln!(out, "    egress by tc")?;
+    let tc = match one.tc {
+        TcAttachment::Tcx => "",
+        TcAttachment::Filter => ", by filters of a clsact qdisc: the kernel has no tcx (Linux 6.6)",
+    };
+    writeln!(out, "    egress by tc{tc}")?;
     let groups = if one.groups.is_empty() {
         "none: nothing may pass".to_owned()
     } else {

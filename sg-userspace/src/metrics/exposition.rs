@@ -368,7 +368,7 @@ mod tests {
         model::{IcmpErrors, OnRevoke, Orientation, Track},
         state::HookInForce,
         stats::{Conntrack, HostStats, InterfaceStats, Packets, StateCount, Stats, VerdictCount},
-        status::{InterfaceStatus, Settings, SourceDestCheck, Status},
+        status::{InterfaceStatus, Settings, SourceDestCheck, Status, TcAttachment},
     };
 
     fn interface(name: &str, netns: Option<&str>) -> (InterfaceStats, InterfaceStatus) {
@@ -406,6 +406,7 @@ mod tests {
             orientation: Orientation::Own,
             hook: HookInForce::Tc,
             why: String::new(),
+            tc: TcAttachment::Tcx,
             groups: Vec::new(),
             source_dest_check: SourceDestCheck::Off,
             on_revoke: OnRevoke::Keep,

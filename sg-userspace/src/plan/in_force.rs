@@ -9,6 +9,7 @@ use std::{
 
 use super::PlanError;
 use crate::{
+    apply,
     attach::{self, EGRESS, INGRESS},
     model::Model,
     resolve::{Resolved, resolve},
@@ -209,12 +210,16 @@ pub(super) fn look_ahead(
 
 /// Whether nothing is left of an interface to enforce: both its links are dead, as `apply` looks at it.
 fn is_gone(view: &View, one: &Attached) -> Result<bool, PlanError> {
+    let place = view.state.place(one);
+    let place = place.unwrap_or(attach::Place::here(one.ifindex));
+    let mut found = Vec::new();
     for hook in [INGRESS, EGRESS] {
-        if attach::is_on(&view.pins.link(one.id, hook), one.ifindex)? {
-            return Ok(false);
-        }
+        found.extend(attach::details(&view.pins.link(one.id, hook), place)?);
     }
-    Ok(true)
+    if found.iter().any(|found| found.filter) {
+        return Ok(apply::is_gone(&found, &view.state, one));
+    }
+    Ok(found.iter().all(|found| found.ifindex != one.ifindex))
 }
 
 fn is_on(view: &View, one: &Attached, target: &Target) -> bool {

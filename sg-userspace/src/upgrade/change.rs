@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sg_common::abi::{MAX_INTERFACES, map};
 
 use super::{
-    Journal, Step, UpgradeError, ids, namespace_of,
+    Journal, Step, UpgradeError, ids,
     predecessor::{Known, PEAK, Predecessor},
 };
 use crate::{
@@ -64,14 +64,17 @@ impl<'a> Change<'a> {
     /// Puts the new programs behind all links.
     pub(super) fn switch(&mut self) -> Result<(), UpgradeError> {
         for pin in self.old.links()? {
-            let Some(namespace) = namespace_of(&self.journal.state, &pin) else {
+            let Some(one) = self.journal.state.of_pin(&pin) else {
                 // Of an apply that was cut short: it belongs to nobody.
-                attach::detach(&pin)?;
+                attach::abandon(&pin)?;
                 continue;
             };
+            let place = self.journal.state.place(one);
+            let place = place.unwrap_or(attach::Place::here(one.ifindex));
             let name = pin.file_name().unwrap_or_default();
-            let place = self.session.pins.root().join("links").join(name);
-            attach::take_over(&pin, &self.session.programs(namespace), &place)?;
+            let new = self.session.pins.root().join("links").join(name);
+            let set = self.session.programs(one.namespace);
+            attach::take_over(&pin, &set, &new, place)?;
         }
         Ok(())
     }

@@ -296,10 +296,12 @@ fn make(
     }
     let mut programs = BTreeMap::new();
     for pin in old.links()? {
-        let Some(found) = attach::details(&pin)? else {
+        let Some(one) = state.of_pin(&pin) else {
             continue;
         };
-        let Some(namespace) = namespace_of(state, &pin) else {
+        let (place, namespace) = (state.place(one), one.namespace);
+        let place = place.unwrap_or(attach::Place::here(one.ifindex));
+        let Some(found) = attach::details(&pin, place)? else {
             continue;
         };
         let egress = pin.to_string_lossy().ends_with(EGRESS);
@@ -360,13 +362,6 @@ const STASH_SLOTS: u32 = sg_common::abi::CT_STASH * sg_common::layout::WAYS as u
 /// Interfaces that something may be counted for; 0 is nobody.
 fn ids(state: &State) -> impl Iterator<Item = u32> + use<'_> {
     std::iter::once(0).chain(state.interfaces.iter().map(|one| one.id))
-}
-
-fn namespace_of(state: &State, pin: &Path) -> Option<u32> {
-    let id = pin.file_name()?.to_str()?.split('-').next()?;
-    let id: u32 = id.parse().ok()?;
-    let mut interfaces = state.interfaces.iter();
-    interfaces.find(|one| one.id == id).map(|one| one.namespace)
 }
 
 /// Programs by their kernel ids.

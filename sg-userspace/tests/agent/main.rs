@@ -15,6 +15,7 @@ use std::{
     net::{Ipv4Addr, UdpSocket},
     os::fd::AsFd as _,
     os::unix::fs::symlink,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -32,7 +33,7 @@ use common::{
 };
 use rustix::process::Signal;
 use sg_userspace::{
-    attach::{EGRESS, INGRESS},
+    attach::{self, EGRESS, INGRESS},
     bpf,
     link::{Link, LinkError},
     pin::Pins,
@@ -316,9 +317,13 @@ fn a_link_that_somebody_removes_is_attached_again_and_flows_stay() {
     let mut stream = pair.far.connect(NEAR, 8080).unwrap();
     assert!(answers(&mut stream));
     let ingress = Pins::new(&enforcer.context.bpffs).link(1, INGRESS);
-    let link = bpf::open_pinned(&ingress).unwrap().unwrap();
-    bpf::detach_link(link.as_fd()).unwrap();
-    drop(link);
+    if attach::is_filter(&ingress).unwrap() {
+        // Both filters go with their qdisc.
+        pair.near.run(|| tc("qdisc del dev eth0 clsact"));
+    } else {
+        let link = bpf::open_pinned(&ingress).unwrap().unwrap();
+        bpf::detach_link(link.as_fd()).unwrap();
+    }
 
     agent.says("web: link lost: ingress is not attached any more");
     agent.says("web: a link that was removed is attached again");
@@ -350,6 +355,15 @@ fn an_agent_with_a_mistaken_definition_does_not_start() {
     let exported = enforcer.sgctl(&["export"]).ok().out;
     metrics::check_openmetrics(&exported);
     assert_eq!(sample(&exported, "sgctl_generation"), Some(0));
+}
+
+/// Runs `tc`.
+fn tc(arguments: &str) {
+    let done = Command::new("tc")
+        .args(arguments.split(' '))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{arguments}: {done:?}");
 }
 
 struct Directory(std::path::PathBuf);

@@ -15,7 +15,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::netns::{Enforcer, eventually_within};
+use super::{
+    netns::{Enforcer, eventually_within},
+    scale::patient,
+};
 
 /// How long the agent may take to do what it is to do: it looks for some changes only now and then,
 /// and compiles and loads meanwhile.
@@ -159,7 +162,7 @@ pub(crate) struct Http {
 #[track_caller]
 pub(crate) fn request(address: SocketAddr, method: &str, path: &str) -> Http {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(LATER)).unwrap();
+    stream.set_read_timeout(Some(patient(LATER))).unwrap();
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\n\r\n"

@@ -5,3 +5,4 @@ pub(crate) mod ethtool;
 pub(crate) mod netns;
 pub(crate) mod pair;
 pub(crate) mod require;
+pub(crate) mod scale;

@@ -22,6 +22,8 @@ use std::{
 
 use sg_userspace::{detach, netns::Netns, session::Context};
 
+use super::scale::patient;
+
 /// How long anything may take that is expected to happen.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 /// How long a packet is waited for that must not come: two retransmissions of a SYN.
@@ -117,7 +119,7 @@ impl Namespace {
         let stream = self
             .run(|| TcpStream::connect_timeout(&address, NEVER))
             .map_err(|error| error.kind())?;
-        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.set_read_timeout(Some(patient(SOON))).unwrap();
         stream.set_nodelay(true).unwrap();
         Ok(stream)
     }
@@ -302,7 +304,7 @@ pub(crate) fn eventually(what: &str, condition: impl FnMut() -> bool) {
 pub(crate) fn eventually_within(time: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < time, "{what} did not happen");
+        assert!(start.elapsed() < patient(time), "{what} did not happen");
         thread::sleep(Duration::from_millis(10));
     }
 }

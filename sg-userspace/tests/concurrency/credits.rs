@@ -3,7 +3,7 @@
 use aya::util::nr_cpus;
 
 use crate::{
-    common::require::require,
+    common::{require::require, scale::count},
     flow::{Flow, scattered},
     frame::Ip,
     rig::{INTERFACES, on_every_cpu, with_rig},
@@ -24,7 +24,7 @@ fn occupancy_is_exact_while_every_cpu_has_a_credit() {
     with_rig((8192 * cpus).max(65_536), |rig| {
         assert!(rig.session.runtime.credit >= 2, "no credit");
         let mut kept = 0;
-        for round in 0..ROUNDS {
+        for round in 0..count(ROUNDS) {
             on_every_cpu(|cpu| {
                 cpu.meet(1);
                 for step in 0..STEPS {

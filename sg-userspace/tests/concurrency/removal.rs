@@ -8,7 +8,7 @@ use std::{
 use sg_userspace::control::Inserted;
 
 use crate::{
-    common::require::require,
+    common::{require::require, scale::count},
     flow::{Flow, scattered},
     frame::Ip,
     rig::{Hook, INTERFACES, Rig, on_every_cpu, with_rig},
@@ -37,7 +37,7 @@ fn flows_deleted_and_flushed_while_all_other_cpus_hit_them_leave_nothing_behind(
                 let flow = Flow::udp(INTERFACES[1], ip, 1 << 20 | n);
                 assert_eq!(rig.adopt(&flow), Inserted::Added);
             }
-            for round in 0..ROUNDS {
+            for round in 0..count(ROUNDS) {
                 ended += come_and_go(rig, ip, round);
                 let audit = rig.audit();
                 assert_eq!(rig.sum(|one| one.removed), ended);

@@ -1,14 +1,14 @@
 //! Hooks: chosen, moved, shared, replaced, and put right after a failure.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use crate::common::{
     netns::{Enforcer, answers, eventually, veth},
     pair::{FAR, NEAR, Pair, web},
-    require::require,
+    require::{require, skip},
 };
 use sg_userspace::{
-    attach::{self, AttachError},
+    attach::{self, AttachError, Place},
     link::Link,
     model::{Conntrack, Hook},
     netns::Netns,
@@ -94,6 +94,47 @@ fn an_apply_that_was_killed_between_hook_and_record_is_put_right() {
             assert!(!status.out.contains("warning"), "{status:?}");
             assert!(answers(&mut pair.far.connect(NEAR, 8080).unwrap()));
             assert!(pair.far.connect_is_dropped(NEAR, 9090));
+        }
+    }
+}
+
+/// Whether the kernel has no tcx.
+fn is_by_filters(enforcer: &Enforcer) -> bool {
+    let egress = Pins::new(&enforcer.context.bpffs).link(1, attach::EGRESS);
+    attach::is_filter(&egress).unwrap()
+}
+
+#[test]
+fn filters_go_when_they_are_detached_and_their_qdisc_only_if_it_was_made_for_them() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "hook = \"tc\"");
+    enforcer.apply(&definition, &[]).ok();
+    if !is_by_filters(&enforcer) {
+        return skip("the kernel has tcx, so there are no filters");
+    }
+    let tc = |arguments: &str| {
+        let run = || Command::new("tc").args(arguments.split(' ')).output();
+        let done = pair.near.run(run).unwrap();
+        assert!(done.status.success(), "{arguments}: {done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let filters = || tc("filter show dev eth0 ingress") + &tc("filter show dev eth0 egress");
+    for ours in [true, false] {
+        assert_eq!(filters().matches("direct-action").count(), 2);
+        let status = enforcer.sgctl(&["status"]).ok();
+        assert!(
+            status.out.contains("filters of a clsact qdisc"),
+            "{status:?}"
+        );
+        enforcer.sgctl(&["detach", "a"]).ok();
+        assert_eq!(tc("qdisc show dev eth0").contains("clsact"), !ours);
+        if ours {
+            tc("qdisc add dev eth0 clsact");
+        }
+        assert_eq!(filters(), "");
+        if ours {
+            enforcer.apply(&definition, &[]).ok();
         }
     }
 }
@@ -215,7 +256,9 @@ fn programs_of_another_build_are_replaced_behind_the_links_in_use() {
     enforcer.apply(&definition, &[]).ok();
     let mut stream = pair.far.connect(NEAR, 8080).unwrap();
     let ingress = Pins::new(&enforcer.context.bpffs).link(1, attach::INGRESS);
-    let before = attach::details(&ingress).unwrap().unwrap();
+    let netns = Netns::open(Some(&pair.near.name)).unwrap();
+    let place = Place::within(netns.identity(), 10);
+    let before = attach::details(&ingress, place).unwrap().unwrap();
 
     // As if another build had loaded them.
     let state = enforcer.context.state_dir.join("state.json");
@@ -230,7 +273,7 @@ fn programs_of_another_build_are_replaced_behind_the_links_in_use() {
     );
 
     enforcer.apply(&definition, &[]).ok();
-    let after = attach::details(&ingress).unwrap().unwrap();
+    let after = attach::details(&ingress, place).unwrap().unwrap();
     assert_eq!(before.id, after.id, "the link stays");
     assert_ne!(before.program_id, after.program_id);
     assert!(answers(&mut stream));

@@ -10,6 +10,10 @@ use std::{
 };
 
 use rustix::net::netdevice;
+use sg_userspace::{
+    attach::{self, EGRESS},
+    pin::Pins,
+};
 
 use crate::{
     common::{
@@ -205,9 +209,12 @@ fn removal_by_others_fails(link: &Link, hook: &str) {
         link.enforced().run(|| command.output()).unwrap()
     };
     // Filters of the older kind go with their queueing discipline, programs of tcx do not.
-    for arguments in ["qdisc add dev eth0 clsact", "qdisc del dev eth0 clsact"] {
-        let done = try_it("tc", arguments);
-        assert!(done.status.success(), "{arguments}: {done:?}");
+    let egress = Pins::new(&link.enforcer.context.bpffs).link(1, EGRESS);
+    if !attach::is_filter(&egress).unwrap() {
+        for arguments in ["qdisc add dev eth0 clsact", "qdisc del dev eth0 clsact"] {
+            let done = try_it("tc", arguments);
+            assert!(done.status.success(), "{arguments}: {done:?}");
+        }
     }
     for mode in ["xdp", "xdpdrv", "xdpgeneric"] {
         let done = try_it("ip", &format!("link set dev eth0 {mode} off"));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use log::{debug, info, warn};
 
 use crate::{
-    attach::{self, EGRESS, INGRESS},
+    attach::{self, EGRESS, INGRESS, Place},
     bpf::TcxHook,
     members::Outcome,
     pin::Pins,
@@ -180,8 +180,12 @@ impl Enforcement {
             if seen.get(&one.name).is_some_and(Option::is_none) {
                 continue;
             }
+            let netns = self.netns.get(&one.namespace);
+            let place = netns.map_or(Place::here(one.ifindex), |netns| {
+                Place::within(netns, one.ifindex)
+            });
             for direction in [INGRESS, EGRESS] {
-                if !attach::is_on(&pins.link(one.id, direction), one.ifindex)? {
+                if !attach::is_on(&pins.link(one.id, direction), place)? {
                     lost.push((one.name.clone(), direction));
                 }
             }
