@@ -6,10 +6,7 @@
 use std::{io, os::fd::AsFd as _, path::Path};
 
 use aya::programs::{
-    LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
-    links::{FdLink, LinkError, PinnedLink},
-    tc::{SchedClassifierLink, TcAttachOptions},
-    xdp::XdpLink,
+    LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode, links::FdLink, tc::TcAttachOptions,
 };
 
 use sg_common::abi::{PROGRAM_TC_EGRESS, PROGRAM_TC_INGRESS};
@@ -27,11 +24,13 @@ use crate::{
 mod auto;
 mod error;
 mod filter;
+mod replace;
 
 pub use auto::reconsider;
 pub use error::AttachError;
 use error::{attach_failed, link_failed, refused};
 pub use filter::Place;
+pub use replace::{take_over, update};
 
 /// Ingress, as pins spell it.
 pub const INGRESS: &str = "ingress";
@@ -195,8 +194,8 @@ pub fn is_on(pin: &Path, place: Place<'_>) -> Result<bool, AttachError> {
     Ok(details(pin, place)?.is_some_and(|found| found.ifindex == place.ifindex()))
 }
 
-/// Whether a pinned tcx link, or the filter of a pinned program, stands in the chain of the device with this index, in the calling thread's
-/// namespace: the index alone would be another device's after ours has moved away.
+/// Whether a pinned tcx link, or the filter of a pinned program, stands in the chain of the device with this index, in
+/// the calling thread's namespace: the index alone would be another device's after ours has moved away.
 ///
 /// # Errors
 /// [`AttachError::Link`].
@@ -230,73 +229,6 @@ pub fn details(pin: &Path, place: Place<'_>) -> Result<Option<LinkDetails>, Atta
         None => bpf::link_details(found.as_fd()).map_err(failed)?,
     };
     Ok(Some(details))
-}
-
-/// Puts the set's programs behind existing links, in place: no packet goes unjudged.
-///
-/// # Errors
-/// See [`AttachError`].
-pub fn update(
-    pins: &Pins,
-    set: &ProgramSet<'_>,
-    id: u32,
-    hook: HookInForce,
-    place: Place<'_>,
-) -> Result<(), AttachError> {
-    let ingress = pins.link(id, INGRESS);
-    if is_filter(&ingress)? {
-        filter::update(&mut set.tc_ingress()?, &ingress, place)?;
-    } else if let Some(link) = open_live(&ingress, place)? {
-        match hook {
-            HookInForce::Xdp | HookInForce::XdpGeneric => {
-                update_xdp(&mut set.xdp_ingress()?, link, &ingress)?;
-            }
-            HookInForce::Tc => update_tc(&mut set.tc_ingress()?, link, &ingress)?,
-        }
-    }
-    let egress = pins.link(id, EGRESS);
-    if is_filter(&egress)? {
-        return filter::update(&mut set.tc_egress()?, &egress, place);
-    }
-    match open_live(&egress, place)? {
-        Some(link) => update_tc(&mut set.tc_egress()?, link, &egress),
-        None => Ok(()),
-    }
-}
-
-/// Puts the set's program behind the link of one pin, or into its filter, in place, and pins the link at `new`
-/// instead. Where the device is gone, only the pin moves.
-///
-/// # Errors
-/// See [`AttachError`].
-pub fn take_over(
-    pin: &Path,
-    set: &ProgramSet<'_>,
-    new: &Path,
-    place: Place<'_>,
-) -> Result<(), AttachError> {
-    let egress = pin.to_string_lossy().ends_with(EGRESS);
-    let tc = || {
-        if egress {
-            set.tc_egress()
-        } else {
-            set.tc_ingress()
-        }
-    };
-    if is_filter(pin)? {
-        return filter::take_over(&mut tc()?, pin, new, place);
-    }
-    let found = details(pin, place)?;
-    if let (Some(found), Some(link)) = (found, open(pin)?)
-        && found.ifindex != 0
-    {
-        if found.xdp {
-            update_xdp(&mut set.xdp_ingress()?, link, pin)?;
-        } else {
-            update_tc(&mut tc()?, link, pin)?;
-        }
-    }
-    std::fs::rename(pin, new).map_err(|source| link_failed("rename", pin, source))
 }
 
 /// Detaches a pinned link at once, or removes a filter, and removes the pin; a missing one is fine.
@@ -506,48 +438,6 @@ fn keep(made: FdLink, link: &Link, pin: &Path) -> Result<(), AttachError> {
         });
     }
     Ok(())
-}
-
-fn update_xdp(program: &mut Xdp, link: PinnedLink, pin: &Path) -> Result<(), AttachError> {
-    let link =
-        XdpLink::try_from(FdLink::from(link)).map_err(|source| link_failed("open", pin, source))?;
-    let updated = program.attach_to_link(link);
-    updated
-        .and_then(|id| program.take_link(id))
-        .map_err(|source| link_failed("update", pin, source))?;
-    Ok(())
-}
-
-fn update_tc(
-    program: &mut SchedClassifier,
-    link: PinnedLink,
-    pin: &Path,
-) -> Result<(), AttachError> {
-    let link = SchedClassifierLink::try_from(FdLink::from(link))
-        .map_err(|source| link_failed("open", pin, source))?;
-    let updated = program.attach_to_link(link);
-    updated
-        .and_then(|id| program.take_link(id))
-        .map_err(|source| link_failed("update", pin, source))?;
-    Ok(())
-}
-
-/// A link that somebody has detached cannot be given another program.
-fn open_live(pin: &Path, place: Place<'_>) -> Result<Option<PinnedLink>, AttachError> {
-    match details(pin, place)? {
-        Some(found) if found.ifindex != 0 => open(pin),
-        _ => Ok(None),
-    }
-}
-
-fn open(pin: &Path) -> Result<Option<PinnedLink>, AttachError> {
-    match PinnedLink::from_pin(pin) {
-        Ok(link) => Ok(Some(link)),
-        Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
-            Ok(None)
-        }
-        Err(source) => Err(link_failed("open", pin, source)),
-    }
 }
 
 /// As pins and messages spell it.

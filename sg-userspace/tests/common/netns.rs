@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sg_userspace::{detach, netns::Netns, session::Context};
+use sg_userspace::{attach, detach, netns::Netns, pin::Pins, session::Context};
 
 use super::scale::patient;
 
@@ -201,6 +201,12 @@ impl Enforcer {
             },
             file: std::env::temp_dir().join(format!("{name}.toml")),
         }
+    }
+
+    /// Whether the interface that was attached first is so by TC filters, because the kernel has no tcx.
+    pub(crate) fn is_by_filters(&self) -> bool {
+        let egress = Pins::new(&self.context.bpffs).link(1, attach::EGRESS);
+        attach::is_filter(&egress).unwrap()
     }
 
     /// `sgctl` with these arguments.

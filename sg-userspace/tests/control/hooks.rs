@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use crate::common::{
-    netns::{Enforcer, answers, eventually, veth},
+    netns::{Enforcer, Namespace, answers, eventually, veth},
     pair::{FAR, NEAR, Pair, web},
     require::{require, skip},
 };
@@ -98,19 +98,13 @@ fn an_apply_that_was_killed_between_hook_and_record_is_put_right() {
     }
 }
 
-/// Whether the kernel has no tcx.
-fn is_by_filters(enforcer: &Enforcer) -> bool {
-    let egress = Pins::new(&enforcer.context.bpffs).link(1, attach::EGRESS);
-    attach::is_filter(&egress).unwrap()
-}
-
 #[test]
 fn filters_go_when_they_are_detached_and_their_qdisc_only_if_it_was_made_for_them() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "hook = \"tc\"");
     enforcer.apply(&definition, &[]).ok();
-    if !is_by_filters(&enforcer) {
+    if !enforcer.is_by_filters() {
         return skip("the kernel has tcx, so there are no filters");
     }
     let tc = |arguments: &str| {
@@ -121,6 +115,9 @@ fn filters_go_when_they_are_detached_and_their_qdisc_only_if_it_was_made_for_the
     };
     let filters = || tc("filter show dev eth0 ingress") + &tc("filter show dev eth0 egress");
     for ours in [true, false] {
+        // Those that there are serve tables of another size.
+        let resized = definition.clone() + "[conntrack]\nallowance = 300000\n";
+        enforcer.apply(&resized, &[]).ok();
         assert_eq!(filters().matches("direct-action").count(), 2);
         let status = enforcer.sgctl(&["status"]).ok();
         assert!(
@@ -137,6 +134,23 @@ fn filters_go_when_they_are_detached_and_their_qdisc_only_if_it_was_made_for_the
             enforcer.apply(&definition, &[]).ok();
         }
     }
+}
+
+#[test]
+fn filters_do_not_follow_a_device_that_moves_away() {
+    require!(Root, Object);
+    let (pair, other, enforcer) = (Pair::new(), Namespace::new("other"), Enforcer::new());
+    let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
+    enforcer.apply(&definition, &[]).ok();
+    if !enforcer.is_by_filters() {
+        return skip("the kernel has tcx, so there are no filters");
+    }
+    pair.near.ip(&format!("link set eth0 netns {}", other.name));
+    pair.near
+        .ip("link add eth0 index 10 type veth peer name eth1");
+    let said = enforcer.apply(&definition, &[]).ok();
+    assert!(said.out.contains("a (eth0): attached"), "{said:?}");
+    enforcer.sgctl(&["status"]).ok();
 }
 
 #[test]
