@@ -476,6 +476,14 @@ impl Tables for Host {
         }
     }
 
+    fn review_entry(&self, ipv6: bool, old: bool, index: u32) -> u32 {
+        if ipv6 {
+            table::review_entry::<Self, V6>(&self.context(), old, index)
+        } else {
+            table::review_entry::<Self, V4>(&self.context(), old, index)
+        }
+    }
+
     fn reclaim_beside(&self, ipv6: bool, hash: u64) {
         table::reclaim_beside(&self.context(), ipv6, hash);
     }

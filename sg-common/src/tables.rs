@@ -77,6 +77,8 @@ pub trait Tables {
     fn free(&self, ipv6: bool, entry: FreeEntry) -> bool;
     /// [`crate::table::clear`], likewise.
     fn clear(&self, ipv6: bool, old: bool, index: u32, id: u32) -> u32;
+    /// [`crate::table::review_entry`], likewise.
+    fn review_entry(&self, ipv6: bool, old: bool, index: u32) -> u32;
     /// [`crate::table::reclaim_beside`], likewise.
     fn reclaim_beside(&self, ipv6: bool, hash: u64);
     /// [`crate::table::reclaim`], likewise.

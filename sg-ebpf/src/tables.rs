@@ -235,6 +235,11 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn review_entry(&self, ipv6: bool, old: bool, index: u32) -> u32 {
+        sg_review_entry(u32::from(ipv6), u32::from(old), index)
+    }
+
+    #[inline(always)]
     fn reclaim_beside(&self, ipv6: bool, hash: u64) {
         sg_reclaim_beside(u32::from(ipv6), hash);
     }
@@ -531,6 +536,20 @@ pub extern "C" fn sg_review(ipv6: u32, old: u32, index: u32) -> u32 {
         table::review::<Kernel, V6>(&context, old != 0, index)
     } else {
         table::review::<Kernel, V4>(&context, old != 0, index)
+    }
+}
+
+/// [`table::review_entry`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sg_review_entry(ipv6: u32, old: u32, index: u32) -> u32 {
+    let Some(context) = context() else {
+        return 0;
+    };
+    if ipv6 != 0 {
+        table::review_entry::<Kernel, V6>(&context, old != 0, index)
+    } else {
+        table::review_entry::<Kernel, V4>(&context, old != 0, index)
     }
 }
 

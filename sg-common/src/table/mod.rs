@@ -38,6 +38,7 @@ pub use insert::{Inserted, crowded, insert, make_room, reclaim_beside, settle};
 pub use occupancy::{Occupancy, assured};
 pub use removal::{
     FreeEntry, Removal, clear, flush, free, oldest_age, reclaim, remove, replace_oldest, review,
+    review_entry,
 };
 pub use restore::{as_it_was, gain, restore};
 pub use tags::lane;

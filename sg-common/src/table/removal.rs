@@ -207,11 +207,7 @@ fn clear_each<T: Tables, F: Family>(context: &Context<T>, old: bool, bucket: u32
     freed
 }
 
-/// For [`clear`], in place of an interface: entries whose flows the generation does not track.
-const UNTRACKED: u32 = u32::MAX;
-
-/// Frees an entry if it is expired or, where `id` is not 0, if it is of that interface, or as [`UNTRACKED`] says;
-/// answers how many went.
+/// Frees an entry if it is expired or, where `id` is not 0, if it is of that interface; answers how many went.
 #[inline(always)]
 pub fn clear<T: Tables, F: Family>(context: &Context<T>, old: bool, index: u32, id: u32) -> u32 {
     let Some(slot) = F::slot(context.tables, old, index) else {
@@ -229,16 +225,7 @@ pub fn clear<T: Tables, F: Family>(context: &Context<T>, old: bool, index: u32, 
         meta,
     };
     let owner = F::owner(slot);
-    let removal = if id == UNTRACKED {
-        // Torn words are of an entry whose word has changed, and which is not removed then.
-        let Flow { owner, ports, .. } = F::flow(slot);
-        let (id, protocol) = (owner >> 8, owner as u8);
-        let tables = context.tables;
-        if tables.untracked(F::IPV6, context.bank(), id, protocol, ports) == 0 {
-            return 0;
-        }
-        Removal::Removed
-    } else if id != 0 {
+    let removal = if id != 0 {
         if owner >> 8 != id {
             return 0;
         }
@@ -306,5 +293,34 @@ pub fn replace_oldest<T: Tables, F: Family>(context: &Context<T>, bucket: u32, i
 /// Frees the entries of a bucket whose flows the generation does not track; answers how many.
 #[inline(always)]
 pub fn review<T: Tables, F: Family>(context: &Context<T>, old: bool, bucket: u32) -> u32 {
-    clear_each::<T, F>(context, old, bucket, UNTRACKED)
+    let mut freed = 0;
+    for_each_way::<T, F>(context, old, bucket, |index| {
+        freed += context.tables.review_entry(F::IPV6, old, index) & 1;
+    });
+    freed
+}
+
+/// Frees an entry if the generation does not track its flow; answers how many went. Apart from [`clear`], which frees
+/// by itself: all in one would take too much stack.
+#[inline(always)]
+pub fn review_entry<T: Tables, F: Family>(context: &Context<T>, old: bool, index: u32) -> u32 {
+    let Some(slot) = F::slot(context.tables, old, index) else {
+        return 0;
+    };
+    // SAFETY: the word of a valid entry.
+    let meta = Meta(unsafe { atomic::load(F::meta(slot)) });
+    let mut entry = Entry::<F> {
+        slot,
+        index,
+        old: u32::from(old),
+        meta,
+    };
+    // Torn words are of an entry whose word has changed, and which is not removed then.
+    let Flow { owner, ports, .. } = F::flow(slot);
+    let (id, protocol) = (owner >> 8, owner as u8);
+    let tables = context.tables;
+    if !meta.tracked() || tables.untracked(F::IPV6, context.bank(), id, protocol, ports) == 0 {
+        return 0;
+    }
+    u32::from(remove(context, &mut entry, Removal::Removed))
 }
