@@ -100,6 +100,19 @@ impl Pins {
         })
     }
 
+    /// Undoes [`set_aside`](Self::set_aside).
+    ///
+    /// # Errors
+    /// [`PinError::Io`].
+    pub fn put_back(&self) -> Result<(), PinError> {
+        let place = Self::before(&self.base);
+        std::fs::rename(&place.root, &self.root).map_err(|source| PinError::Io {
+            operation: "rename",
+            path: place.root,
+            source,
+        })
+    }
+
     /// Other ABI versions that have pins beside these.
     ///
     /// # Errors

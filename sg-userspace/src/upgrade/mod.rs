@@ -157,8 +157,14 @@ pub fn take_over(context: &Context, lock: &Lock) -> Result<Option<Upgraded>, Upg
         let form = form.ok_or_else(|| unknown(&old, journal.from))?;
         let predecessor = Predecessor::open(&old, form)?;
         let again = journal.step != Step::Make;
-        if !again {
-            make(&own, &old, lock, &predecessor, &mut journal)?;
+        if !again && let Err(error) = make(&own, &old, lock, &predecessor, &mut journal) {
+            // Nothing runs what was made: there is no room for it, say, and the next change may want less.
+            own.remove_all()?;
+            if journal.wanted.is_some() {
+                own.put_back()?;
+            }
+            lock.remove_upgrade()?;
+            return Err(error);
         }
         let mut change = Change::open(context, lock, &own, &old, &predecessor, &mut journal)?;
         change.switch()?;

@@ -232,3 +232,22 @@ fn an_allowance_grows_and_shrinks_under_traffic() {
     assert!(answers(&mut one));
     assert!(held.iter_mut().all(answers), "a connection is cut");
 }
+
+#[test]
+fn tables_that_cannot_be_made_change_nothing() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    enforcer.apply(&sized(&pair, 2048, ""), &[]).ok();
+    std::fs::write(&enforcer.file, sized(&pair, 400_000, "")).unwrap();
+    // Enough descriptors to open what there is, and too few to make as many maps again.
+    let sgctl = enforcer.command(&["apply", enforcer.file.to_str().unwrap()]);
+    let mut limited = std::process::Command::new("prlimit");
+    limited.arg("--nofile=60:60").arg(sgctl.get_program());
+    let said = limited.args(sgctl.get_args()).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("cannot load the eBPF object"), "{said}");
+    enforcer.sgctl(&["status"]).ok();
+    assert_eq!(enforcer.figure("a", "conntrack_allowance"), 2048);
+    let said = enforcer.apply(&sized(&pair, 1024, ""), &[]).ok().out;
+    assert!(said.contains("generation 2 is in force"), "{said}");
+}
