@@ -423,6 +423,10 @@ impl Bed {
 
     /// The generation in force, as the programs read it.
     pub(crate) fn generation(&self) -> u32 {
+        if !self.pins().map(map::GENERATION).exists() {
+            // A first apply was killed before it made the map.
+            return 0;
+        }
         self.generation_table().get(&0).unwrap().unwrap()
     }
 

@@ -352,8 +352,11 @@ impl<'a> Lane<'a> {
     /// The end: what is still under way is taken in, and both ends must have counted the same.
     pub(crate) fn close(&mut self) -> Result<(), String> {
         let start = Instant::now();
-        // A disturbed connection may be given to its server a little later.
-        while start.elapsed() < Duration::from_millis(50) {
+        // A connection may be given to its server a little later: an acknowledgement that finds no room on a busy
+        // machine is asked for again after a second.
+        let least = Duration::from_millis(50);
+        let most = Duration::from_secs(5);
+        while start.elapsed() < least || (self.opened != self.accepted && start.elapsed() < most) {
             self.receive()?;
             for (count, more) in self.accepted.iter_mut().zip(self.listeners.accept()) {
                 *count += more;
