@@ -104,12 +104,12 @@ impl<'a> Change<'a> {
                 found.map(|one| one.id)
             };
             let (tables, runtime) = (&session.tables, &mut session.runtime);
-            // Flows are asked again no more than they would have been without this, as said in the bank itself.
+            // Flows are asked again no more than they would have been without this.
             let place = |id: u32| (generation & 1) * MAX_INTERFACES + id;
             let mut asked = Vec::new();
             for one in &state.interfaces {
-                let said = tables.interfaces.get(&place(one.id))?;
-                asked.push((one.id, said.map_or(0, |said| said.reevaluate_from)));
+                // Not from the bank, which an attempt that was cut short may have written.
+                asked.push((one.id, self.predecessor.reevaluate_from(one.id)?));
             }
             let vacant = bank::vacate(tables, &session.object, compiled, runtime)?;
             bank::occupy(tables, &session.object, compiled, vacant, runtime.hz, id_of)?;

@@ -33,8 +33,8 @@ use std::{collections::BTreeMap, path::Path};
 use aya::programs::{ProgramFd, loaded_programs};
 use serde::{Deserialize, Serialize};
 use sg_common::{
-    abi::{ABI_VERSION, MAX_INTERFACES, map},
-    layout::{Counters, CtLocal, Interface, ct_op},
+    abi::{ABI_VERSION, map},
+    layout::{Counters, CtLocal, ct_op},
     verdict::OUTCOMES,
 };
 
@@ -292,13 +292,6 @@ fn make(
     for one in &state.interfaces {
         let table = &session.tables.interface_index;
         index::insert(table, one.namespace, one.ifindex, one.id)?;
-        // The bank that is written next gives this on to itself.
-        let place = (journal.generation & 1) * MAX_INTERFACES + one.id;
-        let record = Interface {
-            reevaluate_from: predecessor.reevaluate_from(one.id)?,
-            ..Interface::ZERO
-        };
-        session.tables.interfaces.set(&place, &record)?;
     }
     let mut programs = BTreeMap::new();
     for pin in old.links()? {
