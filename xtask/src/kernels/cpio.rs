@@ -94,7 +94,7 @@ mod tests {
             00000000000000000000000000000000000000040000000\x30etc\0\0\0\
             070701\
             00000002000081ED0000000000000000000000010000000000000005\
-            00000000000000000000000000000000000000090000000\x30etc/name\0\0\0\0guest\0\0\0";
+            00000000000000000000000000000000000000090000000\x30etc/name\0\0guest\0\0\0";
         let shown = String::from_utf8_lossy(&bytes[..expected.len()]).into_owned();
         assert_eq!(shown, String::from_utf8_lossy(expected));
         assert!(bytes.len().is_multiple_of(4));
