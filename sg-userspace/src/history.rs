@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    definition::Source,
+    definition::{Format, Source},
     state::{Lock, State, StateError},
 };
 
@@ -86,6 +86,9 @@ pub struct Origin<'a> {
 pub(crate) struct Text {
     name: String,
     text: String,
+    /// What it is written in, where that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    format: Option<Format>,
 }
 
 impl Entry {
@@ -140,7 +143,11 @@ impl History {
     /// See [`StateError`].
     pub fn sources(state_dir: &Path, entry: &Entry) -> Result<Vec<Source>, StateError> {
         let texts = State::read_definition(state_dir, entry.number)?;
-        let source = |text: Text| Source::new(&text.name, text.text.into_bytes());
+        let source = |text: Text| {
+            let mut source = Source::new(&text.name, text.text.into_bytes());
+            source.format = text.format;
+            source
+        };
         Ok(texts.into_iter().map(source).collect())
     }
 }
@@ -206,6 +213,7 @@ pub fn record(
         .map(|source| Text {
             name: source.name.to_string(),
             text: source.text.clone(),
+            format: source.format,
         })
         .collect();
     lock.write_definition(entry.number, &texts)?;

@@ -11,6 +11,7 @@ pub mod confirm;
 pub mod control;
 pub mod definition;
 pub mod detach;
+pub mod devices;
 pub mod directory;
 pub mod ethtool;
 pub mod flows;

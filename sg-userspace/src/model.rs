@@ -38,6 +38,19 @@ pub struct Model {
     pub services: Vec<IpAddr>,
     /// Connection tracking of the host.
     pub conntrack: Conntrack,
+    /// What clouds call the things.
+    pub ids: Ids,
+}
+
+/// Ids that AWS or another gave to what the definition names, by name. They play no part in verdicts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// Of groups: `sg-…`.
+    pub groups: BTreeMap<String, String>,
+    /// Of prefix lists: `pl-…`.
+    pub prefix_lists: BTreeMap<String, String>,
+    /// Of interfaces: `eni-…`.
+    pub interfaces: BTreeMap<String, String>,
 }
 
 impl Model {

@@ -14,6 +14,7 @@ use crate::{
     attach::AttachError,
     definition::{self, Diagnostic, Severity, Source, SourceError},
     detach::{self, DetachError, Detached},
+    devices::devices,
     history::{self, Origin},
     members::InForce,
     model::Model,
@@ -193,8 +194,13 @@ impl Enforcement {
     }
 
     fn read(&mut self) -> Result<Model, EnforcementError> {
-        self.sources = definition::source::read_trusted(&self.options.files, &self.options.trust)?;
-        let checked = definition::check(&self.sources);
+        self.sources = definition::source::read_trusted(
+            &self.options.files,
+            &self.options.trust,
+            self.options.format,
+        )?;
+        let checked =
+            definition::check_on(&self.sources, &|| devices(self.context.netns.as_deref()));
         let Some(model) = checked.model else {
             return Err(EnforcementError::Definition {
                 diagnostics: checked.diagnostics,

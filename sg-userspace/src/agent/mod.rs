@@ -16,6 +16,7 @@ use tokio::{
 
 use crate::{
     confirm::{self, SettleError},
+    definition::Format,
     metrics::{Server, ServerError},
     session::Context,
     state::{Lock, StateError},
@@ -53,6 +54,8 @@ const RETRY: Duration = Duration::from_secs(30);
 pub struct Options {
     /// Definition files and directories, absolute.
     pub files: Vec<PathBuf>,
+    /// What they are written in, where that is not to be recognised.
+    pub format: Option<Format>,
     /// Whose files these may be.
     pub trust: Trust,
     /// Track the flows that exist when an interface is first attached.

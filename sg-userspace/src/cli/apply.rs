@@ -1,12 +1,8 @@
 //! `sgctl apply`: a definition into force.
 
-use std::{mem::ManuallyDrop, path::PathBuf, process::ExitCode};
+use std::{mem::ManuallyDrop, process::ExitCode};
 
-use sg_userspace::{
-    definition::{check, source},
-    history::Origin,
-    session::Context,
-};
+use sg_userspace::{history::Origin, session::Context};
 
 use super::{change::Change, definition};
 
@@ -27,7 +23,7 @@ use super::{change::Change, definition};
 #[command(after_help = "\
 Examples:
   sgctl apply sg.toml                   enforce one file
-  sgctl apply /etc/sgctl/               every *.toml in a directory
+  sgctl apply /etc/sgctl/               every definition file in a directory
   sgctl --netns blue apply blue.toml    interfaces of namespace blue
   sgctl apply --detach-missing sg.toml  stop enforcing on interfaces the file dropped
   sgctl apply sg.toml --confirm-within 60s
@@ -40,9 +36,8 @@ interface that was not enforced before, everything passes again, counted as `unc
 Exit status: 0 in force as written; 2 not in force, or in force while an interface that the
 definition no longer names keeps its last policy.")]
 pub(crate) struct Apply {
-    /// Definition files, or directories whose *.toml files are meant; all together are one definition
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    files: definition::Files,
     #[command(flatten)]
     change: Change,
     #[command(flatten)]
@@ -52,9 +47,9 @@ pub(crate) struct Apply {
 impl Apply {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<ExitCode> {
         definition::keep_memory();
-        let sources = source::read_trusted(&self.files, &self.trust.trust())?;
+        let sources = self.files.read_trusted(&self.trust.trust())?;
         // The process ends after this: taking a large definition apart again would be for nobody.
-        let model = ManuallyDrop::new(definition::checked(check(&sources))?);
+        let model = ManuallyDrop::new(definition::checked(definition::check(&sources, context))?);
         let origin = Origin {
             sources: &sources,
             how: "apply",

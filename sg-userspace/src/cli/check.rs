@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -10,18 +9,18 @@ use serde::Serialize;
 use sg_common::abi::MAX_NODES;
 use sg_userspace::compile::{Capacity, CompileError, Compiled, compile};
 use sg_userspace::definition::diagnostic::Place;
-use sg_userspace::definition::{self, Diagnostic, Severity, Source, render, source};
+use sg_userspace::definition::{self, Diagnostic, Severity, Source, render};
 use sg_userspace::model::{Model, Rule};
 use sg_userspace::resolve::resolve;
 
+use super::definition::Files;
 use super::text::{json_out, out, remark};
 
 /// Arguments of `sgctl check`.
 #[derive(clap::Args)]
 pub(crate) struct Check {
-    /// Definition files, or directories whose *.toml files are meant; all together are one definition
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    files: Files,
     /// Print the answer as JSON on standard output
     #[arg(long)]
     json: bool,
@@ -31,10 +30,10 @@ pub(crate) struct Check {
 ///
 /// # Errors
 /// A file that cannot be read.
-pub(crate) fn run(check: &Check) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(check: &Check, context: &super::Context) -> anyhow::Result<ExitCode> {
     super::definition::keep_memory();
-    let sources = source::read(&check.files)?;
-    let checked = definition::check(&sources);
+    let sources = check.files.read()?;
+    let checked = super::definition::check(&sources, context);
     let mut diagnostics = checked.diagnostics;
     let mut summary = None;
     if let Some(model) = &checked.model {

@@ -1,9 +1,13 @@
 //! A definition as commands that enforce it need it: read, checked, complained about.
 
+use std::path::PathBuf;
+
 use anyhow::bail;
 use sg_userspace::{
-    definition::{self, Checked, Severity, render},
+    definition::{self, Checked, Format, Severity, Source, SourceError, render, source},
+    devices::devices,
     model::Model,
+    session::Context,
     trust::{Owners, Trust},
 };
 
@@ -21,6 +25,43 @@ pub(crate) fn checked(checked: Checked) -> anyhow::Result<Model> {
         None if errors == 1 => bail!("the definition has an error; nothing was changed"),
         None => bail!("the definition has {errors} errors; nothing was changed"),
     }
+}
+
+/// The files of a definition.
+#[derive(clap::Args)]
+pub(crate) struct Files {
+    /// Definition files, or directories of them; all together are one definition. TOML, and what other
+    /// tools write: JSON of the AWS CLI, Terraform files and `terraform show -json`, templates of
+    /// CloudFormation, JSON of OpenStack
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// What the files are written in [default: each by its content]
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    pub(crate) format: Option<Format>,
+}
+
+impl Files {
+    /// Reads them, whoever could have written them.
+    pub(crate) fn read(&self) -> Result<Vec<Source>, SourceError> {
+        self.read_trusted(&Trust::Everybody)
+    }
+
+    pub(crate) fn read_trusted(&self, trust: &Trust) -> Result<Vec<Source>, SourceError> {
+        source::read_trusted(&self.paths, trust, self.format)
+    }
+}
+
+fn format(name: &str) -> Result<Format, String> {
+    let found = Format::ALL.into_iter().find(|format| format.name() == name);
+    found.ok_or_else(|| {
+        let names = Format::ALL.map(Format::name);
+        format!("known are {}", names.join(", "))
+    })
+}
+
+/// Checks sources with the devices of the namespace that interfaces are in by default.
+pub(crate) fn check(sources: &[Source], context: &Context) -> Checked {
+    definition::check_on(sources, &|| devices(context.netns.as_deref()))
 }
 
 /// Which files may say what is enforced.

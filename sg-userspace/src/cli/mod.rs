@@ -92,7 +92,7 @@ impl Cli {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let context = self.places.context();
         let done = match &self.command {
-            Command::Check(check) => check::run(check),
+            Command::Check(check) => check::run(check, &context),
             Command::Plan(plan) => plan.run(&context),
             Command::Apply(apply) => apply.run(&context),
             Command::Confirm(confirm::Confirm {}) => confirm::Confirm::run(&context),

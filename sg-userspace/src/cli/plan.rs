@@ -3,12 +3,11 @@
 use std::{
     io::{self, BufWriter, Write as _},
     mem::ManuallyDrop,
-    path::PathBuf,
     process::ExitCode,
 };
 
 use sg_userspace::{
-    definition::{self, render, source},
+    definition::render,
     plan::{self, PlanError},
     session::Context,
 };
@@ -44,9 +43,8 @@ Exit status: 0 there is a plan, which may be that nothing changes; 2 there is no
 errors or does not fit, or what is in force cannot be read. With --detailed-exitcode: 0 nothing changes;
 1 there is no plan; 2 something changes.")]
 pub(crate) struct Plan {
-    /// Definition files, or directories whose *.toml files are meant; all together are one definition
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    files: super::definition::Files,
     /// Plan `apply --detach-missing`: attached interfaces that the definition no longer names are opened
     #[arg(long)]
     detach_missing: bool,
@@ -88,8 +86,8 @@ impl Plan {
 
     fn answer(&self, context: &Context) -> anyhow::Result<Answer> {
         super::definition::keep_memory();
-        let sources = source::read(&self.files)?;
-        let checked = definition::check(&sources);
+        let sources = self.files.read()?;
+        let checked = super::definition::check(&sources, context);
         let Some(model) = checked.model else {
             return self.refused(check::refuse(checked.diagnostics, sources.len(), self.json));
         };

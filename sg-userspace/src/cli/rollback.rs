@@ -5,7 +5,7 @@ use std::{io::Write as _, process::ExitCode};
 use anyhow::{Context as _, bail};
 use sg_userspace::{
     confirm,
-    definition::{self, escape},
+    definition::escape,
     history::{Entry, History, Origin, Outcome},
     session::Context,
 };
@@ -63,7 +63,7 @@ impl Rollback {
             ..context.clone()
         };
         let sources = History::sources(&context.state_dir, entry)?;
-        let model = checked(definition::check(&sources))?;
+        let model = checked(super::definition::check(&sources, &context))?;
         let origin = Origin {
             sources: &sources,
             how: &format!("rollback to {}", entry.generation),

@@ -1,10 +1,6 @@
 //! `sgctl run`: the agent.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{net::SocketAddr, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -27,15 +23,14 @@ use super::{absolute, definition, logger, text::remark};
 #[command(after_help = "\
 Examples:
   sgctl run sg.toml                      enforce and follow one file
-  sgctl run /etc/sgctl/ --metrics        every *.toml of a directory; figures on port 9464
+  sgctl run /etc/sgctl/ --metrics        every file of a directory; figures on port 9464
   sgctl run sg.toml --detach-on-exit     enforce only while it runs
   curl http://127.0.0.1:9464/metrics     what monitoring reads
 
 While it runs, other commands that change things are refused; those that show something work.")]
 pub(crate) struct Run {
-    /// Definition files, or directories whose *.toml files are meant; all together are one definition
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    files: definition::Files,
     /// Stop enforcing, when the agent ends, on the interfaces that it attached
     #[arg(long)]
     detach_on_exit: bool,
@@ -79,7 +74,8 @@ impl Run {
             Log::Debug => LevelFilter::Debug,
         });
         let options = Options {
-            files: self.files.iter().map(|file| absolute(file)).collect(),
+            files: self.files.paths.iter().map(|file| absolute(file)).collect(),
+            format: self.files.format,
             trust: self.trust.trust(),
             adopt: !self.no_adopt,
             detach_on_exit: self.detach_on_exit,

@@ -1,7 +1,7 @@
-//! From TOML files to a [`Model`]: parse, check everything, report everything.
+//! From files to a [`Model`]: parse, check everything, report everything.
 //!
-//! Files are read into [`Source`]s, parsed into a typed [`tree::Definition`] whose values know where
-//! they stand, and linked into a [`Model`]. No step stops at the first error: what is wrong in all
+//! Files are read into [`Source`]s, parsed by kind ([`Format`]) into a typed [`tree::Definition`] whose values know
+//! where they stand, and linked into a [`Model`]. No step stops at the first error: what is wrong in all
 //! files is reported together, by position, as [`Diagnostic`]s.
 
 use std::path::PathBuf;
@@ -12,13 +12,26 @@ pub mod diagnostic;
 pub mod source;
 pub mod tree;
 
+mod aws;
+mod bind;
+mod cloudformation;
+mod document;
 mod escape;
 mod findings;
+mod format;
 mod link;
+mod names;
+mod openstack;
 mod parse;
+mod permission;
+mod read;
+mod terraform;
+mod text;
 
+pub use bind::{Device, Devices};
 pub use diagnostic::{Diagnostic, Severity, count, render};
 pub use escape::{escape, escape_json};
+pub use format::Format;
 pub use source::{Source, SourceError};
 
 /// What became of a definition.
@@ -30,8 +43,8 @@ pub struct Checked {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Reads and checks files that together are one definition. A directory stands for every `*.toml`
-/// directly in it, sorted.
+/// Reads and checks files that together are one definition. A directory stands for every file
+/// directly in it that may be one by the ending of its name, sorted.
 ///
 /// # Errors
 /// A file that cannot be read. What is wrong inside a file is a diagnostic.
@@ -44,14 +57,22 @@ pub fn load(paths: &[PathBuf]) -> Result<Checked, SourceError> {
 /// # Errors
 /// A file that cannot be read, or that others could have written.
 pub fn load_trusted(paths: &[PathBuf], trust: &Trust) -> Result<Checked, SourceError> {
-    Ok(check(&source::read_trusted(paths, trust)?))
+    Ok(check(&source::read_trusted(paths, trust, None)?))
 }
 
-/// Checks sources that together are one definition.
+/// Checks sources that together are one definition, without a look at this host: interfaces that a file of a
+/// cloud tells of are members of their groups, and enforced if `[interfaces.NAME]` names them by `id`.
 pub fn check(sources: &[Source]) -> Checked {
+    check_on(sources, &|| Ok(Vec::new()))
+}
+
+/// The same with the devices of this host, on which interfaces of other files are found.
+pub fn check_on(sources: &[Source], devices: &Devices<'_>) -> Checked {
     let mut findings = findings::Findings::default();
-    let definition = parse::parse(sources, &mut findings);
-    let model = link::link(&definition, sources, &mut findings);
+    let mut definition = read::read(sources, &mut findings);
+    let mut ids = names::settle(&mut definition, &mut findings);
+    bind::settle(&mut definition, devices, &mut ids, &mut findings);
+    let model = link::link(&definition, ids, sources, &mut findings);
     let diagnostics = findings.into_diagnostics(sources);
     let failed = count(&diagnostics, Severity::Error) > 0;
     Checked {

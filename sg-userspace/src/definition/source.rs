@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::FileType;
 
+use super::format::{EXTENSIONS, Format};
 use crate::trust::{Owners, Place, Trust, TrustError};
 
 /// Bytes that all files of a definition may have together. Parsing takes up to forty times as much
@@ -25,6 +26,10 @@ pub struct Source {
     pub text: String,
     /// Byte at which the file stops being UTF-8.
     pub invalid_at: Option<usize>,
+    /// What it is written in, where that was said and is not to be recognised.
+    pub format: Option<Format>,
+    /// Whether it was found in a directory, where files of other kinds may lie.
+    pub found: bool,
     /// Byte at which each line begins.
     lines: Vec<usize>,
 }
@@ -55,7 +60,7 @@ pub enum SourceError {
         source: io::Error,
     },
     /// A directory without a definition.
-    #[error("{} holds no *.toml file; an empty definition is an empty file", path.display())]
+    #[error("{} holds no definition file (*.{}); an empty definition is an empty file", path.display(), EXTENSIONS.join(", *."))]
     Empty {
         /// The directory.
         path: PathBuf,
@@ -90,7 +95,7 @@ pub enum SourceError {
 /// What to do about a file that others could write.
 const TRUST_HELP: &str = "whoever can change it decides what is enforced, so it and the directories on its way must belong to root, or to the user behind sudo, and be writable by nobody else (`--trust-files` takes it as it is)";
 
-/// Reads files, and of directories every `*.toml` directly in them in the order of their names.
+/// Reads files, and of directories every file directly in them that may be one by the ending of its name, in the order of their names.
 ///
 /// # Errors
 /// See [`SourceError`].
@@ -100,7 +105,10 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Source>, SourceError> {
     for path in paths {
         if path.is_dir() {
             for file in files_of(path)? {
-                sources.push(read_file(&file, &mut room)?);
+                sources.push(Source {
+                    found: true,
+                    ..read_file(&file, &mut room)?
+                });
             }
         } else {
             sources.push(read_file(path, &mut room)?);
@@ -111,13 +119,26 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Source>, SourceError> {
 
 /// The same, where trust has its limits from files that nobody else could have put there or written: every
 /// directory and symbolic link on the way is looked at, and what was looked at is what is read.
+/// `format` is what they are all written in, where that is not to be recognised.
 ///
 /// # Errors
 /// See [`SourceError`].
-pub fn read_trusted(paths: &[PathBuf], trust: &Trust) -> Result<Vec<Source>, SourceError> {
-    let Trust::Owners(owners) = trust else {
-        return read(paths);
+pub fn read_trusted(
+    paths: &[PathBuf],
+    trust: &Trust,
+    format: Option<Format>,
+) -> Result<Vec<Source>, SourceError> {
+    let mut sources = match trust {
+        Trust::Owners(owners) => read_owned(paths, owners)?,
+        Trust::Everybody => read(paths)?,
     };
+    for source in &mut sources {
+        source.format = format;
+    }
+    Ok(sources)
+}
+
+fn read_owned(paths: &[PathBuf], owners: &Owners) -> Result<Vec<Source>, SourceError> {
     let mut sources = Vec::new();
     let mut room = MAX_BYTES;
     for path in paths {
@@ -136,7 +157,10 @@ pub fn read_trusted(paths: &[PathBuf], trust: &Trust) -> Result<Vec<Source>, Sou
             let shown = path.join(&name);
             let entry = place.entry(name, owners);
             let entry = entry.map_err(|source| self::untrusted(&shown, source))?;
-            sources.push(read_place(&shown, &entry, owners, &mut room)?);
+            sources.push(Source {
+                found: true,
+                ..read_place(&shown, &entry, owners, &mut room)?
+            });
         }
     }
     Ok(sources)
@@ -190,6 +214,8 @@ impl Source {
             name: name.into(),
             text,
             invalid_at,
+            format: None,
+            found: false,
             lines,
         }
     }
@@ -229,10 +255,9 @@ fn files_of(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
     let mut files = Vec::new();
     for entry in directory.read_dir().map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let is_toml = path
-            .extension()
-            .is_some_and(|extension| extension == "toml");
-        if is_toml && path.is_file() {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let is_definition = extension.is_some_and(|extension| EXTENSIONS.contains(&extension));
+        if is_definition && path.is_file() {
             files.push(path);
         }
     }

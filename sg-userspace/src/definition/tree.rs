@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use sg_common::layout::TIMEOUTS;
 
 use crate::model::{InterfaceSettings, OnRevoke, Peer, RuleId, Traffic};
 
@@ -18,7 +19,7 @@ pub struct At {
 }
 
 /// A value and where it stands.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Located<T> {
     /// The value.
     pub value: T,
@@ -56,6 +57,8 @@ pub struct File {
     pub interfaces: Vec<Interface>,
     /// `[members.GROUP]`.
     pub members: Vec<Members>,
+    /// Interfaces as the cloud that the file comes from knows them.
+    pub remote_interfaces: Vec<RemoteInterface>,
 }
 
 /// What a group without `egress` means.
@@ -90,8 +93,11 @@ pub enum StaleReferences {
 /// `[groups.NAME]`.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// NAME.
+    /// NAME. In files where names need not be unique or given, what it is called there; [`super::names`] makes
+    /// names unique.
     pub name: Located<String>,
+    /// Other words by which files refer to it: `sg-…` first.
+    pub ids: Vec<Located<String>>,
     /// `description`.
     pub description: Option<String>,
     /// `on_revoke`.
@@ -122,6 +128,8 @@ pub struct Entry {
 pub struct PrefixList {
     /// NAME.
     pub name: Located<String>,
+    /// Other words by which files refer to it: `pl-…` first.
+    pub ids: Vec<Located<String>>,
     /// `entries`, host bits zero.
     pub entries: Vec<Located<IpNet>>,
 }
@@ -131,6 +139,8 @@ pub struct PrefixList {
 pub struct Interface {
     /// NAME.
     pub name: Located<String>,
+    /// `id`: that of the [`RemoteInterface`] whose groups, addresses and settings it takes where it names none.
+    pub id: Option<Located<String>>,
     /// `groups`; `None`: missing or wrong.
     pub groups: Option<Located<Vec<Located<String>>>>,
     /// `addresses`.
@@ -143,8 +153,28 @@ pub struct Interface {
     pub reserve_at: Option<At>,
     /// Where `source_dest_check` is, if it is given.
     pub source_dest_check_at: Option<At>,
+    /// Timeouts that it names itself, by [`sg_common::layout::Timeout`].
+    pub own_timeouts: [bool; TIMEOUTS],
     /// Everything else.
     pub settings: InterfaceSettings,
+}
+
+/// An interface that a file tells of, on whatever host it is: its addresses are members of its groups; if it
+/// is found on this host ([`super::bind`]), it is enforced.
+#[derive(Clone, Debug)]
+pub struct RemoteInterface {
+    /// `eni-…` or what stands for it; empty if the file has none.
+    pub id: Located<String>,
+    /// Ethernet address, by which the device is found first.
+    pub mac: Option<Located<[u8; 6]>>,
+    /// Addresses, by which the device is found where there is no Ethernet address; the members.
+    pub addresses: Vec<Located<IpAddr>>,
+    /// Names or ids of groups.
+    pub groups: Located<Vec<Located<String>>>,
+    /// Source and destination check, where the file says it.
+    pub source_dest_check: Option<bool>,
+    /// Timeouts that the file sets, in seconds, by [`sg_common::layout::Timeout`].
+    pub timeouts: [Option<u32>; TIMEOUTS],
 }
 
 /// `[members.GROUP]`.
@@ -154,4 +184,6 @@ pub struct Members {
     pub group: Located<String>,
     /// `addresses`.
     pub addresses: Vec<Located<IpAddr>>,
+    /// Whether they are those of a [`RemoteInterface`], of which a group may have many.
+    pub derived: bool,
 }

@@ -153,7 +153,7 @@ fn n4_what_is_no_file_is_refused_at_once() {
     );
     mode(&fifo, 0o644);
     apply(&enforcer, &fifo, &[]).fails(&["fifo.toml is a FIFO"]);
-    apply(&enforcer, &scratch.0, &[]).fails(&["holds no *.toml file"]);
+    apply(&enforcer, &scratch.0, &[]).fails(&["holds no definition file"]);
     apply(&enforcer, Path::new("/dev/zero"), &["--trust-files"]).fails(&["is a device"]);
     apply(&enforcer, &scratch.at("missing"), &[]).fails(&[
         "cannot read",

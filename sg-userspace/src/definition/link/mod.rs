@@ -1,6 +1,6 @@
 //! [`Definition`] to [`Model`]: names meet what they name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -11,14 +11,19 @@ use super::findings::Findings;
 use super::parse::nearest;
 use super::source::Source;
 use super::tree::{At, DefaultEgress, Definition, File, Located, Quotas, StaleReferences};
-use crate::model::{Conntrack, DEFAULT_ALLOWANCE, Model};
+use crate::model::{Conntrack, DEFAULT_ALLOWANCE, Ids, Model};
 
 mod interface;
 mod quota;
 mod rule;
 
 /// Links all files. The model is whole only if no error is found.
-pub(super) fn link(definition: &Definition, sources: &[Source], findings: &mut Findings) -> Model {
+pub(super) fn link(
+    definition: &Definition,
+    ids: Ids,
+    sources: &[Source],
+    findings: &mut Findings,
+) -> Model {
     let mut linker = Linker {
         definition,
         sources,
@@ -45,6 +50,7 @@ pub(super) fn link(definition: &Definition, sources: &[Source], findings: &mut F
         members: linker.members(),
         services: linker.services(),
         conntrack,
+        ids,
     };
     linker.unpopulated_groups(&model);
     linker.check_quotas();
@@ -160,12 +166,25 @@ impl<'d> Linker<'d, '_> {
         let mut places: HashMap<&str, At> = HashMap::new();
         for table in self.files().flat_map(|file| &file.members) {
             let group = &table.group;
+            if table.derived {
+                let known = members.entry(group.value.clone()).or_default();
+                known.extend(table.addresses.iter().map(|address| address.value));
+                continue;
+            }
             if let Some(first) = places.insert(&group.value, group.at) {
                 self.defined_twice("duplicate-name", "members table", group, first);
             }
             self.check_group(group);
             let addresses = self.distinct(&table.addresses, "duplicate-entry");
-            members.insert(group.value.clone(), addresses);
+            members
+                .entry(group.value.clone())
+                .or_default()
+                .extend(addresses);
+        }
+        for addresses in members.values_mut() {
+            // Interfaces may have been told of twice.
+            let mut seen = HashSet::with_capacity(addresses.len());
+            addresses.retain(|address| seen.insert(*address));
         }
         members
     }

@@ -8,7 +8,7 @@ use super::value::{Parser, Table, Value};
 use crate::model::{Icmp, OnRevoke, Peer, Ports, Traffic, protocol};
 
 /// Keys of a group.
-pub(super) const KEYS: &[&str] = &["description", "on_revoke", "ingress", "egress"];
+pub(super) const KEYS: &[&str] = &["id", "description", "on_revoke", "ingress", "egress"];
 
 /// Keys of an entry.
 const ENTRY: &[&str] = &[
@@ -45,6 +45,7 @@ impl Parser<'_> {
     pub(super) fn group(&mut self, name: Located<String>, table: Table<'_>) -> Group {
         let mut group = Group {
             name,
+            ids: Vec::new(),
             description: None,
             on_revoke: OnRevoke::Keep,
             ingress: Vec::new(),
@@ -52,6 +53,7 @@ impl Parser<'_> {
         };
         for (key, value) in self.keys(&table, KEYS) {
             match key {
+                "id" => group.ids = self.id(value, "sg-").into_iter().collect(),
                 "description" => group.description = self.group_description(value),
                 "on_revoke" => {
                     let words = [

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use sg_common::layout::{TIMEOUT_DEFAULTS, Timeout};
+use sg_common::layout::{TIMEOUT_DEFAULTS, TIMEOUTS, Timeout};
 
 use super::super::escape::{is_hostile, quote};
 use super::super::tree::{Interface, Located};
@@ -11,6 +11,7 @@ use crate::model::{Hook, IcmpErrors, InterfaceSettings, Orientation, Track, time
 
 /// Keys of an interface.
 pub(super) const KEYS: &[&str] = &[
+    "id",
     "device",
     "netns",
     "groups",
@@ -54,17 +55,23 @@ const NITRO_V6_TCP_ESTABLISHED: u32 = 350;
 impl Parser<'_> {
     pub(super) fn interface(&mut self, name: Located<String>, table: Table<'_>) -> Interface {
         let mut interface = Interface {
+            id: None,
             groups: None,
             addresses: None,
             device: name.clone(),
             allowance_at: None,
             reserve_at: None,
             source_dest_check_at: None,
+            own_timeouts: [false; TIMEOUTS],
             settings: InterfaceSettings::new(name.value.as_str()),
             name,
         };
         for (key, value) in self.keys(&table, KEYS) {
             match key {
+                "id" => interface.id = self.id(value, "eni-"),
+                "timeouts" => {
+                    interface.own_timeouts = self.timeouts(value, &mut interface.settings);
+                }
                 "groups" => interface.groups = self.group_names(value),
                 "addresses" => {
                     if let Some(elements) = self.array(value) {
@@ -101,11 +108,14 @@ impl Parser<'_> {
                 }
             }
         }
-        self.require(
-            &table,
-            "groups",
-            "name its groups; `groups = []` denies all",
-        );
+        // What has an id takes its groups from where that is defined.
+        if !table.has("id") {
+            self.require(
+                &table,
+                "groups",
+                "name its groups; `groups = []` denies all",
+            );
+        }
         if self.check_device(&interface.device) {
             interface.settings.device = interface.device.value.clone();
         }
@@ -128,7 +138,6 @@ impl Parser<'_> {
     fn setting(&mut self, key: &str, value: Value<'_>, settings: &mut InterfaceSettings) {
         match key {
             "netns" => settings.netns = self.netns(value),
-            "timeouts" => self.timeouts(value, settings),
             "ethertypes" => settings.ethertypes = self.ethertypes(value),
             "orientation" => {
                 let words = [("own", Orientation::Own), ("host", Orientation::Host)];
@@ -239,9 +248,11 @@ impl Parser<'_> {
         kinds
     }
 
-    fn timeouts(&mut self, value: Value<'_>, settings: &mut InterfaceSettings) {
+    /// Which timeouts are given.
+    fn timeouts(&mut self, value: Value<'_>, settings: &mut InterfaceSettings) -> [bool; TIMEOUTS] {
+        let mut own = [false; TIMEOUTS];
         let Some(table) = self.table(value) else {
-            return;
+            return own;
         };
         let names = TIMEOUT_DEFAULTS.map(|(name, _)| name);
         let known: Vec<&str> = names.into_iter().chain(["profile"]).collect();
@@ -250,6 +261,7 @@ impl Parser<'_> {
             let words = [("nitro-v6", NITRO_V6_TCP_ESTABLISHED)];
             if let Some(seconds) = self.choice(*value, &words) {
                 settings.timeouts[Timeout::TcpEstablished as usize] = seconds.value;
+                own[Timeout::TcpEstablished as usize] = true;
             }
         }
         // A timeout of its own wins over the profile, wherever it stands.
@@ -260,7 +272,9 @@ impl Parser<'_> {
                     self.integer(value, (*range.start()).into()..=(*range.end()).into())
             {
                 settings.timeouts[index] = seconds.value as u32;
+                own[index] = true;
             }
         }
+        own
     }
 }

@@ -1,13 +1,11 @@
-//! TOML to [`Definition`]: types, ranges, known keys.
+//! TOML to [`File`]: types, ranges, known keys.
 
 use toml::de::DeTable;
 
 use super::escape::quote;
 use super::findings::{Findings, SYNTAX};
 use super::source::Source;
-use super::tree::{
-    At, DefaultEgress, Definition, File, Located, Members, PrefixList, Quotas, StaleReferences,
-};
+use super::tree::{At, DefaultEgress, File, Located, Members, PrefixList, Quotas, StaleReferences};
 
 mod address;
 mod group;
@@ -26,25 +24,8 @@ const CONNTRACK: &[&str] = &["allowance", "accounting"];
 /// Tracked flows that `[conntrack] allowance` may name.
 const ALLOWANCE: std::ops::RangeInclusive<i64> = 1024..=16_777_216;
 
-/// Parses all files.
-pub(super) fn parse(sources: &[Source], findings: &mut Findings) -> Definition {
-    let files = (0..)
-        .zip(sources)
-        .map(|(file, source)| parse_file(file, source, findings));
-    Definition {
-        files: files.collect(),
-    }
-}
-
-fn parse_file(file: u32, source: &Source, findings: &mut Findings) -> File {
-    if let Some(byte) = source.invalid_at {
-        let at = located(file, byte..byte + 1);
-        findings
-            .error(SYNTAX, at, "not UTF-8")
-            .help("TOML is UTF-8 text: convert the file");
-        findings.lines_are_broken(file, 1..=usize::MAX);
-        return File::default();
-    }
+/// Parses one file.
+pub(super) fn parse(file: u32, source: &Source, findings: &mut Findings) -> File {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     syntax_errors(file, source, &errors, findings);
     let root = Table::new(document.get_ref(), located(file, 0..0), "the file");
@@ -203,8 +184,12 @@ impl Parser<'_> {
     }
 
     fn prefix_list(&mut self, name: Located<String>, table: Table<'_>) -> PrefixList {
-        let mut entries = Vec::new();
-        for (_, value) in self.keys(&table, &["entries"]) {
+        let (mut ids, mut entries) = (Vec::new(), Vec::new());
+        for (key, value) in self.keys(&table, &["id", "entries"]) {
+            if key == "id" {
+                ids.extend(self.id(value, "pl-"));
+                continue;
+            }
             let elements = self.array(value);
             if elements.as_ref().is_some_and(Vec::is_empty) {
                 let message = format!("prefix list {} is empty", quote(&name.value));
@@ -221,7 +206,7 @@ impl Parser<'_> {
             "entries",
             "`entries = []` is a list that matches nothing",
         );
-        PrefixList { name, entries }
+        PrefixList { name, ids, entries }
     }
 
     fn members(&mut self, group: Located<String>, table: Table<'_>) -> Members {
@@ -232,6 +217,10 @@ impl Parser<'_> {
             }
         }
         self.require(&table, "addresses", "list the members' addresses");
-        Members { group, addresses }
+        Members {
+            group,
+            addresses,
+            derived: false,
+        }
     }
 }

@@ -1,0 +1,156 @@
+//! One name for each thing, and one meaning for each word that refers to one.
+//!
+//! TOML knows groups and lists by name; clouds by id, with names that need not be unique. Before names are looked
+//! up, things get unique names, and ids in references are replaced by those.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::escape::quote;
+use super::findings::Findings;
+use super::tree::{At, Definition, Located};
+use crate::model::{Ids, Peer};
+
+/// Makes names of groups and lists unique, where ids tell them apart, and has all references use them.
+pub(super) fn settle(definition: &mut Definition, findings: &mut Findings) -> Ids {
+    let groups = definition
+        .files
+        .iter_mut()
+        .flat_map(|file| &mut file.groups);
+    let groups = Words::settle(
+        "group",
+        groups.map(|group| (&mut group.name, &*group.ids)),
+        findings,
+    );
+    let lists = definition
+        .files
+        .iter_mut()
+        .flat_map(|file| &mut file.prefix_lists);
+    let lists = Words::settle(
+        "prefix list",
+        lists.map(|list| (&mut list.name, &*list.ids)),
+        findings,
+    );
+    for file in &mut definition.files {
+        for group in &mut file.groups {
+            for entry in group
+                .ingress
+                .iter_mut()
+                .chain(group.egress.iter_mut().flatten())
+            {
+                for peer in &mut entry.peers {
+                    match &mut peer.value {
+                        Peer::Cidr(_) => {}
+                        Peer::PrefixList(word) => lists.resolve(word, peer.at, findings),
+                        Peer::Group(word) => groups.resolve(word, peer.at, findings),
+                    }
+                }
+            }
+        }
+        let of_interfaces = file
+            .interfaces
+            .iter_mut()
+            .filter_map(|interface| interface.groups.as_mut());
+        let of_others = file
+            .remote_interfaces
+            .iter_mut()
+            .map(|interface| &mut interface.groups);
+        for word in of_interfaces
+            .chain(of_others)
+            .flat_map(|words| &mut words.value)
+        {
+            groups.resolve(&mut word.value, word.at, findings);
+        }
+        for members in &mut file.members {
+            groups.resolve(&mut members.group.value, members.group.at, findings);
+        }
+    }
+    Ids {
+        groups: groups.first,
+        prefix_lists: lists.first,
+        interfaces: BTreeMap::new(),
+    }
+}
+
+/// Words for things of one kind.
+struct Words {
+    kind: &'static str,
+    /// Names by id.
+    ids: HashMap<String, String>,
+    /// The first id of each name.
+    first: BTreeMap<String, String>,
+    /// Names that several have, and what they are called instead.
+    ambiguous: HashMap<String, Vec<String>>,
+}
+
+impl Words {
+    fn settle<'t>(
+        kind: &'static str,
+        things: impl Iterator<Item = (&'t mut Located<String>, &'t [Located<String>])>,
+        findings: &mut Findings,
+    ) -> Self {
+        let mut words = Self {
+            kind,
+            ids: HashMap::new(),
+            first: BTreeMap::new(),
+            ambiguous: HashMap::new(),
+        };
+        let mut things: Vec<_> = things.collect();
+        let mut same: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, (name, _)) in things.iter().enumerate() {
+            // Fact 1.32: names of groups are compared without case.
+            same.entry(name.value.to_ascii_lowercase())
+                .or_default()
+                .push(index);
+        }
+        for indices in same.into_values().filter(|indices| indices.len() > 1) {
+            let ids = indices.iter().map(|index| things[*index].1.first());
+            let mut distinct: Vec<&str> = ids.flatten().map(|id| id.value.as_str()).collect();
+            distinct.sort_unstable();
+            distinct.dedup();
+            // Otherwise they are one thing that is defined twice, which is found later.
+            if distinct.len() < indices.len() {
+                continue;
+            }
+            for index in indices {
+                let (name, ids) = &mut things[index];
+                let unique = format!("{} ({})", name.value, ids[0].value);
+                let others = words.ambiguous.entry(name.value.clone()).or_default();
+                others.push(unique.clone());
+                others.sort_unstable();
+                name.value = unique;
+            }
+        }
+        let mut places: HashMap<&str, At> = HashMap::new();
+        for (name, ids) in &things {
+            for id in *ids {
+                if let Some(first) = places.insert(&id.value, id.at) {
+                    let message = format!("the id {} is taken", quote(&id.value));
+                    findings
+                        .error("duplicate-id", id.at, message)
+                        .related(first, "first here")
+                        .help("all files together are one definition: leave one of the two out");
+                    continue;
+                }
+                words.ids.insert(id.value.clone(), name.value.clone());
+                words
+                    .first
+                    .entry(name.value.clone())
+                    .or_insert_with(|| id.value.clone());
+            }
+        }
+        words
+    }
+
+    fn resolve(&self, word: &mut String, at: At, findings: &mut Findings) {
+        if let Some(name) = self.ids.get(word.as_str()) {
+            word.clone_from(name);
+        } else if let Some(names) = self.ambiguous.get(word.as_str()) {
+            let message = format!("several {}s are called {}", self.kind, quote(word));
+            findings
+                .error("ambiguous-name", at, message)
+                .help(format!("use the id: {}", names.join(", ")));
+            // So that it is not said to be missing as well.
+            word.clone_from(&names[0]);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+use super::findings::Findings;
+use super::read::Input;
+use super::tree::File;
+
+pub(super) fn read(inputs: &[Input<'_>], findings: &mut Findings) -> File {
+    let _ = (inputs, findings);
+    File::default()
+}
+
+pub(super) fn read_shown(inputs: &[Input<'_>], findings: &mut Findings) -> File {
+    let _ = (inputs, findings);
+    File::default()
+}

@@ -1,0 +1,205 @@
+//! Values that every kind of file writes as text: names, descriptions (facts 1.31, 1.32), addresses and prefixes.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::escape::quote;
+use super::findings::Findings;
+use super::tree::{At, Located};
+
+/// Characters of a name or description.
+const MAX: usize = 255;
+/// What may stand in a group's name and description beside ASCII letters and digits (fact 1.32).
+const OF_GROUPS: &str = " ._-:/()#,@[]+=&;{}!$*";
+/// What may stand in a rule's description beside ASCII letters and digits (fact 1.31).
+const OF_RULES: &str = " ._-:/()#,@[]+=;{}!$*";
+
+/// Checks the name of a group, list or interface, which stands in `place`.
+pub(super) fn check_name(findings: &mut Findings, place: &str, name: &Located<String>) {
+    let text = name.value.as_str();
+    let fault = if text.is_empty() {
+        Some("is empty".to_string())
+    } else if text.trim() != text {
+        Some("begins or ends with a space".into())
+    } else if text.to_ascii_lowercase().starts_with("sg-") {
+        Some("begins with `sg-`, which is for ids".into())
+    } else {
+        fault_of(text, OF_GROUPS)
+    };
+    if let Some(fault) = fault {
+        let message = format!("the name {} in `{place}` {fault}", quote(text));
+        invalid(findings, name.at, message).help(help(OF_GROUPS));
+    }
+}
+
+/// A group's description.
+pub(super) fn group_description(findings: &mut Findings, text: Located<&str>) -> Option<String> {
+    description(findings, text, OF_GROUPS)
+}
+
+/// A rule's description.
+pub(super) fn rule_description(findings: &mut Findings, text: Located<&str>) -> Option<String> {
+    description(findings, text, OF_RULES)
+}
+
+fn description(findings: &mut Findings, text: Located<&str>, allowed: &str) -> Option<String> {
+    if let Some(fault) = fault_of(text.value, allowed) {
+        invalid(findings, text.at, format!("the description {fault}")).help(help(allowed));
+        return None;
+    }
+    Some(text.value.into())
+}
+
+/// An id such as `sg-0123456789abcdef0`; those of other clouds have other shapes, so that only a prefix that
+/// belongs to something else is refused.
+pub(super) fn id(
+    findings: &mut Findings,
+    text: Located<&str>,
+    prefix: &str,
+) -> Option<Located<String>> {
+    const PREFIXES: [&str; 4] = ["sg-", "sgr-", "pl-", "eni-"];
+    let id = text.value;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    let of_another = PREFIXES
+        .iter()
+        .any(|other| *other != prefix && id.starts_with(other));
+    if id.is_empty() || id.len() > MAX || !id.bytes().all(plain) || of_another {
+        invalid(findings, text.at, format!("{} is not an id for this", quote(id)))
+            .help(format!("{prefix} and up to 17 hexadecimal digits, or another cloud's id of letters, digits and `-_.:`"));
+        return None;
+    }
+    Some(Located {
+        value: id.into(),
+        at: text.at,
+    })
+}
+
+fn fault_of(text: &str, allowed: &str) -> Option<String> {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || allowed.contains(c);
+    if let Some(character) = text.chars().find(|character| !is_allowed(*character)) {
+        return Some(format!("contains `{character}`"));
+    }
+    let length = text.chars().count();
+    (length > MAX).then(|| format!("has {length} characters"))
+}
+
+fn help(allowed: &str) -> String {
+    format!("up to {MAX} of a-z, A-Z, 0-9, space and {}", allowed.trim())
+}
+
+/// A prefix; host bits are cut with a warning (fact 1.20).
+pub(super) fn cidr(findings: &mut Findings, text: Located<&str>) -> Option<Located<IpNet>> {
+    let Located { value: text, at } = text;
+    let Some((address, len)) = text.split_once('/') else {
+        not_a_prefix(findings, text, at);
+        return None;
+    };
+    let Ok(address) = address.parse::<IpAddr>() else {
+        return malformed(
+            findings,
+            at,
+            format!("{} is not an address", quote(address)),
+        );
+    };
+    refuse_mapped(findings, address, at)?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let digits = !len.is_empty() && len.bytes().all(|byte| byte.is_ascii_digit());
+    // What has too many digits for 16 bits is too long as well.
+    let net = match len.parse::<u16>() {
+        _ if !digits => {
+            let message = format!("{} is not a prefix length", quote(len));
+            return malformed(findings, at, message);
+        }
+        Ok(len) if len <= longest => IpNet::new(address, len as u8).ok()?,
+        _ => {
+            let message = format!("prefix length {} is too long", quote(len));
+            invalid(findings, at, message).help(format!("at most {longest} for this family"));
+            return None;
+        }
+    };
+    let value = net.trunc();
+    if value != net {
+        findings
+            .warning(
+                "host-bits",
+                at,
+                format!("{} has bits beyond its prefix", quote(text)),
+            )
+            .help(format!("it is taken as {value}; write that"));
+    }
+    Some(Located { value, at })
+}
+
+/// The address of an interface or member.
+pub(super) fn unicast_address(
+    findings: &mut Findings,
+    text: Located<&str>,
+) -> Option<Located<IpAddr>> {
+    let address = address(findings, text)?;
+    let kind = match address.value {
+        ip if ip.is_unspecified() => "the unspecified address",
+        ip if ip.is_loopback() => "a loopback address",
+        ip if ip.is_multicast() => "a multicast address",
+        IpAddr::V4(ip) if ip.is_broadcast() => "the broadcast address",
+        _ => return Some(address),
+    };
+    invalid(findings, address.at, format!("{} is {kind}", address.value))
+        .help("give the address that the interface sends from");
+    None
+}
+
+/// An address of any kind.
+pub(super) fn address(findings: &mut Findings, text: Located<&str>) -> Option<Located<IpAddr>> {
+    let Located { value: text, at } = text;
+    let Ok(address) = text.parse::<IpAddr>() else {
+        let message = format!("{} is not an address", quote(text));
+        let finding = invalid(findings, at, message);
+        if text.contains('/') {
+            finding.help("addresses stand here without a prefix length");
+        }
+        return None;
+    };
+    refuse_mapped(findings, address, at)?;
+    Some(Located { value: address, at })
+}
+
+/// `::ffff:a.b.c.d` never stands in a packet of either family.
+fn refuse_mapped(findings: &mut Findings, address: IpAddr, at: At) -> Option<()> {
+    if let IpAddr::V6(mapped) = address
+        && let Some(plain) = mapped.to_ipv4_mapped()
+    {
+        invalid(
+            findings,
+            at,
+            format!("{address} is an IPv4 address in IPv6 form"),
+        )
+        .help(format!("write the IPv4 form: {plain}"));
+        return None;
+    }
+    Some(())
+}
+
+fn not_a_prefix(findings: &mut Findings, text: &str, at: At) {
+    let message = format!("{} is not in CIDR form", quote(text));
+    let finding = findings.error("InvalidPermission.Malformed", at, message);
+    finding.help(match text.parse::<IpAddr>() {
+        Ok(address) => format!("a single address is written {}", IpNet::from(address)),
+        Err(_) => "write an address, `/` and a prefix length: 10.0.0.0/8".into(),
+    });
+}
+
+fn malformed<T>(findings: &mut Findings, at: At, message: String) -> Option<T> {
+    findings
+        .error("InvalidPermission.Malformed", at, message)
+        .help("write an address, `/` and a prefix length: 10.0.0.0/8, 2001:db8::/32");
+    None
+}
+
+fn invalid<'f>(
+    findings: &'f mut Findings,
+    at: At,
+    message: impl Into<String>,
+) -> &'f mut super::findings::Finding {
+    findings.error("InvalidParameterValue", at, message)
+}
