@@ -101,6 +101,11 @@ impl Findings {
         &mut self.list[last]
     }
 
+    /// Whether anything is wrong.
+    pub(super) fn has_errors(&self) -> bool {
+        self.found[Severity::Error as usize] > 0
+    }
+
     /// Notes that lines are not TOML.
     pub(super) fn lines_are_broken(&mut self, file: u32, lines: RangeInclusive<usize>) {
         self.broken.push(Broken { file, lines });

@@ -17,6 +17,7 @@ mod bind;
 mod cloudformation;
 mod document;
 mod escape;
+mod expectation;
 mod findings;
 mod format;
 mod link;
@@ -31,6 +32,7 @@ mod text;
 pub use bind::{Device, Devices};
 pub use diagnostic::{Diagnostic, Severity, count, render};
 pub use escape::{escape, escape_json};
+pub use expectation::Outcome;
 pub use format::Format;
 pub use source::{Source, SourceError};
 
@@ -41,6 +43,8 @@ pub struct Checked {
     pub model: Option<Model>,
     /// Errors and warnings by file and position.
     pub diagnostics: Vec<Diagnostic>,
+    /// What became of `tests`; empty if there are other errors.
+    pub tests: Vec<Outcome>,
 }
 
 /// Reads and checks files that together are one definition. A directory stands for every file
@@ -73,11 +77,16 @@ pub fn check_on(sources: &[Source], devices: &Devices<'_>) -> Checked {
     let mut ids = names::settle(&mut definition, &mut findings);
     bind::settle(&mut definition, devices, &mut ids, &mut findings);
     let model = link::link(&definition, ids, sources, &mut findings);
+    let tests = match findings.has_errors() {
+        true => Vec::new(),
+        false => expectation::run(&definition, &model, sources, &mut findings),
+    };
     let diagnostics = findings.into_diagnostics(sources);
     let failed = count(&diagnostics, Severity::Error) > 0;
     Checked {
         model: (!failed).then_some(model),
         diagnostics,
+        tests,
     }
 }
 

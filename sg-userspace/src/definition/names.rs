@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::escape::quote;
 use super::findings::Findings;
-use super::tree::{At, Definition, Located};
+use super::tree::{At, Definition, Endpoint, Located};
 use crate::model::{Ids, Peer};
 
 /// Makes names of groups and lists unique, where ids tell them apart, and has all references use them.
@@ -59,6 +59,15 @@ pub(super) fn settle(definition: &mut Definition, findings: &mut Findings) -> Id
             .flat_map(|words| &mut words.value)
         {
             groups.resolve(&mut word.value, word.at, findings);
+        }
+        for test in &mut file.expectations {
+            for side in [&mut test.from, &mut test.to] {
+                match &mut side.value {
+                    Endpoint::Group(word) => groups.resolve(word, side.at, findings),
+                    Endpoint::PrefixList(word) => lists.resolve(word, side.at, findings),
+                    _ => {}
+                }
+            }
         }
         for members in &mut file.members {
             groups.resolve(&mut members.group.value, members.group.at, findings);

@@ -57,6 +57,8 @@ pub struct File {
     pub interfaces: Vec<Interface>,
     /// `[members.GROUP]`.
     pub members: Vec<Members>,
+    /// `tests`.
+    pub expectations: Vec<Expectation>,
     /// Interfaces as the cloud that the file comes from knows them.
     pub remote_interfaces: Vec<RemoteInterface>,
 }
@@ -186,4 +188,47 @@ pub struct Members {
     pub addresses: Vec<Located<IpAddr>>,
     /// Whether they are those of a [`RemoteInterface`], of which a group may have many.
     pub derived: bool,
+}
+
+/// One of `tests`: a packet that opens a flow, and what is to become of it.
+#[derive(Clone, Debug)]
+pub struct Expectation {
+    /// The whole test.
+    pub at: At,
+    /// `name`.
+    pub name: Option<String>,
+    /// `from`.
+    pub from: Located<Endpoint>,
+    /// `to`.
+    pub to: Located<Endpoint>,
+    /// `protocol` with `port`, or `type` and `code`.
+    pub traffic: Traffic,
+    /// `family`; `None`: both.
+    pub ipv6: Option<bool>,
+    /// `expect`.
+    pub expect: Expected,
+}
+
+/// A side of a test.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Endpoint {
+    /// `group:NAME`: every interface that carries the group, and its members elsewhere.
+    Group(String),
+    /// `interface:NAME`.
+    Interface(String),
+    /// `prefix_list:NAME`: every address in it.
+    PrefixList(String),
+    /// An address or a prefix: every address in it.
+    Net(IpNet),
+    /// `internet`: public addresses that nothing in the definition singles out.
+    Internet,
+}
+
+/// What is to become of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Every such packet passes.
+    Allow,
+    /// None does.
+    Deny,
 }

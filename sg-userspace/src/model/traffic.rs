@@ -135,7 +135,7 @@ pub enum Icmp {
 
 impl Icmp {
     /// Lowest and highest `type << 8 | code`.
-    fn range(&self) -> (u16, u16) {
+    pub(crate) fn range(&self) -> (u16, u16) {
         match *self {
             Icmp::Any => (0, u16::MAX),
             Icmp::Type(kind) => (u16::from(kind) << 8, u16::from(kind) << 8 | 0xff),

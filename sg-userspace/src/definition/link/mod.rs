@@ -10,7 +10,9 @@ use super::escape::quote;
 use super::findings::Findings;
 use super::parse::nearest;
 use super::source::Source;
-use super::tree::{At, DefaultEgress, Definition, File, Located, Quotas, StaleReferences};
+use super::tree::{
+    At, DefaultEgress, Definition, Endpoint, File, Located, Quotas, StaleReferences,
+};
 use crate::model::{Conntrack, DEFAULT_ALLOWANCE, Ids, Model};
 
 mod interface;
@@ -52,6 +54,7 @@ pub(super) fn link(
         conntrack,
         ids,
     };
+    linker.check_expectations(&model);
     linker.unpopulated_groups(&model);
     linker.check_quotas();
     model
@@ -257,6 +260,32 @@ impl<'d> Linker<'d, '_> {
         };
         let message = format!("{message} {}", quote(&name.value));
         self.unknown(self.stale, code, at, message, help);
+    }
+
+    /// Tests name what exists.
+    fn check_expectations(&mut self, model: &Model) {
+        let tests = self.files().flat_map(|file| &file.expectations);
+        for side in tests.flat_map(|test| [&test.from, &test.to]) {
+            let named = |name: &String| Located {
+                value: name.clone(),
+                at: side.at,
+            };
+            match &side.value {
+                Endpoint::Group(name) => {
+                    self.check_group(&named(name));
+                }
+                Endpoint::PrefixList(name) => {
+                    self.check_prefix_list(&named(name));
+                }
+                Endpoint::Interface(name) if !model.interfaces.contains_key(name) => {
+                    let message = format!("there is no interface {}", quote(name));
+                    let help = "define it as [interfaces.NAME]".to_owned();
+                    let code = "InvalidNetworkInterfaceID.NotFound";
+                    self.unknown(Severity::Error, code, side.at, message, help);
+                }
+                _ => {}
+            }
+        }
     }
 
     fn near_group(&mut self, name: &Located<String>) -> String {

@@ -36,9 +36,19 @@ struct Parts<'a> {
 
 /// Protocol of an entry, before its ports are known.
 #[derive(Clone, Copy, PartialEq)]
-enum Protocol {
+pub(super) enum Protocol {
     All,
     Number(u8),
+}
+
+impl Protocol {
+    /// `None`: all.
+    pub(super) fn number(self) -> Option<u8> {
+        match self {
+            Self::All => None,
+            Self::Number(number) => Some(number),
+        }
+    }
 }
 
 impl Parser<'_> {
@@ -74,14 +84,21 @@ impl Parser<'_> {
     fn entries(&mut self, value: Value<'_>) -> Vec<Entry> {
         let mut entries = Vec::new();
         for element in self.array(value).into_iter().flatten() {
-            if let DeValue::Table(table) = element.inner {
-                let table = Table::new(table, element.at, "the rule");
+            if let Some(table) = self.entry_table(element, "the rule") {
                 entries.push(self.entry(table));
             } else {
                 self.wrong_type::<()>(element, "a table");
             }
         }
         entries
+    }
+
+    /// The table that an element of an array is.
+    pub(super) fn entry_table<'a>(&self, element: Value<'a>, what: &'a str) -> Option<Table<'a>> {
+        match element.inner {
+            DeValue::Table(table) => Some(Table::new(table, element.at, what)),
+            _ => None,
+        }
     }
 
     fn entry(&mut self, table: Table<'_>) -> Entry {
@@ -134,7 +151,7 @@ impl Parser<'_> {
         }
     }
 
-    fn protocol(&mut self, value: Value<'_>) -> Option<Protocol> {
+    pub(super) fn protocol(&mut self, value: Value<'_>) -> Option<Protocol> {
         const WORDS: [(&str, Protocol); 6] = [
             ("tcp", Protocol::Number(protocol::TCP)),
             ("udp", Protocol::Number(protocol::UDP)),

@@ -8,6 +8,7 @@ use super::source::Source;
 use super::tree::{At, DefaultEgress, File, Located, Members, PrefixList, Quotas, StaleReferences};
 
 mod address;
+mod expectation;
 mod group;
 mod interface;
 mod name;
@@ -111,6 +112,7 @@ impl Parser<'_> {
                 "prefix_lists",
                 "interfaces",
                 "members",
+                "tests",
             ],
         ) {
             match key {
@@ -129,6 +131,7 @@ impl Parser<'_> {
                     file.interfaces =
                         self.named(value, |parser, name, table| parser.interface(name, table));
                 }
+                "tests" => file.expectations = self.expectations(value),
                 _ => {
                     file.members =
                         self.named(value, |parser, name, table| parser.members(name, table));

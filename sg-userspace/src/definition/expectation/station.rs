@@ -1,0 +1,245 @@
+//! What a side of a test stands for.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::super::tree::Endpoint;
+use crate::model::{Model, Peer};
+
+/// One end of a packet.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Station<'m> {
+    /// Interface or group, for messages.
+    pub(super) name: Option<&'m str>,
+    /// Its address; `None`: not known before the definition is applied.
+    pub(super) address: Option<IpAddr>,
+    /// Groups whose rules judge it; `None`: nobody here does.
+    pub(super) groups: Option<Vec<&'m str>>,
+    /// Groups whose members it is one of.
+    pub(super) member_of: Vec<&'m str>,
+}
+
+/// All that an endpoint stands for; of prefixes as many addresses as rules tell apart.
+pub(super) fn stations<'m>(endpoint: &'m Endpoint, model: &'m Model) -> Vec<Station<'m>> {
+    match endpoint {
+        Endpoint::Interface(name) => of_interface(name, model),
+        Endpoint::Group(name) => of_group(name, model),
+        Endpoint::Net(net) => of_nets(std::slice::from_ref(net), model),
+        Endpoint::PrefixList(name) => {
+            let nets = model.prefix_lists.get(name).map(Vec::as_slice);
+            of_nets(nets.unwrap_or_default(), model)
+        }
+        Endpoint::Internet => internet(model)
+            .into_iter()
+            .map(|address| outside(address, model))
+            .collect(),
+    }
+}
+
+fn of_interface<'m>(name: &'m str, model: &'m Model) -> Vec<Station<'m>> {
+    let Some((name, interface)) = model.interfaces.get_key_value(name) else {
+        return Vec::new();
+    };
+    let groups: Vec<&str> = interface.groups.iter().map(String::as_str).collect();
+    let station = |address| Station {
+        name: Some(name),
+        address,
+        groups: Some(groups.clone()),
+        member_of: groups.clone(),
+    };
+    match interface.addresses.as_deref() {
+        None | Some([]) => vec![station(None)],
+        Some(addresses) => addresses
+            .iter()
+            .map(|address| station(Some(*address)))
+            .collect(),
+    }
+}
+
+/// Interfaces that carry the group, and members elsewhere, which are judged by it alone.
+fn of_group<'m>(group: &'m str, model: &'m Model) -> Vec<Station<'m>> {
+    let carry = model
+        .interfaces
+        .iter()
+        .filter(|(_, interface)| interface.groups.iter().any(|own| own == group));
+    let mut stations: Vec<Station<'_>> = carry
+        .flat_map(|(name, _)| of_interface(name, model))
+        .collect();
+    let alone = |address| Station {
+        name: Some(group),
+        address,
+        groups: Some(vec![group]),
+        member_of: vec![group],
+    };
+    let elsewhere = model.members.get(group).into_iter().flatten();
+    stations.extend(elsewhere.map(|address| alone(Some(*address))));
+    if stations.is_empty() {
+        stations.push(alone(None));
+    }
+    stations
+}
+
+/// An address: that of an interface, or one that nobody here judges.
+fn outside(address: IpAddr, model: &Model) -> Station<'_> {
+    let own = model.interfaces.iter().find(|(_, interface)| {
+        let addresses = interface.addresses.as_deref().unwrap_or_default();
+        addresses.contains(&address)
+    });
+    if let Some((name, interface)) = own {
+        let groups: Vec<&str> = interface.groups.iter().map(String::as_str).collect();
+        return Station {
+            name: Some(name),
+            address: Some(address),
+            groups: Some(groups.clone()),
+            member_of: groups,
+        };
+    }
+    let member_of = model
+        .members
+        .iter()
+        .filter(|(_, members)| members.contains(&address));
+    Station {
+        name: None,
+        address: Some(address),
+        groups: None,
+        member_of: member_of.map(|(group, _)| group.as_str()).collect(),
+    }
+}
+
+/// One address of each part of the prefixes that rules treat alike: such parts begin and end where a prefix of a
+/// rule, or a member, does.
+fn of_nets<'m>(nets: &[IpNet], model: &'m Model) -> Vec<Station<'m>> {
+    let mut addresses = BTreeSet::new();
+    for net in nets {
+        addresses.extend([net.network(), net.broadcast()]);
+    }
+    for edge in edges(model) {
+        if nets.iter().any(|net| net.contains(&edge)) {
+            addresses.insert(edge);
+        }
+    }
+    addresses
+        .into_iter()
+        .map(|address| outside(address, model))
+        .collect()
+}
+
+/// First and last address of every prefix and member of the model, and those just outside.
+fn edges(model: &Model) -> BTreeSet<IpAddr> {
+    let mut edges = BTreeSet::new();
+    for net in nets(model) {
+        let (first, last) = (net.network(), net.broadcast());
+        edges.extend([first, last]);
+        edges.extend(before(first));
+        edges.extend(behind(last));
+    }
+    let of_interfaces = model
+        .interfaces
+        .values()
+        .flat_map(|interface| interface.addresses.iter().flatten());
+    for address in of_interfaces.chain(model.members.values().flatten()) {
+        edges.insert(*address);
+        edges.extend(before(*address));
+        edges.extend(behind(*address));
+    }
+    edges
+}
+
+/// Prefixes of all rules and lists.
+fn nets(model: &Model) -> impl Iterator<Item = IpNet> + '_ {
+    let rules = model
+        .groups
+        .values()
+        .flat_map(|group| group.ingress.iter().chain(&group.egress));
+    let of_rules = rules.filter_map(|rule| match &rule.peer {
+        Peer::Cidr(net) => Some(*net),
+        _ => None,
+    });
+    of_rules.chain(model.prefix_lists.values().flatten().copied())
+}
+
+/// Prefix lengths from which a prefix is somebody in particular.
+const PARTICULAR: [u8; 2] = [8, 16];
+
+/// Public addresses of both families that are nobody in particular: not in a prefix that a rule or list
+/// singles out, no member, no interface.
+fn internet(model: &Model) -> Vec<IpAddr> {
+    let narrow: Vec<IpNet> = nets(model)
+        .filter(|net| net.prefix_len() >= PARTICULAR[usize::from(matches!(net, IpNet::V6(_)))])
+        .collect();
+    let plain = |address: &IpAddr| {
+        is_public(*address)
+            && !narrow.iter().any(|net| net.contains(address))
+            && outside(*address, model).groups.is_none()
+            && outside(*address, model).member_of.is_empty()
+    };
+    let wide = nets(model)
+        .filter(|net| net.prefix_len() > 0)
+        .flat_map(|net| {
+            [
+                Some(net.network()),
+                Some(net.broadcast()),
+                before(net.network()),
+                behind(net.broadcast()),
+            ]
+        });
+    let mut addresses: BTreeSet<IpAddr> = wide.flatten().filter(plain).collect();
+    // Some address of each family, wherever there is one.
+    let v4 = (1..224u32).map(|high| IpAddr::V4(Ipv4Addr::from((high << 24) | 0x0050_4321)));
+    let v6 =
+        (0..64u128).map(|low| IpAddr::V6(Ipv6Addr::from((0x2a00_4321 + (low << 16) << 96) | 1)));
+    addresses.extend(v4.into_iter().find(|address| plain(address)));
+    addresses.extend(v6.into_iter().find(|address| plain(address)));
+    addresses.into_iter().collect()
+}
+
+/// Whether an address can be met on the internet (the IANA special-purpose registries).
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            let special = address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || address.is_multicast()
+                || address.is_documentation()
+                || a == 0
+                || a >= 240
+                || (a == 100 && (64..128).contains(&b))
+                || (a == 192 && b == 0 && c == 0)
+                || (a == 198 && (18..20).contains(&b));
+            !special
+        }
+        // Global unicast but documentation (RFC 3849, RFC 9637).
+        IpAddr::V6(address) => {
+            let [first, second, ..] = address.segments();
+            (0x2000..0x4000).contains(&first)
+                && (first, second) != (0x2001, 0xdb8)
+                && !(first == 0x3fff && second < 0x1000)
+        }
+    }
+}
+
+fn before(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => u32::from(address)
+            .checked_sub(1)
+            .map(|bits| Ipv4Addr::from(bits).into()),
+        IpAddr::V6(address) => u128::from(address)
+            .checked_sub(1)
+            .map(|bits| Ipv6Addr::from(bits).into()),
+    }
+}
+
+fn behind(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => u32::from(address)
+            .checked_add(1)
+            .map(|bits| Ipv4Addr::from(bits).into()),
+        IpAddr::V6(address) => u128::from(address)
+            .checked_add(1)
+            .map(|bits| Ipv6Addr::from(bits).into()),
+    }
+}
