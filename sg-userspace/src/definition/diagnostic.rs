@@ -18,14 +18,17 @@ pub enum Severity {
     Error,
     /// Applied, but probably not what was meant.
     Warning,
+    /// Worth a thought; looked for by `check` only.
+    Note,
 }
 
 impl Severity {
-    /// `error` or `warning`.
+    /// `error`, `warning` or `note`.
     pub const fn name(self) -> &'static str {
         match self {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Note => "note",
         }
     }
 }

@@ -13,8 +13,10 @@ pub(super) const KEPT: usize = 1000;
 #[derive(Default)]
 pub(super) struct Findings {
     list: Vec<Finding>,
+    /// Whether notes are wanted.
+    notes: bool,
     /// Errors and warnings that were found.
-    found: [usize; 2],
+    found: [usize; 3],
     /// What was found last, if it is not kept.
     surplus: Option<Finding>,
     /// Where that and its like stand.
@@ -40,6 +42,17 @@ pub(super) struct Finding {
 }
 
 impl Finding {
+    fn new(severity: Severity, code: &'static str, at: At, message: String) -> Self {
+        Self {
+            severity,
+            code,
+            at,
+            message,
+            help: None,
+            related: None,
+        }
+    }
+
     /// Says what to do.
     pub(super) fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());
@@ -54,6 +67,14 @@ impl Finding {
 }
 
 impl Findings {
+    /// With notes, or without.
+    pub(super) fn new(notes: bool) -> Self {
+        Self {
+            notes,
+            ..Self::default()
+        }
+    }
+
     /// Adds an error.
     pub(super) fn error(
         &mut self,
@@ -74,7 +95,21 @@ impl Findings {
         self.add(Severity::Warning, code, at, message.into())
     }
 
-    /// Adds an error or a warning.
+    /// Adds a note, where somebody asked for such.
+    pub(super) fn note(
+        &mut self,
+        code: &'static str,
+        at: At,
+        message: impl Into<String>,
+    ) -> &mut Finding {
+        if self.notes {
+            return self.add(Severity::Note, code, at, message.into());
+        }
+        self.surplus
+            .insert(Finding::new(Severity::Note, code, at, message.into()))
+    }
+
+    /// Adds an error, a warning or a note.
     pub(super) fn add(
         &mut self,
         severity: Severity,
@@ -82,14 +117,7 @@ impl Findings {
         at: At,
         message: String,
     ) -> &mut Finding {
-        let finding = Finding {
-            severity,
-            code,
-            at,
-            message,
-            help: None,
-            related: None,
-        };
+        let finding = Finding::new(severity, code, at, message);
         let found = &mut self.found[severity as usize];
         *found += 1;
         if *found > KEPT {
@@ -146,7 +174,7 @@ impl Findings {
                 stands_for: 1,
             });
         }
-        for severity in [Severity::Error, Severity::Warning] {
+        for severity in [Severity::Error, Severity::Warning, Severity::Note] {
             let of_it = self.not_kept.iter().filter(|(own, code, at)| {
                 *own == severity && !broken.distrusts(code, *at, sources)
             });

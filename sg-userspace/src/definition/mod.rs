@@ -21,6 +21,7 @@ mod expectation;
 mod findings;
 mod format;
 mod link;
+mod lint;
 mod names;
 mod openstack;
 mod parse;
@@ -34,6 +35,7 @@ pub use diagnostic::{Diagnostic, Severity, count, render};
 pub use escape::{escape, escape_json};
 pub use expectation::Outcome;
 pub use format::Format;
+pub use lint::Lints;
 pub use source::{Source, SourceError};
 
 /// What became of a definition.
@@ -72,7 +74,12 @@ pub fn check(sources: &[Source]) -> Checked {
 
 /// The same with the devices of this host, on which interfaces of other files are found.
 pub fn check_on(sources: &[Source], devices: &Devices<'_>) -> Checked {
-    let mut findings = findings::Findings::default();
+    examine(sources, devices, None)
+}
+
+/// The same, and what is no mistake but perhaps not meant, where `lints` say what to look for.
+pub fn examine(sources: &[Source], devices: &Devices<'_>, lints: Option<&Lints>) -> Checked {
+    let mut findings = findings::Findings::new(lints.is_some());
     let mut definition = read::read(sources, &mut findings);
     let mut ids = names::settle(&mut definition, &mut findings);
     bind::settle(&mut definition, devices, &mut ids, &mut findings);
@@ -81,6 +88,9 @@ pub fn check_on(sources: &[Source], devices: &Devices<'_>) -> Checked {
         true => Vec::new(),
         false => expectation::run(&definition, &model, sources, &mut findings),
     };
+    if let Some(lints) = lints.filter(|_| !findings.is_broken()) {
+        lints.look(&definition, &model, sources, &mut findings);
+    }
     let diagnostics = findings.into_diagnostics(sources);
     let failed = count(&diagnostics, Severity::Error) > 0;
     Checked {

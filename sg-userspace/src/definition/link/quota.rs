@@ -12,6 +12,8 @@ use crate::model::Peer;
 
 /// Rules of a group in one direction and family (fact 2.2).
 const RULES: usize = 60;
+/// Per cent of that from which it is told of.
+const HEADROOM: usize = 80;
 /// Groups of an interface (fact 2.3).
 const GROUPS_PER_INTERFACE: usize = 5;
 /// What the two quotas multiply to at most, however they are adjusted (fact 2.4).
@@ -79,6 +81,14 @@ impl<'d> Linker<'d, '_> {
                 for (family, count) in ["IPv4", "IPv6"].into_iter().zip(counts) {
                     if count > most.0 {
                         most = (count, Some(group.name.at));
+                    }
+                    if (RULES * HEADROOM / 100..=RULES).contains(&count) {
+                        let message = format!(
+                            "group {} has {count} of the {RULES} {} rules for {family} that AWS allows",
+                            quote(&group.name.value),
+                            direction.name()
+                        );
+                        self.findings.note("quota-headroom", group.name.at, message);
                     }
                     if count > RULES {
                         let message = format!(
