@@ -24,6 +24,7 @@ mod rollback;
 mod run;
 mod stats;
 mod status;
+mod test;
 mod text;
 mod wait;
 
@@ -45,6 +46,7 @@ pub(crate) struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   sgctl check sg.toml            find mistakes without touching anything
+  sgctl test sg.toml             whether it does what its tests expect
   sgctl plan sg.toml             what applying it would change
   sgctl apply sg.toml            enforce
   sgctl run sg.toml              enforce and follow changes
@@ -73,6 +75,7 @@ struct Places {
 enum Command {
     /// Check a definition without applying it
     Check(check::Check),
+    Test(test::Test),
     Plan(plan::Plan),
     Apply(apply::Apply),
     Confirm(confirm::Confirm),
@@ -93,6 +96,7 @@ impl Cli {
         let context = self.places.context();
         let done = match &self.command {
             Command::Check(check) => check::run(check, &context),
+            Command::Test(test) => test.run(&context),
             Command::Plan(plan) => plan.run(&context),
             Command::Apply(apply) => apply.run(&context),
             Command::Confirm(confirm::Confirm {}) => confirm::Confirm::run(&context),
