@@ -231,6 +231,21 @@ pub fn details(pin: &Path, place: Place<'_>) -> Result<Option<LinkDetails>, Atta
     Ok(Some(details))
 }
 
+/// The same of a link; `None` also if what is pinned stands for a filter.
+///
+/// # Errors
+/// [`AttachError::Link`].
+pub(crate) fn link(pin: &Path) -> Result<Option<LinkDetails>, AttachError> {
+    let failed = |source| link_failed("examine", pin, source);
+    let Some(found) = bpf::open_pinned(pin).map_err(failed)? else {
+        return Ok(None);
+    };
+    match bpf::program_id(found.as_fd()).map_err(failed)? {
+        Some(_) => Ok(None),
+        None => bpf::link_details(found.as_fd()).map(Some).map_err(failed),
+    }
+}
+
 /// Detaches a pinned link at once, or removes a filter, and removes the pin; a missing one is fine.
 ///
 /// # Errors

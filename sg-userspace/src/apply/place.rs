@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    attach::{self, EGRESS, INGRESS, Place},
-    bpf::{LinkDetails, TcxHook},
+    attach::{self, AttachError, EGRESS, INGRESS, Place},
+    bpf::{self, LinkDetails, TcxHook},
     detach::{self, DetachError},
     index,
     netns::Netns,
     session::Session,
-    state::{Attached, Lock, State},
+    state::{Attached, HookInForce, Lock, State},
     target::Target,
 };
 
@@ -30,8 +30,13 @@ pub(super) fn settle(
     report: &mut Report,
 ) -> Result<(), ApplyError> {
     let mut live = BTreeSet::new();
+    let unchanged = unchanged(session)?;
     for one in session.state.interfaces.clone() {
         let pins = [INGRESS, EGRESS].map(|hook| session.pins.link(one.id, hook));
+        if unchanged.contains(&one.id) {
+            live.extend(pins);
+            continue;
+        }
         let place = session.state.place(&one);
         let place = place.unwrap_or(Place::here(one.ifindex));
         let mut links = Vec::new();
@@ -80,6 +85,46 @@ pub(super) fn settle(
         }
     }
     Ok(())
+}
+
+/// Interfaces whose two links are where they are remembered to be. Each namespace is entered once, and what takes
+/// more to find out is left to [`settle`].
+fn unchanged(session: &Session) -> Result<BTreeSet<u32>, ApplyError> {
+    let mut all = BTreeSet::new();
+    for namespace in &session.state.namespaces {
+        let Ok(netns) = Netns::reopen(&namespace.identity) else {
+            continue;
+        };
+        let interfaces = session.state.interfaces.iter();
+        let inside = interfaces.filter(|one| one.namespace == namespace.number);
+        let look = || -> Result<Vec<u32>, AttachError> {
+            let mut found = Vec::new();
+            for one in inside {
+                if is_unchanged(session, one)? {
+                    found.push(one.id);
+                }
+            }
+            Ok(found)
+        };
+        if let Ok(found) = netns.run(look) {
+            all.extend(found.map_err(DetachError::Attach)?);
+        }
+    }
+    Ok(all)
+}
+
+/// Whether both links of an interface that is in the calling thread's namespace are as they are remembered.
+fn is_unchanged(session: &Session, one: &Attached) -> Result<bool, AttachError> {
+    let link = |hook| attach::link(&session.pins.link(one.id, hook));
+    let (Some(egress), Some(ingress)) = (link(EGRESS)?, link(INGRESS)?) else {
+        return Ok(false);
+    };
+    let is_here = |found: &LinkDetails| found.ifindex == one.ifindex;
+    Ok(is_here(&egress)
+        && is_here(&ingress)
+        && ingress.xdp == (one.hook != HookInForce::Tc)
+        // The index alone would be another device's after ours has moved away.
+        && bpf::tcx_links(one.ifindex, TcxHook::Egress).is_ok_and(|all| all.contains(&egress.id)))
 }
 
 /// Whether nothing is left of an interface to enforce, by all that is known of its links.
