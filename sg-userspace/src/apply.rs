@@ -28,6 +28,7 @@ use crate::{
     model::Model,
     resolve::{Resolved, resolve},
     session::{Context, Session},
+    shape::Object,
     state::{Attached, Changing, HookInForce, Lock},
     status::chain,
     target::{self, Target},
@@ -42,7 +43,7 @@ mod report;
 
 use back::{Waiting, undo};
 pub use error::{ApplyError, InterfaceError};
-use interface::in_interface;
+use interface::{ProgramIds, in_interface};
 pub(crate) use place::is_gone;
 pub(crate) use report::ahead;
 pub use report::{Change, InterfaceReport, Report};
@@ -113,6 +114,7 @@ fn change_locked(
     model: &Model,
     options: Options,
 ) -> Result<Done, ApplyError> {
+    Object::prepare();
     let targets = target::find(model, context.netns.as_deref())?;
     if targets.is_empty() {
         return Err(ApplyError::NoInterface);
@@ -355,10 +357,11 @@ fn change(
     bank::flip(&session.tables, &mut session.runtime, generation, now)?;
 
     let mut written = Instant::now();
+    let mut ours = ProgramIds::new();
     let mut begin = |target: &Target| -> Result<(), ApplyError> {
         let done = match fresh.get(target.name.as_str()) {
             Some(id) => interface::start(session, target, *id, options),
-            None => interface::adjust(session, target),
+            None => interface::adjust(session, target, &mut ours),
         };
         report
             .interfaces

@@ -319,14 +319,15 @@ pub fn tc_programs(hook: HookInForce) -> Vec<(&'static str, TcxHook)> {
 /// # Errors
 /// [`AttachError::Refused`]; [`AttachError::Elsewhere`] if ours is not there.
 pub fn ahead_of(ours: u32, link: &Link, hook: TcxHook) -> Result<Vec<u32>, AttachError> {
-    if filter::is_needed(link.ifindex) {
-        return filter::ahead_of(ours, link, hook)?.ok_or_else(|| AttachError::Elsewhere {
-            direction: direction(hook),
-            device: link.name.clone(),
-        });
-    }
-    let chain = bpf::tcx_programs(link.ifindex, hook)
-        .map_err(|answer| refused(direction(hook), link, "tc", answer))?;
+    let chain = match bpf::tcx_programs(link.ifindex, hook) {
+        Err(_) if filter::is_needed(link.ifindex) => {
+            return filter::ahead_of(ours, link, hook)?.ok_or_else(|| AttachError::Elsewhere {
+                direction: direction(hook),
+                device: link.name.clone(),
+            });
+        }
+        chain => chain.map_err(|answer| refused(direction(hook), link, "tc", answer))?,
+    };
     let place = chain.iter().position(|program| *program == ours);
     let place = place.ok_or_else(|| AttachError::Elsewhere {
         direction: direction(hook),

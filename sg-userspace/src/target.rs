@@ -179,14 +179,17 @@ fn examine<'a>(
         inside.push((name.as_str(), &interface.settings));
     }
     for (netns, interfaces) in namespaces.into_values() {
-        let look = || -> Vec<_> {
-            let looked = interfaces
-                .iter()
-                .map(|(name, settings)| (*name, look_at(name, settings, &netns)));
-            looked.collect()
-        };
+        let devices: Vec<&str> = interfaces
+            .iter()
+            .map(|(_, settings)| settings.device.as_str())
+            .collect();
+        let look = || Link::read_all(&devices);
         match netns.run(look) {
-            Ok(looked) => found.extend(looked),
+            Ok(links) => {
+                for ((name, settings), link) in interfaces.into_iter().zip(links) {
+                    found.insert(name, target(name, settings, &netns, link));
+                }
+            }
             Err(source) => {
                 let (first, _) = interfaces[0];
                 found.insert(first, Err(in_netns(first, source)));
@@ -196,17 +199,17 @@ fn examine<'a>(
     found
 }
 
-/// One interface, by a thread in its namespace.
-fn look_at(
+fn target(
     name: &str,
     settings: &InterfaceSettings,
     netns: &Arc<Netns>,
+    link: Result<Link, LinkError>,
 ) -> Result<Target, TargetError> {
     let on_link = |source| TargetError::Link {
         interface: name.to_owned(),
         source,
     };
-    let link = Link::read(&settings.device).map_err(on_link)?;
+    let link = link.map_err(on_link)?;
     link.check().map_err(on_link)?;
     Ok(Target {
         name: name.to_owned(),

@@ -1,6 +1,10 @@
 //! Where the attached devices are by now: in their place, gone, or moved to another namespace.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::PathBuf,
+    thread,
+};
 
 use crate::{
     attach::{self, AttachError, EGRESS, INGRESS, Place},
@@ -29,12 +33,12 @@ pub(super) fn settle(
     targets: &[Target],
     report: &mut Report,
 ) -> Result<(), ApplyError> {
-    let mut live = BTreeSet::new();
+    let mut live = HashSet::new();
     let unchanged = unchanged(session)?;
     for one in session.state.interfaces.clone() {
         let pins = [INGRESS, EGRESS].map(|hook| session.pins.link(one.id, hook));
         if unchanged.contains(&one.id) {
-            live.extend(pins);
+            live.extend(pins.map(PathBuf::into_os_string));
             continue;
         }
         let place = session.state.place(&one);
@@ -76,11 +80,11 @@ pub(super) fn settle(
         if dead && reachable {
             report.repaired.push(one.name);
         }
-        live.extend(pins);
+        live.extend(pins.map(PathBuf::into_os_string));
     }
     // Links of an apply that was cut short belong to nobody.
     for link in session.pins.links()? {
-        if !live.contains(&link) {
+        if !live.contains(link.as_os_str()) {
             attach::abandon(&link).map_err(DetachError::Attach)?;
         }
     }
@@ -91,26 +95,41 @@ pub(super) fn settle(
 /// more to find out is left to [`settle`].
 fn unchanged(session: &Session) -> Result<BTreeSet<u32>, ApplyError> {
     let mut all = BTreeSet::new();
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
     for namespace in &session.state.namespaces {
         let Ok(netns) = Netns::reopen(&namespace.identity) else {
             continue;
         };
         let interfaces = session.state.interfaces.iter();
         let inside = interfaces.filter(|one| one.namespace == namespace.number);
-        let look = || -> Result<Vec<u32>, AttachError> {
-            let mut found = Vec::new();
-            for one in inside {
-                if is_unchanged(session, one)? {
-                    found.push(one.id);
-                }
-            }
-            Ok(found)
-        };
-        if let Ok(found) = netns.run(look) {
-            all.extend(found.map_err(DetachError::Attach)?);
+        let inside: Vec<&Attached> = inside.collect();
+        let looked = netns.run(|| {
+            thread::scope(|scope| {
+                let some = inside.chunks(inside.len().div_ceil(cpus).max(1));
+                let looks = some.map(|some| scope.spawn(|| look(session, some)));
+                // All are begun before the first is waited for.
+                let looks: Vec<_> = looks.collect();
+                let looked = looks.into_iter();
+                let looked = looked.map(|look| look.join().expect("looking does not panic"));
+                looked.collect::<Result<Vec<_>, _>>()
+            })
+        });
+        if let Ok(looked) = looked {
+            all.extend(looked.map_err(DetachError::Attach)?.concat());
         }
     }
     Ok(all)
+}
+
+/// Those of some interfaces that are unchanged, in the calling thread's namespace.
+fn look(session: &Session, some: &[&Attached]) -> Result<Vec<u32>, AttachError> {
+    let mut found = Vec::new();
+    for one in some {
+        if is_unchanged(session, one)? {
+            found.push(one.id);
+        }
+    }
+    Ok(found)
 }
 
 /// Whether both links of an interface that is in the calling thread's namespace are as they are remembered.
