@@ -26,6 +26,7 @@ use crate::{
     hits,
     members::InForce,
     model::Model,
+    rcu::Expedited,
     resolve::{Resolved, resolve},
     session::{Context, Session},
     shape::Object,
@@ -356,6 +357,7 @@ fn change(
     session.set_limits(&compiled);
     bank::flip(&session.tables, &mut session.runtime, generation, now)?;
 
+    let expedited = Expedited::begin(lock, fresh.len() + report.detaching.len());
     let mut written = Instant::now();
     let mut ours = ProgramIds::new();
     let mut begin = |target: &Target| -> Result<(), ApplyError> {
@@ -403,6 +405,7 @@ fn change(
             }
         }
     }
+    drop(expedited);
     detach::drop_idle_namespaces(session).map_err(DetachError::from)?;
     match waiting {
         Some(waiting) => waiting.again(session)?,

@@ -12,6 +12,7 @@ use crate::{
     detach::{self, DetachError},
     index,
     netns::Netns,
+    rcu::Expedited,
     session::Session,
     state::{Attached, HookInForce, Lock, State},
     target::Target,
@@ -35,6 +36,8 @@ pub(super) fn settle(
 ) -> Result<(), ApplyError> {
     let mut live = HashSet::new();
     let unchanged = unchanged(session)?;
+    let changed = session.state.interfaces.len() - unchanged.len();
+    let _expedited = Expedited::begin(lock, changed);
     for one in session.state.interfaces.clone() {
         let pins = [INGRESS, EGRESS].map(|hook| session.pins.link(one.id, hook));
         if unchanged.contains(&one.id) {
