@@ -136,7 +136,12 @@ fn change_locked(
     {
         // What does not fit anyway is not worth the work.
         compile(&resolved)?;
-        let moved = upgrade::resize(context, lock, model.conntrack)?;
+        let mut wanted = model.conntrack;
+        if options.confirm_within.is_some() {
+            // There is to be room for the limits that may return.
+            wanted.allowance = wanted.allowance.max(unfit.runtime.allowance);
+        }
+        let moved = upgrade::resize(context, lock, wanted)?;
         report.upgraded = Some(moved.ok_or(error)?);
         session = confirm::open(context, lock)?;
     }

@@ -110,6 +110,11 @@ pub enum SessionError {
         /// Its version.
         version: u32,
     },
+    /// Everything is being moved to other maps.
+    #[error(
+        "what is enforced here was being moved to other maps, and that was cut short: `sgctl apply` or `sgctl run` goes on with it"
+    )]
+    Moving,
     /// Tables are made once and cannot grow.
     #[error(
         "allowance {wanted} does not fit the tables in use, which were made for {made}, and this build cannot make others: needs `sgctl detach --all` first"
@@ -161,7 +166,11 @@ impl Session {
         // Checks the maps before the state, which may speak of other ones.
         Object::embedded()?.check_pinned(&pins, sizes_of(&runtime))?;
         let state = lock.read()?.ok_or_else(strange)?;
-        Self::of_state(&pins, state)?.map(Some).ok_or_else(strange)
+        match Self::of_state(&pins, state)? {
+            Some(session) => Ok(Some(session)),
+            None if State::is_moving(&context.state_dir)? => Err(SessionError::Moving),
+            None => Err(strange()),
+        }
     }
 
     /// Opens what is pinned and belongs to `state`.

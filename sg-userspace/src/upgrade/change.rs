@@ -179,7 +179,12 @@ impl<'a> Change<'a> {
     /// Restores every flow that is not yet known as it is now.
     fn look(&mut self, again: bool) -> Result<(), UpgradeError> {
         let (control, done) = (&self.restore, &mut self.journal.done);
+        let interfaces = &self.journal.state.interfaces;
         self.predecessor.flows(&mut self.known, again, |flow| {
+            if interfaces.iter().all(|one| one.id != flow.owner >> 8) {
+                // Of an interface whose first policy was taken back.
+                return Ok(());
+            }
             match control.restore(flow)? {
                 Inserted::Added => done.flows += 1,
                 Inserted::Full => done.refused += 1,

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod confirmation;
 mod lanes;
 
 use std::{
