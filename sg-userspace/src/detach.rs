@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    attach::{self, AttachError, EGRESS, INGRESS},
+    attach::{self, AttachError, EGRESS, INGRESS, ON_ITS_WAY},
     confirm::{self, SettleError},
     control::{Control, ControlError},
     index::{self, IndexError},
@@ -180,7 +180,7 @@ pub(crate) fn one(
 
 /// The same, written down nowhere, so that no file system stands in the way.
 pub(crate) fn end(session: &mut Session, attached: &Attached) -> Result<u64, DetachError> {
-    for hook in [EGRESS, INGRESS] {
+    for hook in [EGRESS, INGRESS, ON_ITS_WAY] {
         let pin = session.pins.link(attached.id, hook);
         match session.state.place(attached) {
             Some(place) => attach::detach(&pin, place)?,

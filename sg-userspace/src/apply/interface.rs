@@ -154,6 +154,9 @@ pub(super) fn adjust(
             found.hook,
             target.hook,
         )?;
+    } else if attached.why.is_empty() {
+        // The first apply was cut short before it was written down.
+        attached.why = attach::AS_ASKED.to_owned();
     }
     for one in &mut session.state.interfaces {
         if one.id == found.id {

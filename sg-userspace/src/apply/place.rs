@@ -76,7 +76,10 @@ pub(super) fn settle(
     // Links of an apply that was cut short belong to nobody.
     for link in session.pins.links()? {
         if !live.contains(&link) {
-            attach::abandon(&link).map_err(DetachError::Attach)?;
+            let owner = session.state.of_pin(&link);
+            let ingress = owner.map(|one| session.pins.link(one.id, INGRESS));
+            let place = owner.and_then(|one| session.state.place(one));
+            attach::abandon(&link, place.zip(ingress.as_deref())).map_err(DetachError::Attach)?;
         }
     }
     Ok(())

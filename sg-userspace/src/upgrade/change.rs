@@ -66,7 +66,7 @@ impl<'a> Change<'a> {
         for pin in self.old.links()? {
             let Some(one) = self.journal.state.of_pin(&pin) else {
                 // Of an apply that was cut short: it belongs to nobody.
-                attach::abandon(&pin)?;
+                attach::abandon(&pin, None)?;
                 continue;
             };
             let place = self.journal.state.place(one);

@@ -18,7 +18,7 @@ use super::{
     predecessor::{Predecessor, PredecessorError, Raw, u32_at, u64_at},
 };
 use crate::{
-    attach::{self, EGRESS, INGRESS},
+    attach::{self, EGRESS, INGRESS, ON_ITS_WAY},
     confirm::Confirmation,
     control::Control,
     history, hits,
@@ -142,7 +142,7 @@ pub(super) fn settle(
     }
     let known = |id: u32| changing.before.interfaces.iter().any(|one| one.id == id);
     for one in state.interfaces.iter().filter(|one| !known(one.id)) {
-        for hook in [EGRESS, INGRESS] {
+        for hook in [EGRESS, INGRESS, ON_ITS_WAY] {
             let pin = old.link(one.id, hook);
             match state.place(one) {
                 Some(place) => attach::detach(&pin, place)?,
@@ -153,7 +153,7 @@ pub(super) fn settle(
     state.interfaces.retain(|one| known(one.id));
     if state.interfaces.is_empty() {
         for link in old.links()? {
-            attach::abandon(&link)?;
+            attach::abandon(&link, None)?;
         }
         old.remove_all()?;
         lock.clear()?;
