@@ -8,12 +8,14 @@ use crate::{
     attach::{self, AttachError, EGRESS, INGRESS, ON_ITS_WAY},
     confirm::{self, SettleError},
     control::{Control, ControlError},
+    history,
     index::{self, IndexError},
     netns::NetnsError,
     pin::{PinError, Pins},
     programs::ProgramsError,
     session::{Context, Session},
-    state::{Attached, Lock, StateError},
+    state::{Attached, Lock, State, StateError},
+    status::chain,
     table::TableError,
     view::{names, within},
 };
@@ -134,7 +136,8 @@ pub fn several(
     Ok(detached)
 }
 
-/// Detaches everything and removes all pins and the state, whatever condition they are in.
+/// Detaches everything and removes all pins and the state, whatever condition they are in. The definitions that
+/// were in force are kept: who ended enforcement to get out of trouble wants the last good one back.
 ///
 /// # Errors
 /// See [`DetachError`].
@@ -144,6 +147,9 @@ pub fn all(context: &Context) -> Result<Detached, DetachError> {
     pins.check()?;
     // The state lends names, and says where filters are; one that cannot be read must not keep links in place.
     let state = lock.read().ok().flatten();
+    if let Some(state) = &state {
+        end_waiting(context, &lock, state);
+    }
     let others = pins.others()?.into_iter();
     let all = others.map(|version| Pins::of_version(&context.bpffs, version));
     for pins in all.chain([Pins::before(&context.bpffs), pins]) {
@@ -164,6 +170,22 @@ pub fn all(context: &Context) -> Result<Detached, DetachError> {
         flows: 0,
         all: true,
     })
+}
+
+/// Writes down what became of a generation that had to be confirmed, as far as that can be found out: one that
+/// waits is not waited for any more.
+fn end_waiting(context: &Context, lock: &Lock, state: &State) {
+    let Ok(Some(found)) = confirm::peek(context) else {
+        return;
+    };
+    let generation = found.generation();
+    let confirmed = found.pending().is_none() && !found.took_back(generation);
+    if let Err(error) = history::settled(lock, state.runtime, generation, confirmed) {
+        log::warn!(
+            "what became of generation {generation} is not written down: {}",
+            chain(&error)
+        );
+    }
 }
 
 /// Detaches one interface of an open session; what is shared stays. Returns how many flows ended.

@@ -354,7 +354,7 @@ impl Lock {
         self.replace(FILE, state)
     }
 
-    /// Removes the state and all that belongs to it.
+    /// Removes the state and all that belongs to it. The history stays: it is of no one set of maps.
     ///
     /// # Errors
     /// [`StateError::Io`].
