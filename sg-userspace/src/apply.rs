@@ -41,6 +41,7 @@ mod report;
 
 use back::{Waiting, undo};
 pub use error::{ApplyError, InterfaceError};
+pub(crate) use interface::is_there;
 pub(crate) use place::is_gone;
 pub(crate) use report::ahead;
 pub use report::{Change, InterfaceReport, Report};

@@ -356,7 +356,7 @@ fn a_link_that_somebody_removed_is_in_status_and_figures_until_it_is_there_again
         );
         let said = enforcer.apply(&definition, &[]).ok();
         assert!(
-            said.err.contains("one of its links had been removed"),
+            said.err.contains("links of it had been removed"),
             "{said:?}"
         );
         enforcer.sgctl(&["status"]).ok();
