@@ -377,15 +377,8 @@ fn change(
         }
     }
     // Not while the kernel may take it back, which writes the same record.
-    if waiting.is_none()
-        && compiled.bypasses()
-        && let Err(error) = session.review()
-    {
-        // Slower for packets, and nothing else.
-        log::warn!(
-            "flows that need no tracking are looked up: {}",
-            chain(&error)
-        );
+    if waiting.is_none() {
+        session.review_if_due();
     }
     // Last, so that they stay enforced if anything before them fails.
     for one in session.state.interfaces.clone() {

@@ -265,6 +265,7 @@ pub fn settle(mut session: Session, lock: &Lock) -> Result<Option<Session>, Sett
         session.state.changing = None;
         lock.write(&session.state)?;
         lock.remove_policies(&[session.state.policy])?;
+        session.review_if_due();
         return Ok(Some(session));
     }
     if kernel.took_back(changing.generation) {
@@ -316,6 +317,7 @@ pub(crate) fn restore(
     }
     lock.write(state)?;
     lock.remove_policies(&[state.policy])?;
+    session.review_if_due();
     Ok(Some(session))
 }
 
@@ -332,7 +334,8 @@ pub(crate) fn limits_of(runtime: &layout::Runtime) -> Limits {
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Confirms the generation that waits. Works beside any other command and whatever has become of the one that
-/// put the generation in force; what is remembered follows now, or at the next change.
+/// put the generation in force; what is remembered follows now, or at the next change, and so does the review of
+/// flows that need no tracking any more.
 ///
 /// # Errors
 /// See [`SettleError`].

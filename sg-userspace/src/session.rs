@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use aya::util::nr_cpus;
 use sg_common::{
-    abi::{self, CT_UNASSURED_PERCENT},
-    layout::Runtime,
+    abi::{self, CT_UNASSURED_PERCENT, MAX_INTERFACES},
+    layout::{Runtime, interface_flags},
 };
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     resolve::Resolved,
     shape::{Object, ShapeError, Sizes},
     state::{Lock, Namespace, Policy, State, StateError},
+    status::chain,
     table::TableError,
     tables::Tables,
     upgrade,
@@ -343,6 +344,30 @@ impl Session {
         self.runtime.reviewed = generation;
         self.tables.runtime.set(&0, &self.runtime)?;
         Ok(())
+    }
+
+    /// The same where some flow may go untracked and it has not been done: a generation that waits is reviewed late.
+    pub(crate) fn review_if_due(&mut self) {
+        let mut review = || -> Result<(), SessionError> {
+            self.runtime = self.tables.runtime()?;
+            let generation = self.tables.generation()?;
+            if self.runtime.reviewed == generation {
+                return Ok(());
+            }
+            let bank = (generation & 1) * MAX_INTERFACES;
+            for one in &self.state.interfaces {
+                let record = self.tables.interfaces.get(&(bank + one.id))?;
+                if record.is_some_and(|record| record.flags & interface_flags::BYPASS != 0) {
+                    return self.review();
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = review() {
+            // Slower for packets, and nothing else.
+            let why = chain(&error);
+            log::warn!("flows that need no tracking are looked up: {why}");
+        }
     }
 
     /// The conntrack commands.
