@@ -231,8 +231,8 @@ impl Session {
             });
         }
         pins.remove_all()?;
-        pins.prepare()?;
-        let made = Self::load(object, pins.clone(), conntrack);
+        let prepared = pins.prepare().map_err(SessionError::from);
+        let made = prepared.and_then(|()| Self::load(object, pins.clone(), conntrack));
         let stored = made.and_then(|made| {
             lock.write(&made.state)?;
             Ok(made)
