@@ -20,6 +20,7 @@ mod first;
 mod full;
 mod kills;
 mod lane;
+mod moved;
 mod receiver;
 mod remains;
 mod restarts;
