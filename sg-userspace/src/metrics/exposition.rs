@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_devices_are_told_apart_and_values_escaped() {
+    fn n8_equal_devices_are_told_apart_and_values_escaped() {
         let hostile = "a\"b\\c\nd\x1b[2J\u{202e}";
         let text = figures(vec![
             interface("one", Some("/run/netns/blue")),

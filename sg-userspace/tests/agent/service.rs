@@ -375,7 +375,7 @@ fn does_everything(pair: &Pair, enforcer: &Enforcer, agent: &mut Agent, interfac
 }
 
 #[test]
-fn three_capabilities_are_enough_in_its_own_namespace() {
+fn n3_three_capabilities_are_enough_in_its_own_namespace() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _servers = [8080, 9090].map(|port| pair.near.serve(NEAR, port));
@@ -406,7 +406,7 @@ fn three_capabilities_are_enough_in_its_own_namespace() {
 }
 
 #[test]
-fn other_namespaces_take_one_more() {
+fn n3_other_namespaces_take_one_more() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _servers = [8080, 9090].map(|port| pair.near.serve(NEAR, port));

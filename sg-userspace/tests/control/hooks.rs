@@ -18,7 +18,7 @@ use sg_userspace::{
 };
 
 #[test]
-fn a_failed_attachment_leaves_nothing_half_attached() {
+fn m8_a_failed_attachment_leaves_nothing_half_attached() {
     require!(Root, Object);
     let (good, bad) = (Pair::new(), Pair::without_native_xdp());
     let enforcer = Enforcer::new();
@@ -225,7 +225,7 @@ fn filters_go_when_they_are_detached_and_their_qdisc_only_if_it_was_made_for_the
 }
 
 #[test]
-fn filters_do_not_follow_a_device_that_moves_away() {
+fn m5_filters_do_not_follow_a_device_that_moves_away() {
     require!(Root, Object);
     let (pair, other, enforcer) = (Pair::new(), Namespace::new("other"), Enforcer::new());
     let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
@@ -275,7 +275,7 @@ fn hooks_change_while_connections_are_open() {
 }
 
 #[test]
-fn a_hook_of_our_choice_comes_with_its_reason() {
+fn m11_a_hook_of_our_choice_comes_with_its_reason() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     pair.near.ip("link add vx0 type vxlan id 7 dstport 4789");
@@ -409,7 +409,7 @@ fn a_name_that_moves_to_another_device_leaves_the_old_one_enforced() {
 }
 
 #[test]
-fn a_device_made_anew_is_another_interface() {
+fn m6_a_device_made_anew_is_another_interface() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");

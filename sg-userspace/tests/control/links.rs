@@ -44,7 +44,7 @@ fn remove(enforcer: &Enforcer, pair: &Pair, by_pin: bool) {
 }
 
 #[test]
-fn a_device_whose_links_were_all_removed_is_the_same_device() {
+fn m7_a_device_whose_links_were_all_removed_is_the_same_device() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _servers = [8080, 9090].map(|port| pair.near.serve(NEAR, port));

@@ -101,13 +101,13 @@ fn each(calls: Calls, error: i32) {
 }
 
 #[test]
-fn whichever_bpf_call_of_a_first_apply_fails_nothing_is_half_attached() {
+fn m8_whichever_bpf_call_of_a_first_apply_fails_nothing_is_half_attached() {
     require!(Root, Object);
     each(Calls::Bpf, libc::ENOMEM);
 }
 
 #[test]
-fn whichever_file_call_of_a_first_apply_fails_nothing_is_half_attached() {
+fn m8_whichever_file_call_of_a_first_apply_fails_nothing_is_half_attached() {
     require!(Root, Object);
     each(Calls::Files, libc::EIO);
 }

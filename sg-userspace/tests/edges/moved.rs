@@ -171,13 +171,13 @@ impl Drop for Stop<'_> {
 }
 
 #[test]
-fn a_device_that_moves_and_keeps_its_index_lets_nothing_through_and_cuts_nothing() {
+fn m5_a_device_that_moves_and_keeps_its_index_lets_nothing_through_and_cuts_nothing() {
     require!(Root, Object);
     travel(false);
 }
 
 #[test]
-fn a_device_that_moves_to_another_index_is_closed_until_it_is_named_and_cuts_nothing() {
+fn m5_a_device_that_moves_to_another_index_is_closed_until_it_is_named_and_cuts_nothing() {
     require!(Root, Object);
     travel(true);
 }

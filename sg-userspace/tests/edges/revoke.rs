@@ -171,7 +171,7 @@ fn connect(pair: &Pair, port: u16) -> TcpStream {
 }
 
 #[test]
-fn a_switch_cuts_what_it_revokes_and_nothing_else() {
+fn l11_a_switch_cuts_what_it_revokes_and_nothing_else() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _servers = PORTS.map(|port| pair.near.serve(NEAR, port));
