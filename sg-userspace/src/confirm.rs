@@ -183,7 +183,7 @@ pub fn read(tables: &Tables) -> Result<Confirmation, TableError> {
 /// Maps in which a generation may wait.
 enum Place {
     /// Of this layout.
-    Present(Pins, Tables),
+    Present(Pins, Box<Tables>),
     /// Of another, which has not been taken over.
     Before(Before),
 }
@@ -197,7 +197,7 @@ impl Place {
             return Ok(Before::find(&context.bpffs)?.map(Self::Before));
         }
         let tables = Tables::open(&pins)?;
-        Ok(Some(Self::Present(pins, tables)))
+        Ok(Some(Self::Present(pins, Box::new(tables))))
     }
 
     fn read(&self) -> Result<Confirmation, SettleError> {

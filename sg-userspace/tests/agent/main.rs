@@ -7,6 +7,7 @@ mod devices;
 mod metrics;
 mod seccomp;
 mod service;
+mod systemd;
 mod trust;
 mod wait;
 

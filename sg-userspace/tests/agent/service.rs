@@ -260,7 +260,7 @@ fn signs_of_life_come_only_while_work_gets_done() {
     drop(enforcer);
 }
 
-const UNIT: &str = include_str!("../../../dist/sgctl.service");
+pub(crate) const UNIT: &str = include_str!("../../../dist/sgctl.service");
 
 /// What the unit says of a key, all lines together.
 pub(crate) fn of_unit(key: &str) -> Vec<&'static str> {

@@ -1,6 +1,6 @@
 //! A first apply of which a call fails: nothing is enforced afterwards, and nothing is left.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, net::IpAddr};
 
 use sg_userspace::{session::Context, status};
 
@@ -16,7 +16,7 @@ use crate::{
 
 /// That the devices are as if nobody had ever been there.
 #[track_caller]
-fn is_untouched(enforcer: &Enforcer, pairs: &[Pair], call: &str) {
+fn is_untouched(enforcer: &Enforcer, pair: &Pair, call: &str) {
     let Context {
         bpffs, state_dir, ..
     } = &enforcer.context;
@@ -37,29 +37,24 @@ fn is_untouched(enforcer: &Enforcer, pairs: &[Pair], call: &str) {
         (0, 0),
         "{call}"
     );
-    for pair in pairs {
-        // What the definition denies.
-        assert!(
-            answers(&mut pair.far.connect(NEAR, 9090).unwrap()),
-            "{call}"
-        );
-        assert!(
-            answers(&mut pair.far.connect(NEAR6, 9090).unwrap()),
-            "{call}"
-        );
+    // What the definition denies.
+    for address in [IpAddr::from(NEAR), NEAR6.into()] {
+        let mut stream = pair.far.connect(address, 9090).unwrap();
+        assert!(answers(&mut stream), "{call}");
     }
 }
 
 fn each(calls: Calls, error: i32) {
-    let (pairs, enforcer) = ([Pair::new(), Pair::new()], Enforcer::new());
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let random = &mut Random::new();
-    let _servers: Vec<_> = pairs
-        .iter()
-        .flat_map(|pair| [pair.near.serve(NEAR, 9090), pair.near.serve(NEAR6, 9090)])
-        .collect();
-    let definition = web("g", 8080)
-        + &pairs[0].interface("one", "[\"g\"]", "hook = \"tc\"")
-        + &pairs[1].interface("two", "[\"g\"]", "hook = \"tc\"");
+    let _servers = [IpAddr::from(NEAR), NEAR6.into()].map(|address| pair.near.serve(address, 9090));
+    // Another device of the same namespace, which needs no programs of its own.
+    pair.near.ip("link add eth1 type veth peer name eth2");
+    let first = pair.interface("one", "[\"g\"]", "");
+    let second = first
+        .replace("\"eth0\"", "\"eth1\"")
+        .replace(".one]", ".two]");
+    let definition = web("g", 8080) + &first + &second;
     fs::write(&enforcer.file, &definition).unwrap();
     let file = enforcer.file.to_str().unwrap();
     let attempt = |fault| supervisor::run(enforcer.command(&["apply", file]), calls, fault);
@@ -67,7 +62,7 @@ fn each(calls: Calls, error: i32) {
     let count = watched.calls;
     watched.answer.ok();
     enforcer.sgctl(&["detach", "--all"]).ok();
-    is_untouched(&enforcer, &pairs, "none failed");
+    is_untouched(&enforcer, &pair, "none failed");
     let mut outcomes: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for at in scale::some_calls(count, random) {
         let watched = attempt(Some((at, Fault::Error(error))));
@@ -80,15 +75,15 @@ fn each(calls: Calls, error: i32) {
                     !answer.err.contains("could not be taken back"),
                     "{call}: {answer:?}"
                 );
-                is_untouched(&enforcer, &pairs, &call);
+                is_untouched(&enforcer, &pair, &call);
                 "failed"
             }
             0 => {
                 let status = status::read(&enforcer.context).unwrap();
                 assert!(status.is_enforced(), "{call}: {status:#?}");
-                assert!(pairs[0].far.connect_is_dropped(NEAR, 9090), "{call}");
+                assert!(pair.far.connect_is_dropped(NEAR, 9090), "{call}");
                 enforcer.sgctl(&["detach", "--all"]).ok();
-                is_untouched(&enforcer, &pairs, &call);
+                is_untouched(&enforcer, &pair, &call);
                 "none needed it"
             }
             _ => panic!("{call}: {answer:?}"),
