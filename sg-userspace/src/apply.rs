@@ -44,6 +44,7 @@ mod report;
 
 use back::{Waiting, undo};
 pub use error::{ApplyError, InterfaceError};
+pub(crate) use interface::is_there;
 use interface::{ProgramIds, in_interface};
 pub(crate) use place::is_gone;
 pub(crate) use report::ahead;
@@ -141,7 +142,12 @@ fn change_locked(
     {
         // What does not fit anyway is not worth the work.
         compile(&resolved)?;
-        let moved = upgrade::resize(context, lock, model.conntrack)?;
+        let mut wanted = model.conntrack;
+        if options.confirm_within.is_some() {
+            // There is to be room for the limits that may return.
+            wanted.allowance = wanted.allowance.max(unfit.runtime.allowance);
+        }
+        let moved = upgrade::resize(context, lock, wanted)?;
         report.upgraded = Some(moved.ok_or(error)?);
         session = confirm::open(context, lock)?;
     }
@@ -384,15 +390,8 @@ fn change(
             .map_err(|source| in_interface(&some[0].name, AttachError::from(source).into()))??;
     }
     // Not while the kernel may take it back, which writes the same record.
-    if waiting.is_none()
-        && compiled.bypasses()
-        && let Err(error) = session.review()
-    {
-        // Slower for packets, and nothing else.
-        log::warn!(
-            "flows that need no tracking are looked up: {}",
-            chain(&error)
-        );
+    if waiting.is_none() {
+        session.review_if_due();
     }
     // Last, so that they stay enforced if anything before them fails.
     for one in session.state.interfaces.clone() {

@@ -127,7 +127,7 @@ fn the_answer_is_the_same_if_nobody_reads_what_is_wrong() {
 }
 
 #[test]
-fn what_does_not_fit_is_pointed_at() {
+fn l9_what_does_not_fit_is_pointed_at() {
     let rule = |host: u32| {
         let address = std::net::Ipv4Addr::from(0x0a00_0000 + host);
         format!("  {{ protocol = \"tcp\", ports = 80, cidr = \"{address}/32\" }},\n")
@@ -197,7 +197,7 @@ fn unknown_names_are_not_compared_without_end() {
 }
 
 #[test]
-fn nesting_without_end_is_an_error() {
+fn l13_nesting_without_end_is_an_error() {
     for (name, text) in [
         ("arrays.toml", format!("x = {}", "[".repeat(1_000_000))),
         ("tables.toml", format!("x = {}", "{ a = ".repeat(1_000_000))),

@@ -161,6 +161,9 @@ pub(super) fn adjust(
             found.hook,
             target.hook,
         )?;
+    } else if attached.why.is_empty() {
+        // The first apply was cut short before it was written down.
+        attached.why = attach::AS_ASKED.to_owned();
     }
     for one in &mut session.state.interfaces {
         if one.id == found.id {
@@ -235,9 +238,14 @@ pub(super) fn move_back(
     Ok(())
 }
 
-/// Whether the device of an attached interface is still there, and no other has taken its place.
-pub(super) fn is_there(state: &State, one: &Attached) -> bool {
-    place(state, one).is_ok_and(|(_, link)| one.mac.is_some() && link.mac == one.mac)
+/// Whether the device of an attached interface is still there, and no other has taken its place, told by its
+/// Ethernet address. `None`: there is one under its index, and nothing tells whether it is the same.
+pub(crate) fn is_there(state: &State, one: &Attached) -> Option<bool> {
+    match place(state, one) {
+        Ok((_, link)) if link.mac != one.mac => Some(false),
+        Ok(_) => one.mac.map(|_| true),
+        Err(_) => Some(false),
+    }
 }
 
 /// The device of an attached interface, found again.

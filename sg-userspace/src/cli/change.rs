@@ -190,7 +190,7 @@ fn print(report: &Report) -> io::Result<()> {
     }
     for name in &report.repaired {
         remark(&format!(
-            "warning: {name}: one of its links had been removed; it is attached again\n"
+            "warning: {name}: links of it had been removed; it is attached again\n"
         ));
     }
     for one in &report.interfaces {

@@ -130,4 +130,14 @@ mod tests {
         assert!(others.iter().all(|other| *other != id));
         assert_ne!(others[3], others[4]);
     }
+    #[test]
+    fn l12_names_that_are_equal_when_joined_are_two_rules() {
+        const JOINED: &str = "a-b/c.d:e f";
+        let split = |at: usize| {
+            let (group, peer) = JOINED.split_at(at);
+            derive(group, Direction::Ingress, 22, Peer::Group(peer.into()))
+        };
+        let ids: std::collections::BTreeSet<RuleId> = (0..=JOINED.len()).map(split).collect();
+        assert_eq!(ids.len(), JOINED.len() + 1);
+    }
 }

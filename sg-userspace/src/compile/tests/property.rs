@@ -198,7 +198,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn compiled_answers_as_the_rules_do(
+    fn l2_compiled_answers_as_the_rules_do(
         model in model(),
         nodes in prop_oneof![Just(0), 1..10_u32, Just(MAX_NODES)],
     ) {

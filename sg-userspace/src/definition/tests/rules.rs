@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn protocols_by_name_and_number() {
+fn l6_protocols_by_name_and_number() {
     let tcp = Traffic::Tcp(ports(22, 22));
     for protocol in [r#""tcp""#, "6", r#""6""#] {
         assert_eq!(
@@ -71,7 +71,7 @@ fn icmp_is_of_its_own_family() {
 }
 
 #[test]
-fn ports_are_numbers_ranges_and_lists() {
+fn l5_ports_are_numbers_ranges_and_lists() {
     assert_eq!(
         traffic(r#"protocol = "tcp", ports = [0, "443", "8000-8100", 65535]"#),
         [(0, 0), (443, 443), (8000, 8100), (65535, 65535)]
@@ -176,7 +176,7 @@ fn ids_are_given_or_derived() {
 }
 
 #[test]
-fn prefixes_are_canonical_or_refused() {
+fn l3_prefixes_are_canonical_or_refused() {
     let net = |text: &str| {
         let entry = format!(r#"{{ protocol = "all", cidr = "{text}" }}"#);
         let checked = checked(&[&ingress(&entry)]);
@@ -298,7 +298,7 @@ fn rules_of_a_group_are_counted_by_direction_and_family() {
 }
 
 #[test]
-fn what_refers_to_nobody_is_reported() {
+fn l4_what_refers_to_nobody_is_reported() {
     // Fact 1.41: AWS keeps such rules, which match nothing, and lists them as stale.
     let text = ingress(r#"{ protocol = "all", group = "h" }"#);
     assert_eq!(found(&[&text]), [("stale-rule", 3, 40)]);
