@@ -17,6 +17,7 @@ use sg_common::abi::MAX_INTERFACES;
 use sg_common::layout::{Counters, CtInterface, CtLocal};
 
 use crate::{
+    adopt::{self, Adopt, Adoption},
     attach, bank,
     compile::{Compiled, Membership, compile},
     confirm::{self, SettleError},
@@ -50,8 +51,8 @@ pub use report::{Change, InterfaceReport, Report};
 pub struct Options {
     /// Detach interfaces that the definition no longer names, rather than keep their last policy.
     pub detach_missing: bool,
-    /// Track the flows that exist when an interface is first attached.
-    pub adopt: bool,
+    /// Which of the flows that exist are tracked when an interface is first attached.
+    pub adopt: Adopt,
     /// Take the change back after this time unless it is confirmed: see [`crate::confirm`].
     pub confirm_within: Option<Duration>,
 }
@@ -60,7 +61,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             detach_missing: false,
-            adopt: true,
+            adopt: Adopt::All,
             confirm_within: None,
         }
     }
@@ -301,6 +302,7 @@ fn change(
                     orientation: target.orientation,
                     hook: HookInForce::Tc,
                     why: String::new(),
+                    adopted: None,
                 });
                 fresh.push((place, id));
                 // The generation in force must not have to wait for that.
@@ -350,11 +352,17 @@ fn change(
     session.set_limits(&compiled);
     bank::flip(&session.tables, &mut session.runtime, generation, now)?;
 
+    let in_force = adopt::InForce {
+        resolved: &resolved,
+        compiled: &compiled,
+        generation,
+    };
+    let mut adoption = Adoption::new(options.adopt, in_force);
     let mut written = Instant::now();
     for (place, target) in targets.iter().enumerate() {
         let new = fresh.iter().find(|(fresh, _)| *fresh == place);
         let done = match new {
-            Some((_, id)) => interface::start(session, target, *id, options),
+            Some((_, id)) => interface::start(session, target, *id, &mut adoption),
             None => interface::adjust(session, target),
         };
         let done = done.map_err(|source| ApplyError::Interface {
@@ -362,6 +370,9 @@ fn change(
             source: Box::new(source),
         })?;
         report.interfaces.push(done);
+        if adoption.is_due() {
+            interface::settle(session, &mut adoption, report)?;
+        }
         if written.elapsed() > UNWRITTEN {
             lock.write(&session.state)?;
             written = Instant::now();
@@ -370,6 +381,7 @@ fn change(
             waiting.again(session)?;
         }
     }
+    interface::settle(session, &mut adoption, report)?;
     // Not while the kernel may take it back, which writes the same record.
     if waiting.is_none()
         && compiled.bypasses()

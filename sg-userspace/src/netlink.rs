@@ -45,7 +45,19 @@ where
         Scope::One => NLM_F_ACK,
         Scope::All | Scope::Named => NLM_F_DUMP,
     };
-    exchange(protocol, message, flags, scope == Scope::Named)
+    let mut answers = Vec::new();
+    let take = |answer| answers.push(answer);
+    exchange(protocol, message, flags, scope == Scope::Named, take)?;
+    Ok(answers)
+}
+
+/// The same for all objects, of which there may be more than should be held: hands each answer over as it comes.
+pub(crate) fn each<T>(protocol: isize, message: T, take: impl FnMut(T)) -> Result<(), NetlinkError>
+where
+    T: NetlinkSerializable + NetlinkDeserializable,
+    NetlinkPayload<T>: From<T>,
+{
+    exchange(protocol, message, NLM_F_DUMP, false, take)
 }
 
 /// Asks for a change in the calling thread's network namespace, with more flags, and waits for it.
@@ -54,10 +66,16 @@ where
     T: NetlinkSerializable + NetlinkDeserializable,
     NetlinkPayload<T>: From<T>,
 {
-    exchange(protocol, message, NLM_F_ACK | flags, false).map(drop)
+    exchange(protocol, message, NLM_F_ACK | flags, false, drop)
 }
 
-fn exchange<T>(protocol: isize, message: T, flags: u16, named: bool) -> Result<Vec<T>, NetlinkError>
+fn exchange<T>(
+    protocol: isize,
+    message: T,
+    flags: u16,
+    named: bool,
+    mut take: impl FnMut(T),
+) -> Result<(), NetlinkError>
 where
     T: NetlinkSerializable + NetlinkDeserializable,
     NetlinkPayload<T>: From<T>,
@@ -78,7 +96,6 @@ where
     packet.serialize(&mut bytes);
     socket.send(&bytes, 0).map_err(NetlinkError::Socket)?;
 
-    let mut answers = Vec::new();
     loop {
         let (mut received, _) = socket.recv_from_full().map_err(NetlinkError::Socket)?;
         if protocol == NETLINK_ROUTE {
@@ -93,10 +110,10 @@ where
             })?;
             let length = (answer.header.length as usize).next_multiple_of(4);
             match answer.payload {
-                NetlinkPayload::InnerMessage(inner) => answers.push(inner),
-                NetlinkPayload::Done(_) => return Ok(answers),
+                NetlinkPayload::InnerMessage(inner) => take(inner),
+                NetlinkPayload::Done(_) => return Ok(()),
                 // An error of code 0 is the acknowledgement.
-                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
+                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
                 NetlinkPayload::Error(error) => {
                     return Err(NetlinkError::Refused(error.to_io()));
                 }

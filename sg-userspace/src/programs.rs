@@ -223,12 +223,17 @@ impl<'a> ProgramSet<'a> {
         change().map_err(|source| failed("set", name, source))
     }
 
-    /// Loads the commands that a change of layouts needs.
+    /// Loads the commands that a change of layouts needs, and some flows that are adopted.
     ///
     /// # Errors
     /// See [`ProgramsError`].
     pub fn ct_restore(&self) -> Result<PathBuf, ProgramsError> {
         self.pinned(PROGRAM_CT_RESTORE)
+    }
+
+    /// Where [`Self::ct_restore`] is pinned if it is loaded.
+    pub fn pin_of_restore(&self) -> PathBuf {
+        self.directory.join(PROGRAM_CT_RESTORE)
     }
 
     fn classifier(&self, name: &'static str) -> Result<SchedClassifier, ProgramsError> {
