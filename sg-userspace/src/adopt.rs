@@ -26,7 +26,6 @@ use crate::{
     netns::{Netns, NetnsError, NetnsIdentity},
     nf_conntrack,
     peers::Peers,
-    pin::{PinError, Pins},
     plan::lookup::Lookup,
     programs::ProgramsError,
     resolve::Resolved,
@@ -80,9 +79,6 @@ pub enum AdoptError {
     /// The command that makes entries as they are told cannot be loaded.
     #[error(transparent)]
     Programs(#[from] ProgramsError),
-    /// Its pin cannot be removed.
-    #[error(transparent)]
-    Pins(#[from] PinError),
     /// The rules cannot be asked.
     #[error(transparent)]
     Compile(#[from] CompileError),
@@ -97,7 +93,7 @@ const ROUND: Duration = Duration::from_millis(100);
 /// The policy that has just come into force.
 #[derive(Clone, Copy, Debug)]
 pub struct InForce<'a> {
-    /// By rules.
+    /// By rules, without interfaces, which the state has.
     pub resolved: &'a Resolved,
     /// As it was written.
     pub compiled: &'a Compiled,
@@ -174,16 +170,17 @@ impl<'a> Adoption<'a> {
         if self.waiting.is_empty() {
             self.since = Instant::now();
         }
-        let resolved = self.policy.resolved.interfaces.get(&target.name);
+        let resolved = session.state.resolved.get(&target.name);
         let sight = Sight::of(target, resolved, &mut self.peers);
+        let mut adopted = Adopted::default();
+        if let Some(why) = &sight.hidden {
+            adopted.hide_workload(why);
+        }
         let mut waiting = Waiting {
             interface,
             target,
             record,
-            adopted: Adopted {
-                unseen: sight.unseen.clone(),
-                ..Adopted::default()
-            },
+            adopted,
             sight,
             tried: HashSet::new(),
             unassured: 0,
@@ -237,18 +234,22 @@ impl<'a> Adoption<'a> {
     /// Flows of an interface that netfilter tracks.
     fn tracked(&mut self, waiting: &mut Waiting<'_>) -> Result<Vec<Candidate>, AdoptError> {
         let mut found = Vec::new();
-        let mut unseen = Vec::new();
-        let Waiting { target, sight, .. } = waiting;
+        let Waiting {
+            target,
+            sight,
+            adopted,
+            ..
+        } = waiting;
         match &*self.table(&target.netns)? {
             Ok(Some(table)) => {
                 let netns = &target.netns;
                 found.extend(netns.run(|| sight.tracked_here(table))?);
             }
-            Ok(None) if target.orientation == Orientation::Own => unseen.push(
+            Ok(None) if target.orientation == Orientation::Own => adopted.miss(
                 "peers of unconnected UDP sockets, and what is neither TCP nor UDP: nf_conntrack tracks nothing here".to_owned(),
             ),
-            Ok(None) => unseen.push("what this host forwards: nf_conntrack tracks nothing here".to_owned()),
-            Err(why) => unseen.push(format!("what netfilter tracks: {why}")),
+            Ok(None) => adopted.miss("what this host forwards: nf_conntrack tracks nothing here".to_owned()),
+            Err(why) => adopted.miss(format!("what netfilter tracks: {why}")),
         }
         let behind = sight.behind.as_ref().map(|behind| &behind.netns);
         if let Some(there) = behind
@@ -256,12 +257,6 @@ impl<'a> Adoption<'a> {
             && let Ok(Some(table)) = &*self.table(there)?
         {
             found.extend(sight.tracked_behind(table));
-        }
-        let adopted = &mut waiting.adopted.unseen;
-        for one in unseen {
-            if !adopted.contains(&one) {
-                adopted.push(one);
-            }
         }
         Ok(found)
     }
@@ -306,7 +301,7 @@ impl<'a> Adoption<'a> {
             if !waiting.tried.insert(one.key()) || !one.is_possible() {
                 continue;
             }
-            let Some(opener) = self.judge(waiting, &one)? else {
+            let Some(opener) = self.judge(session, waiting, &one)? else {
                 continue;
             };
             let plain = match when {
@@ -339,6 +334,7 @@ impl<'a> Adoption<'a> {
     /// Who opened the flow, as far as rules can tell where nobody else can; `None` if it is to have no entry.
     fn judge(
         &mut self,
+        session: &Session,
         waiting: &mut Waiting<'_>,
         one: &Candidate,
     ) -> Result<Option<Side>, AdoptError> {
@@ -361,7 +357,11 @@ impl<'a> Adoption<'a> {
             return Ok(Some(opener));
         }
         if self.lookup.is_none() {
-            self.lookup = Some(Lookup::new(self.policy.resolved)?);
+            let whole = Resolved {
+                interfaces: session.state.resolved.clone(),
+                ..self.policy.resolved.clone()
+            };
+            self.lookup = Some(Lookup::new(&whole)?);
         }
         let lookup = self.lookup.as_ref().expect("it was made above");
         let asked = lookup.interface(&waiting.target.name);
@@ -386,13 +386,8 @@ impl<'a> Adoption<'a> {
     /// The command that makes an entry as it is told, loaded when it is first needed: few need it.
     fn restore(&mut self, session: &Session) -> Result<&Control, AdoptError> {
         if self.restore.is_none() {
-            let set = session.programs(0);
-            // What a process that was killed has left may be of another build.
-            Pins::remove(&set.pin_of_restore())?;
-            let pin = set.ct_restore()?;
-            let control = Control::open(&pin);
-            Pins::remove(&pin)?;
-            self.restore = Some(control?);
+            let (ebpf, name) = session.programs(0).transient_restore()?;
+            self.restore = Some(Control::of(ebpf, name));
         }
         Ok(self.restore.as_ref().expect("it was loaded above"))
     }
@@ -416,10 +411,7 @@ fn sockets(waiting: &mut Waiting<'_>) -> Result<Vec<Candidate>, AdoptError> {
         Orientation::Host => match sight.sockets_behind(timeouts) {
             Ok(found) => Ok(found),
             Err(why) => {
-                let why = format!("the workload's sockets: {why}");
-                if !waiting.adopted.unseen.contains(&why) {
-                    waiting.adopted.unseen.push(why);
-                }
+                waiting.adopted.hide_workload(&why);
                 Ok(Vec::new())
             }
         },

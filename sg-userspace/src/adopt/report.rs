@@ -26,6 +26,9 @@ pub struct Adopted {
     /// Flows that need no entry.
     #[serde(default)]
     pub untracked: u64,
+    /// The sockets of the workload behind a `host` interface could not be looked at.
+    #[serde(default)]
+    pub workload_hidden: bool,
     /// What could not be looked at, and why.
     #[serde(default)]
     pub unseen: Vec<String>,
@@ -41,6 +44,19 @@ impl Adopted {
             Source::NfConntrack => &mut self.nf_conntrack,
         };
         *count += 1;
+    }
+
+    /// Notes that the workload's sockets could not be looked at.
+    pub(super) fn hide_workload(&mut self, why: &str) {
+        self.workload_hidden = true;
+        self.miss(format!("the workload's sockets: {why}"));
+    }
+
+    /// Notes what could not be looked at.
+    pub(super) fn miss(&mut self, what: String) {
+        if !self.unseen.contains(&what) {
+            self.unseen.push(what);
+        }
     }
 
     /// How many flows are tracked now, in words.

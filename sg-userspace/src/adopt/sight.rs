@@ -36,8 +36,8 @@ pub(super) struct Sight {
     pub(super) behind: Option<Behind>,
     /// By which device of the interface's namespace packets for an address leave, as far as anybody asked.
     routes: HashMap<IpAddr, Option<u32>>,
-    /// What cannot be looked at, and why.
-    pub(super) unseen: Vec<String>,
+    /// Why the workload behind a `host` interface cannot be looked at.
+    pub(super) hidden: Option<String>,
 }
 
 /// The workload's end of the link.
@@ -63,16 +63,14 @@ impl Sight {
             checked,
             behind: None,
             routes: HashMap::new(),
-            unseen: Vec::new(),
+            hidden: None,
         };
         match target.orientation {
             Orientation::Own if checked => {}
             Orientation::Own => sight.addresses.extend(&target.link.addresses),
             Orientation::Host => match peers.find(&target.netns, &target.link) {
                 Ok((netns, link)) => sight.look_behind(netns, &link, listed.is_some()),
-                Err(error) => sight
-                    .unseen
-                    .push(format!("the workload's sockets: {}", chain(&error))),
+                Err(error) => sight.hidden = Some(chain(&error)),
             },
         }
         sight.addresses.sort_unstable();

@@ -98,9 +98,12 @@ impl InterfaceReport {
     /// Adds what a reader should know of flows that were not adopted.
     pub(super) fn warn_of_flows(&mut self) {
         let Adopted {
-            refused, unseen, ..
+            refused,
+            workload_hidden,
+            unseen,
+            ..
         } = &self.adopted;
-        if self.orientation == Orientation::Host && !unseen.is_empty() {
+        if *workload_hidden {
             self.warnings.push(format!(
                 "of the flows that exist on {} some cannot be seen from here, and are cut if no rule lets them begin again: {}",
                 self.device,

@@ -29,7 +29,7 @@ fn sight(orientation: Orientation, addresses: &[&str]) -> Sight {
         checked: true,
         behind: None,
         routes: HashMap::new(),
-        unseen: Vec::new(),
+        hidden: None,
     }
 }
 

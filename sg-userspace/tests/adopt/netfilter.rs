@@ -1,0 +1,194 @@
+//! What netfilter tracks for others, where nobody's sockets are seen.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    common::{
+        netns::{Enforcer, NEVER, SOON, eventually},
+        pair::denies_all,
+        require::{require, skip},
+        scale::patient,
+    },
+    forwarder::{CLIENT, CLIENT6, Forwarder, OUTSIDE, WORKLOAD, WORKLOAD6},
+    lines::Lines,
+    ping::Pinger,
+    storm::Storm,
+};
+
+const LACK: &str = "the machine has no nft, or the kernel no nf_conntrack";
+
+#[test]
+fn what_a_host_forwards_for_a_workload_that_nobody_sees_lives_on() {
+    require!(Root, Object);
+    let Some(forwarder) = Forwarder::new() else {
+        return skip(LACK);
+    };
+    let enforcer = Enforcer::new();
+    let pingers = [&forwarder.client, &forwarder.workload].map(Pinger::new);
+    let lines = Lines::start(forwarder.lines());
+    // So that netfilter takes datagrams for streams, which it does after two seconds.
+    thread::sleep(Duration::from_millis(2500));
+    lines.go_on();
+    let ping = |identifier, within| {
+        [
+            pingers[0].pings(WORKLOAD, identifier, within),
+            pingers[1].pings(CLIENT, identifier + 1, within),
+        ]
+    };
+    assert_eq!(ping(70, patient(SOON)), [true; 2]);
+    let storm = Storm::start(&forwarder.client, &forwarder.workload, WORKLOAD6);
+    let _held = forwarder.hide_workload();
+    thread::sleep(Duration::from_millis(50));
+    let definition = denies_all("none") + &forwarder.interfaces("");
+    let said = enforcer.apply(&definition, &[]).ok();
+    let returned = Instant::now();
+    assert!(said.out.contains(" by nf_conntrack)"), "{said:?}");
+    assert!(
+        said.err
+            .contains("w: of the flows that exist on w0 some cannot be seen from here"),
+        "{said:?}"
+    );
+    lines.go_on();
+    assert_eq!(
+        ping(70, patient(SOON)),
+        [true; 2],
+        "an echo that is tracked"
+    );
+    assert_eq!(ping(80, NEVER), [false; 2], "one that is not");
+    let outcome = storm.finish(returned);
+    assert_eq!(
+        (outcome.cut.as_slice(), outcome.late),
+        (&[][..], 0),
+        "{outcome:?}"
+    );
+    assert!(outcome.before > 0 && outcome.failed > 0, "{outcome:?}");
+    assert!(forwarder.client.connect_is_dropped(OUTSIDE, 80));
+
+    // Each device has the ends that its packets have.
+    let listed = enforcer.sgctl(&["ct", "list"]).ok().out;
+    for expected in [
+        format!("up tcp established {OUTSIDE}:80 <- {CLIENT}:"),
+        format!("w tcp established {WORKLOAD}:8080 <- {CLIENT}:"),
+        format!("up tcp established [{WORKLOAD6}]:9001 <- [{CLIENT6}]:"),
+        format!("w tcp established [{WORKLOAD6}]:9001 <- [{CLIENT6}]:"),
+        format!("w udp stream [{WORKLOAD6}]:5300 <- [{CLIENT6}]:"),
+        format!("w icmp echo {WORKLOAD}:70 <- {CLIENT}:70 "),
+    ] {
+        assert!(listed.contains(&expected), "no {expected} in {listed}");
+    }
+    for (start, end) in [
+        (
+            format!("up tcp established {OUTSIDE}:"),
+            format!(" -> {CLIENT}:9000 "),
+        ),
+        (
+            format!("w tcp established {WORKLOAD}:"),
+            format!(" -> {CLIENT}:9000 "),
+        ),
+        (
+            format!("up udp stream {OUTSIDE}:"),
+            format!(" -> {CLIENT}:5301 "),
+        ),
+        (
+            format!("w udp stream {WORKLOAD}:"),
+            format!(" -> {CLIENT}:5301 "),
+        ),
+    ] {
+        let found = listed
+            .lines()
+            .filter(|line| line.starts_with(&start) && line.contains(&end));
+        assert!(found.count() > 0, "no {start}…{end} in {listed}");
+    }
+    let status = enforcer.sgctl(&["status"]).ok().out;
+    assert!(
+        status.contains("    not seen then: the workload's sockets: "),
+        "{status}"
+    );
+    let numbers = lines.finish();
+    println!(
+        "{numbers} numbers came, none was lost; {} of the storm's connections lived",
+        outcome.before
+    );
+}
+
+/// More flows than fit, nearly all of them such that nobody has answered: what lives comes first, and the rest takes
+/// no more than its share.
+#[test]
+fn a_flood_that_netfilter_tracks_takes_no_place_from_what_lives() {
+    require!(Root, Object);
+    let Some(forwarder) = Forwarder::new() else {
+        return skip(LACK);
+    };
+    let enforcer = Enforcer::new();
+    let lines = Lines::start(forwarder.lines());
+    let _silent = forwarder
+        .workload
+        .run(|| UdpSocket::bind((WORKLOAD, 7)))
+        .unwrap();
+    let flood = || {
+        for _ in 0..1500 {
+            let socket = UdpSocket::bind((CLIENT, 0)).unwrap();
+            socket.send_to(b"?", (WORKLOAD, 7)).unwrap();
+        }
+    };
+    forwarder.client.run(flood);
+    let counted = || {
+        let text = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
+        text.unwrap().trim().parse::<u32>().unwrap()
+    };
+    eventually("a flood that is tracked", || {
+        forwarder.host.run(counted) > 1400
+    });
+    let definition = denies_all("none") + &forwarder.interfaces("allowance = 64");
+    let said = enforcer.apply(&definition, &[]).ok();
+    assert!(
+        said.err
+            .contains("existing flows found no room and are cut"),
+        "{said:?}"
+    );
+    lines.go_on();
+    assert!(enforcer.figure("w", "conntrack_unassured") <= 16);
+    assert!(enforcer.figure("w", "conntrack_tracked") <= 64);
+    // The workload's own, named namespace is looked into.
+    assert!(said.out.contains("by the workload's sockets"), "{said:?}");
+    lines.finish();
+}
+
+/// Sockets know no peers of whoever serves datagrams; netfilter does, at the workload's own device too.
+#[test]
+fn who_serves_datagrams_by_one_socket_goes_on_serving() {
+    require!(Root, Object);
+    let Some(forwarder) = Forwarder::new() else {
+        return skip(LACK);
+    };
+    let enforcer = Enforcer::new();
+    let at = SocketAddr::from((OUTSIDE, 53));
+    let server = forwarder.host.run(|| UdpSocket::bind(at)).unwrap();
+    let clients = [(); 2].map(|()| {
+        forwarder
+            .client
+            .run(|| UdpSocket::bind((CLIENT, 0)))
+            .unwrap()
+    });
+    for socket in clients.iter().chain([&server]) {
+        socket.set_read_timeout(Some(NEVER)).unwrap();
+    }
+    let asks = |client: &UdpSocket| {
+        client.send_to(b"question", at).unwrap();
+        let mut bytes = [0; 16];
+        let Ok((_, from)) = server.recv_from(&mut bytes) else {
+            return false;
+        };
+        server.send_to(b"answer", from).unwrap();
+        client.recv(&mut bytes).is_ok()
+    };
+    assert!(asks(&clients[0]));
+    let definition = denies_all("none") + &forwarder.interfaces("");
+    enforcer.apply(&definition, &[]).ok();
+    assert!(asks(&clients[0]));
+    assert!(!asks(&clients[1]));
+}
