@@ -185,11 +185,24 @@ impl<'a> Adoption<'a> {
             tried: HashSet::new(),
             unassured: 0,
         };
-        let mut found = self.tracked(&mut waiting)?;
-        found.extend(sockets(&mut waiting)?);
+        let mut found = self.look(&mut waiting)?;
+        if self.restore.is_none() && !found.iter().all(Candidate::is_plain) {
+            // That takes a while.
+            let (ebpf, name) = session.programs(0).transient_restore()?;
+            self.restore = Some(Control::of(ebpf, name));
+            self.tables.clear();
+            found = self.look(&mut waiting)?;
+        }
         self.take(session, &mut waiting, found, When::Before)?;
         self.waiting.push(waiting);
         Ok(())
+    }
+
+    /// All flows of an interface that are seen.
+    fn look(&mut self, waiting: &mut Waiting<'_>) -> Result<Vec<Candidate>, AdoptError> {
+        let mut found = self.tracked(waiting)?;
+        found.extend(sockets(waiting)?);
+        Ok(found)
     }
 
     /// Adopts what was opened meanwhile on the interface that has just been attached, as far as there are sockets.

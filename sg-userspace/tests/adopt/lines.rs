@@ -5,7 +5,7 @@ use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -26,6 +26,9 @@ pub(crate) struct Line {
     /// That of the server, which tells who opened it.
     listener: Option<TcpListener>,
 }
+
+/// Numbers that may be under way in one direction.
+const UNDER_WAY: u64 = 8;
 
 /// By end.
 #[derive(Debug, Default)]
@@ -132,7 +135,10 @@ impl Line {
         let mut numbers = Vec::new();
         for (place, end) in self.ends.iter_mut().enumerate() {
             let sent = &self.counts.sent[place];
-            if sending && end.send(sent.load(Ordering::Relaxed))? {
+            let got = &self.counts.got[1 - place];
+            // No more than a busy machine can hold: what it loses would be held against the enforcer.
+            let under_way = sent.load(Ordering::Relaxed) - got.load(Ordering::Relaxed);
+            if sending && under_way < UNDER_WAY && end.send(sent.load(Ordering::Relaxed))? {
                 sent.fetch_add(1, Ordering::Relaxed);
             }
             end.hear(&mut numbers)?;
@@ -169,7 +175,8 @@ impl Counts {
 pub(crate) struct Lines {
     counts: Vec<(String, Arc<Counts>)>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Vec<String>>>,
+    cut: Arc<Mutex<Vec<String>>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Lines {
@@ -179,8 +186,9 @@ impl Lines {
         let stopped = Arc::clone(&stop);
         let named = |line: &Line| (line.name.clone(), Arc::clone(&line.counts));
         let counts = lines.iter().map(named).collect();
+        let cut = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&cut);
         let thread = thread::spawn(move || {
-            let mut cut = Vec::new();
             let mut last = None;
             loop {
                 if stopped.load(Ordering::Relaxed) {
@@ -189,7 +197,8 @@ impl Lines {
                 lines.retain_mut(|line| match line.turn(last.is_none()) {
                     Ok(()) => true,
                     Err(why) => {
-                        cut.push(format!("{}: {why}", line.name));
+                        let why = format!("{}: {why}", line.name);
+                        noted.lock().unwrap().push(why);
                         false
                     }
                 });
@@ -198,8 +207,9 @@ impl Lines {
                 let late = |since: Instant| complete || since.elapsed() > patient(4 * SOON);
                 if last.is_some_and(late) {
                     let missing = lines.iter().filter(|line| !line.counts.is_complete());
-                    cut.extend(missing.map(|line| format!("{}: {:?}", line.name, line.counts)));
-                    return cut;
+                    let missing = missing.map(|line| format!("{}: {:?}", line.name, line.counts));
+                    noted.lock().unwrap().extend(missing);
+                    return;
                 }
                 thread::sleep(Duration::from_millis(2));
             }
@@ -207,6 +217,7 @@ impl Lines {
         Self {
             counts,
             stop,
+            cut,
             thread: Some(thread),
         }
     }
@@ -217,6 +228,7 @@ impl Lines {
         let before: Vec<[u64; 2]> = self.counts.iter().map(|(_, counts)| counts.got()).collect();
         for ((name, counts), before) in self.counts.iter().zip(before) {
             eventually_within(4 * SOON, &format!("more on {name}"), || {
+                assert_eq!(*self.cut.lock().unwrap(), Vec::<String>::new());
                 let got = counts.got();
                 got.iter()
                     .zip(before)
@@ -244,8 +256,8 @@ impl Lines {
     #[track_caller]
     pub(crate) fn finish(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        let cut = self.thread.take().unwrap().join().unwrap();
-        assert_eq!(cut, Vec::<String>::new());
+        self.thread.take().unwrap().join().unwrap();
+        assert_eq!(*self.cut.lock().unwrap(), Vec::<String>::new());
         let got = self.counts.iter().flat_map(|(_, counts)| counts.got());
         got.sum()
     }

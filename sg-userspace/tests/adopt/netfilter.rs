@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     common::{
-        netns::{Enforcer, NEVER, SOON, eventually},
+        netns::{Enforcer, NEVER, Namespace, SOON, eventually},
         pair::denies_all,
         require::{require, skip},
         scale::patient,
@@ -18,6 +18,38 @@ use crate::{
     ping::Pinger,
     storm::Storm,
 };
+
+/// Datagrams served by one socket of the host to two of the client's.
+struct Service {
+    server: UdpSocket,
+    clients: [UdpSocket; 2],
+}
+
+impl Service {
+    fn new(forwarder: &Forwarder) -> Self {
+        let bind = |at: &Namespace, address: SocketAddr| {
+            let socket = at.run(|| UdpSocket::bind(address)).unwrap();
+            socket.set_read_timeout(Some(NEVER)).unwrap();
+            socket
+        };
+        Self {
+            server: bind(&forwarder.host, (OUTSIDE, 53).into()),
+            clients: [(); 2].map(|()| bind(&forwarder.client, (CLIENT, 0).into())),
+        }
+    }
+
+    /// Whether one of the clients gets an answer.
+    fn answers(&self, client: usize) -> bool {
+        let client = &self.clients[client];
+        client.send_to(b"question", (OUTSIDE, 53)).unwrap();
+        let mut bytes = [0; 16];
+        let Ok((_, from)) = self.server.recv_from(&mut bytes) else {
+            return false;
+        };
+        self.server.send_to(b"answer", from).unwrap();
+        client.recv(&mut bytes).is_ok()
+    }
+}
 
 const LACK: &str = "the machine has no nft, or the kernel no nf_conntrack";
 
@@ -41,6 +73,9 @@ fn what_a_host_forwards_for_a_workload_that_nobody_sees_lives_on() {
     };
     assert_eq!(ping(70, patient(SOON)), [true; 2]);
     let storm = Storm::start(&forwarder.client, &forwarder.workload, WORKLOAD6);
+    // Sockets know no peers of whoever serves datagrams; netfilter does, at the host's own device too.
+    let service = Service::new(&forwarder);
+    assert!(service.answers(0));
     let _held = forwarder.hide_workload();
     thread::sleep(Duration::from_millis(50));
     let definition = denies_all("none") + &forwarder.interfaces("");
@@ -67,6 +102,8 @@ fn what_a_host_forwards_for_a_workload_that_nobody_sees_lives_on() {
     );
     assert!(outcome.before > 0 && outcome.failed > 0, "{outcome:?}");
     assert!(forwarder.client.connect_is_dropped(OUTSIDE, 80));
+    assert!(service.answers(0));
+    assert!(!service.answers(1));
 
     // Each device has the ends that its packets have.
     let listed = enforcer.sgctl(&["ct", "list"]).ok().out;
@@ -156,39 +193,4 @@ fn a_flood_that_netfilter_tracks_takes_no_place_from_what_lives() {
     // The workload's own, named namespace is looked into.
     assert!(said.out.contains("by the workload's sockets"), "{said:?}");
     lines.finish();
-}
-
-/// Sockets know no peers of whoever serves datagrams; netfilter does, at the workload's own device too.
-#[test]
-fn who_serves_datagrams_by_one_socket_goes_on_serving() {
-    require!(Root, Object);
-    let Some(forwarder) = Forwarder::new() else {
-        return skip(LACK);
-    };
-    let enforcer = Enforcer::new();
-    let at = SocketAddr::from((OUTSIDE, 53));
-    let server = forwarder.host.run(|| UdpSocket::bind(at)).unwrap();
-    let clients = [(); 2].map(|()| {
-        forwarder
-            .client
-            .run(|| UdpSocket::bind((CLIENT, 0)))
-            .unwrap()
-    });
-    for socket in clients.iter().chain([&server]) {
-        socket.set_read_timeout(Some(NEVER)).unwrap();
-    }
-    let asks = |client: &UdpSocket| {
-        client.send_to(b"question", at).unwrap();
-        let mut bytes = [0; 16];
-        let Ok((_, from)) = server.recv_from(&mut bytes) else {
-            return false;
-        };
-        server.send_to(b"answer", from).unwrap();
-        client.recv(&mut bytes).is_ok()
-    };
-    assert!(asks(&clients[0]));
-    let definition = denies_all("none") + &forwarder.interfaces("");
-    enforcer.apply(&definition, &[]).ok();
-    assert!(asks(&clients[0]));
-    assert!(!asks(&clients[1]));
 }

@@ -59,102 +59,75 @@ fn only_what_rules_allow_is_adopted_where_that_is_asked_for() {
     }
 }
 
+/// Four interfaces: one with an allowance below what exists, one with flows that need no entry, one on which something
+/// begins as soon as it is attached, and a virtual machine's, whose sockets are its own affair.
 #[test]
-fn an_allowance_below_what_exists_is_kept_and_said() {
+fn of_each_interface_is_said_what_became_of_its_flows() {
     require!(Root, Object);
-    let (pair, enforcer) = (Pair::new(), Enforcer::new());
-    let _server = pair.near.serve(NEAR, 22);
-    let mut streams: Vec<_> = (0..30)
-        .map(|_| pair.far.connect(NEAR, 22).unwrap())
-        .collect();
+    let (small, open, plain) = (Pair::new(), Pair::new(), Pair::new());
+    let (host, enforcer) = (Namespace::new("host"), Enforcer::new());
+    let tap = ["tuntap", "add", "dev", "tap0", "mode", "tap"];
+    let tap = host.run(|| Command::new("ip").args(tap).output()).unwrap();
+    let tap = tap.status.success();
+
+    let _server = small.near.serve(NEAR, 22);
+    let connect = |_| small.far.connect(NEAR, 22).unwrap();
+    let mut streams: Vec<_> = (0..30).map(connect).collect();
     for stream in &mut streams {
         assert!(answers(stream));
         stream.set_read_timeout(Some(NEVER / 5)).unwrap();
     }
-    let definition = denies_all("none") + &pair.interface("a", "[\"none\"]", "allowance = 10");
-    let said = enforcer.apply(&definition, &[]).ok();
-    assert!(said.out.contains("10 open connections adopted"), "{said:?}");
-    assert!(
-        said.err
-            .contains("20 existing flows found no room and are cut"),
-        "{said:?}"
-    );
-    assert_eq!(enforcer.figure("a", "conntrack_tracked"), 10);
-    let living = streams.iter_mut().map(|stream| answers(stream));
-    assert_eq!(living.filter(|lives| *lives).count(), 10);
-}
-
-#[test]
-fn what_needs_no_entry_gets_none() {
-    require!(Root, Object);
-    let (pair, enforcer) = (Pair::new(), Enforcer::new());
-    let Pair { near, far } = &pair;
     let lines = Lines::start(vec![
-        Line::tcp(far, (near, NEAR), 22),
-        Line::tcp(near, (far, FAR), 3306),
-        Line::tcp(far, (near, NEAR6), 22),
+        Line::tcp(&open.far, (&open.near, NEAR), 22),
+        Line::tcp(&open.near, (&open.far, FAR), 3306),
+        Line::tcp(&open.far, (&open.near, NEAR6), 22),
+        Line::udp(&plain.near, &plain.far, [NEAR.into(), FAR.into()], 53),
     ]);
-    // Over IPv4 everything may go out and SSH may come in: both are untracked there, nothing is over IPv6.
-    let definition = "[groups.g]\ningress = [{ protocol = \"tcp\", ports = \"0-65535\", cidr = \"0.0.0.0/0\" }]\n\
+    let server = plain.near.run(|| UdpSocket::bind((NEAR, 7))).unwrap();
+
+    // Over IPv4 everything may go out and come in: nothing is tracked there, and everything is over IPv6.
+    let mut definition = "[groups.open]\n\
+         ingress = [{ protocol = \"tcp\", ports = \"0-65535\", cidr = \"0.0.0.0/0\" }]\n\
          egress = [{ protocol = \"all\", cidr = \"0.0.0.0/0\" }]\n"
         .to_owned()
-        + &pair.interface("a", "[\"g\"]", "");
-    let said = enforcer.apply(&definition, &["--json"]).ok();
-    let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
-    let adopted = &report["interfaces"][0]["adopted"];
-    assert_eq!(
-        (&adopted["flows"], &adopted["untracked"]),
-        (&1.into(), &2.into()),
-        "{said:?}"
-    );
-    lines.go_on();
-    assert_eq!(enforcer.figure("a", "conntrack_tracked"), 1);
-    lines.finish();
-}
-
-/// A virtual machine's sockets are its own affair.
-#[test]
-fn a_tap_shows_nothing_and_that_is_said() {
-    require!(Root, Object);
-    let (host, enforcer) = (Namespace::new("host"), Enforcer::new());
-    let made = host.run(|| {
-        let tap = ["tuntap", "add", "dev", "tap0", "mode", "tap"];
-        Command::new("ip").args(tap).output()
-    });
-    if !made.unwrap().status.success() {
-        return skip("the kernel has no tap devices");
-    }
-    let interface = format!(
-        "[interfaces.vm]\ndevice = \"tap0\"\nnetns = \"{}\"\norientation = \"host\"\ngroups = [\"none\"]\n",
-        host.name
-    );
-    let said = enforcer.apply(&(denies_all("none") + &interface), &[]).ok();
-    let unseen = "the workload's sockets: its other end is not a device of this machine";
-    assert!(said.err.contains(unseen), "{said:?}");
-    let status = enforcer.sgctl(&["status"]).ok().out;
-    for unseen in [
-        unseen,
-        "what this host forwards: nf_conntrack tracks nothing here",
-    ] {
-        assert!(
-            status.contains(&format!("    not seen then: {unseen}\n")),
-            "{status}"
+        + &denies_all("none")
+        + &small.interface("small", "[\"none\"]", "allowance = 10")
+        + &open.interface("open", "[\"open\"]", "")
+        + &plain.interface("plain", "[\"none\"]", "");
+    if tap {
+        definition += &format!(
+            "[interfaces.vm]\ndevice = \"tap0\"\nnetns = \"{}\"\norientation = \"host\"\ngroups = [\"none\"]\n",
+            host.name
         );
     }
-}
+    let said = enforcer.apply(&definition, &["--json"]).ok();
+    let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let of = |name: &str| {
+        let all = report["interfaces"].as_array().unwrap().iter();
+        all.clone().find(|one| one["name"] == name).unwrap()
+    };
 
-/// A datagram from whom nobody knows is not let in because others are.
-#[test]
-fn what_begins_after_attachment_goes_by_rule() {
-    require!(Root, Object);
-    let (pair, enforcer) = (Pair::new(), Enforcer::new());
-    let Pair { near, far } = &pair;
-    let lines = Lines::start(vec![Line::udp(near, far, [NEAR.into(), FAR.into()], 53)]);
-    let server = near.run(|| UdpSocket::bind((NEAR, 7))).unwrap();
-    let definition = denies_all("none") + &pair.interface("a", "[\"none\"]", "");
-    enforcer.apply(&definition, &[]).ok();
+    let adopted = &of("small")["adopted"];
+    assert_eq!(
+        (&adopted["flows"], &adopted["refused"]),
+        (&10.into(), &20.into())
+    );
+    let warning = "20 existing flows found no room and are cut: raise `allowance`";
+    assert_eq!(of("small")["warnings"][0], warning);
+    assert_eq!(enforcer.figure("small", "conntrack_tracked"), 10);
+    let living = streams.iter_mut().map(answers);
+    assert_eq!(living.filter(|lives| *lives).count(), 10);
+
+    let adopted = &of("open")["adopted"];
+    assert_eq!(
+        (&adopted["flows"], &adopted["untracked"]),
+        (&1.into(), &2.into())
+    );
+    assert_eq!(enforcer.figure("open", "conntrack_tracked"), 1);
     lines.go_on();
-    let stranger = far.run(|| UdpSocket::bind((FAR, 0))).unwrap();
+
+    // A datagram from somebody new is not let in because others are.
+    let stranger = plain.far.run(|| UdpSocket::bind((FAR, 0))).unwrap();
     server.connect(stranger.local_addr().unwrap()).unwrap();
     stranger.send_to(b"in", (NEAR, 7)).unwrap();
     let _ = server.send(b"out");
@@ -163,4 +136,19 @@ fn what_begins_after_attachment_goes_by_rule() {
         assert!(socket.recv(&mut [0; 8]).is_err());
     }
     lines.finish();
+
+    if !tap {
+        return skip("the kernel has no tap devices, of which less is seen");
+    }
+    let unseen = "the workload's sockets: its other end is not a device of this machine";
+    let warning = of("vm")["warnings"][0].as_str().unwrap();
+    assert!(warning.contains(unseen), "{warning}");
+    let status = enforcer.sgctl(&["status"]).ok().out;
+    for unseen in [
+        unseen,
+        "what this host forwards: nf_conntrack tracks nothing here",
+    ] {
+        let line = format!("    not seen then: {unseen}\n");
+        assert!(status.contains(&line), "{status}");
+    }
 }
