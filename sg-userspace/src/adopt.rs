@@ -232,13 +232,13 @@ impl<'a> Adoption<'a> {
         &mut self,
         session: &Session,
         mut done: impl FnMut(u32, Adopted),
-    ) -> Result<(), (String, AdoptError)> {
+    ) -> Result<(), Box<(String, AdoptError)>> {
         self.tables.clear();
         for mut waiting in std::mem::take(&mut self.waiting) {
             let settled = self
                 .tracked(&mut waiting)
                 .and_then(|found| self.take(session, &mut waiting, found, When::After));
-            settled.map_err(|error| (waiting.target.name.clone(), error))?;
+            settled.map_err(|error| Box::new((waiting.target.name.clone(), error)))?;
             done(waiting.interface, waiting.adopted);
         }
         Ok(())

@@ -32,7 +32,7 @@ pub struct Control {
 /// Where the program is.
 #[derive(Debug)]
 enum Commands {
-    Pinned(SchedClassifier),
+    Pinned(Box<SchedClassifier>),
     /// Loaded by this process for itself, under a name.
     Own(Box<Ebpf>, &'static str),
 }
@@ -107,7 +107,7 @@ impl Control {
     /// [`ControlError::Open`].
     pub fn open(pin: &Path) -> Result<Self, ControlError> {
         let program = SchedClassifier::from_pin(pin).map_err(ControlError::Open)?;
-        let program = Commands::Pinned(program);
+        let program = Commands::Pinned(Box::new(program));
         Ok(Self { program })
     }
 

@@ -103,7 +103,7 @@ pub(super) fn settle(
     let mut done = Vec::new();
     adoption
         .settle(session, |id, adopted| done.push((id, adopted)))
-        .map_err(|(name, error)| in_interface(&name, error.into()))?;
+        .map_err(|failed| in_interface(&failed.0, failed.1.into()))?;
     for (id, adopted) in done {
         for one in &mut session.state.interfaces {
             if one.id == id {
