@@ -10,7 +10,7 @@
 
 use std::{
     collections::HashSet,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -40,7 +40,7 @@ mod sight;
 
 use candidate::Candidate;
 pub use report::Adopted;
-use sight::Sight;
+use sight::{Routes, Sight};
 
 /// Which existing flows become tracked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,6 +106,8 @@ pub struct Adoption<'a> {
     adopt: Adopt,
     policy: InForce<'a>,
     peers: Peers,
+    /// By namespace.
+    routes: Vec<(NetnsIdentity, Arc<Mutex<Routes>>)>,
     /// Read in this round.
     tables: Vec<(NetnsIdentity, Arc<Table>)>,
     lookup: Option<Lookup>,
@@ -143,6 +145,7 @@ impl<'a> Adoption<'a> {
             adopt,
             policy,
             peers: Peers::default(),
+            routes: Vec::new(),
             tables: Vec::new(),
             lookup: None,
             restore: None,
@@ -171,10 +174,14 @@ impl<'a> Adoption<'a> {
             self.since = Instant::now();
         }
         let resolved = session.state.resolved.get(&target.name);
-        let sight = Sight::of(target, resolved, &mut self.peers);
+        let routes = self.routes(&target.netns);
+        let sight = Sight::of(target, resolved, &mut self.peers, routes);
         let mut adopted = Adopted::default();
         if let Some(why) = &sight.hidden {
             adopted.hide_workload(why);
+        }
+        if sight.is_bare() {
+            adopted.miss("the workload's sockets: its device has no address yet, and the definition lists no `addresses`".to_owned());
         }
         let mut waiting = Waiting {
             interface,
@@ -272,6 +279,17 @@ impl<'a> Adoption<'a> {
             found.extend(sight.tracked_behind(table));
         }
         Ok(found)
+    }
+
+    /// What has been asked about routes of a namespace.
+    fn routes(&mut self, netns: &Netns) -> Arc<Mutex<Routes>> {
+        let identity = netns.identity();
+        if let Some((_, routes)) = self.routes.iter().find(|(known, _)| known.is(identity)) {
+            return Arc::clone(routes);
+        }
+        let routes = Arc::default();
+        self.routes.push((identity.clone(), Arc::clone(&routes)));
+        routes
     }
 
     /// Netfilter's table of a namespace, read once a round.
@@ -417,7 +435,7 @@ impl Waiting<'_> {
 
 /// Flows of an interface that there are sockets for.
 fn sockets(waiting: &mut Waiting<'_>) -> Result<Vec<Candidate>, AdoptError> {
-    let (target, sight) = (waiting.target, &mut waiting.sight);
+    let (target, sight) = (waiting.target, &waiting.sight);
     let timeouts = &waiting.record.timeouts;
     match target.orientation {
         Orientation::Own => Ok(target.netns.run(|| sight.sockets_here(timeouts))??),

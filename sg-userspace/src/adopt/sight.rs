@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use sg_common::layout::TIMEOUTS;
@@ -34,11 +35,13 @@ pub(super) struct Sight {
     checked: bool,
     /// The workload's namespace, of a `host` interface.
     pub(super) behind: Option<Behind>,
-    /// By which device of the interface's namespace packets for an address leave, as far as anybody asked.
-    routes: HashMap<IpAddr, Option<u32>>,
+    routes: Arc<Mutex<Routes>>,
     /// Why the workload behind a `host` interface cannot be looked at.
     pub(super) hidden: Option<String>,
 }
+
+/// By which device of a namespace packets for an address leave, as far as anybody asked.
+pub(super) type Routes = HashMap<IpAddr, Option<u32>>;
 
 /// The workload's end of the link.
 pub(super) struct Behind {
@@ -51,6 +54,7 @@ impl Sight {
         target: &Target,
         resolved: Option<&ResolvedInterface>,
         peers: &mut Peers,
+        routes: Arc<Mutex<Routes>>,
     ) -> Self {
         // Those of an `own` device may have been read from it.
         let listed = resolved.and_then(|interface| interface.addresses.clone());
@@ -62,7 +66,7 @@ impl Sight {
             addresses: listed.clone().unwrap_or_default(),
             checked,
             behind: None,
-            routes: HashMap::new(),
+            routes,
             hidden: None,
         };
         match target.orientation {
@@ -90,13 +94,19 @@ impl Sight {
 
     /// Flows of the calling thread's namespace that are an `own` interface's, by sockets.
     pub(super) fn sockets_here(
-        &mut self,
+        &self,
         timeouts: &[u32; TIMEOUTS],
     ) -> Result<Vec<Candidate>, NetlinkError> {
         let mut found: Vec<sockets::OwnFlow> = sockets::flows()?.into_iter().collect();
         found.retain(|one| self.is_own(&one.flow));
         let candidate = |one| Candidate::of_socket(&one, Source::Sockets, timeouts);
         Ok(found.into_iter().map(candidate).collect())
+    }
+
+    /// Whether the workload's device is seen, and has no address by which its flows could be told.
+    pub(super) fn is_bare(&self) -> bool {
+        let behind = self.behind.as_ref();
+        behind.is_some_and(|behind| behind.addresses.is_empty())
     }
 
     /// Flows of the workload behind a `host` interface, by its sockets.
@@ -121,7 +131,7 @@ impl Sight {
     }
 
     /// Flows of the calling thread's namespace, the interface's, that netfilter tracks there.
-    pub(super) fn tracked_here(&mut self, table: &[Tracked]) -> Vec<Candidate> {
+    pub(super) fn tracked_here(&self, table: &[Tracked]) -> Vec<Candidate> {
         let mut found = Vec::new();
         for tracked in table {
             for (flow, opener) in views(tracked, self.orientation) {
@@ -150,7 +160,7 @@ impl Sight {
 
     /// Whether packets of a flow pass the interface: by its workload's addresses; where these do not tell, or are not
     /// all that may pass, by the route that packets take from here.
-    fn is_own(&mut self, flow: &Flow) -> bool {
+    fn is_own(&self, flow: &Flow) -> bool {
         let has = |address| self.addresses.contains(address);
         if has(&flow.remote) || flow.remote.is_loopback() || flow.local.is_loopback() {
             return false;
@@ -169,9 +179,9 @@ impl Sight {
         }
     }
 
-    fn is_towards(&mut self, address: IpAddr) -> bool {
-        let device = self
-            .routes
+    fn is_towards(&self, address: IpAddr) -> bool {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let device = routes
             .entry(address)
             .or_insert_with(|| route::device(address, None));
         *device == Some(self.ifindex)

@@ -28,7 +28,7 @@ fn sight(orientation: Orientation, addresses: &[&str]) -> Sight {
         addresses: addresses.iter().map(|one| one.parse().unwrap()).collect(),
         checked: true,
         behind: None,
-        routes: HashMap::new(),
+        routes: Arc::default(),
         hidden: None,
     }
 }
