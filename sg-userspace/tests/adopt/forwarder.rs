@@ -84,7 +84,15 @@ impl Forwarder {
         let there = made.host.run(|| {
             nft(RULES) && fs::exists("/proc/sys/net/netfilter/nf_conntrack_count").unwrap_or(false)
         });
-        there.then_some(made)
+        if !there {
+            return None;
+        }
+        // On a busy machine it takes longer than half a minute to attach.
+        for what in ["udp", "icmp"] {
+            let key = format!("net/netfilter/nf_conntrack_{what}_timeout");
+            made.host.sysctl(&key, "600");
+        }
+        Some(made)
     }
 
     /// Flows of all kinds that it forwards, in both directions.
@@ -143,12 +151,14 @@ impl Forwarder {
         held
     }
 
-    /// Definition of both devices of the host, as its own NIC and the host's end of the workload's link.
+    /// Definition of both devices of the host, as its own NIC and the host's end of the workload's link. Flows live
+    /// long, however slow the machine is.
     pub(crate) fn interfaces(&self, more: &str) -> String {
         let name = &self.host.name;
+        let timeouts = "timeouts = { udp = 60, icmp = 600 }\n";
         format!(
-            "[interfaces.up]\ndevice = \"up0\"\nnetns = \"{name}\"\norientation = \"own\"\ngroups = [\"none\"]\n\
-             [interfaces.w]\ndevice = \"w0\"\nnetns = \"{name}\"\norientation = \"host\"\ngroups = [\"none\"]\n{more}\n"
+            "[interfaces.up]\ndevice = \"up0\"\nnetns = \"{name}\"\norientation = \"own\"\ngroups = [\"none\"]\n{timeouts}\
+             [interfaces.w]\ndevice = \"w0\"\nnetns = \"{name}\"\norientation = \"host\"\ngroups = [\"none\"]\n{timeouts}{more}\n"
         )
     }
 }

@@ -29,7 +29,7 @@ impl Service {
     fn new(forwarder: &Forwarder) -> Self {
         let bind = |at: &Namespace, address: SocketAddr| {
             let socket = at.run(|| UdpSocket::bind(address)).unwrap();
-            socket.set_read_timeout(Some(NEVER)).unwrap();
+            socket.set_read_timeout(Some(2 * NEVER)).unwrap();
             socket
         };
         Self {
