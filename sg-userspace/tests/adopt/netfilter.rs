@@ -1,10 +1,17 @@
 //! What netfilter tracks for others, where nobody's sockets are seen.
 
 use std::{
+    collections::BTreeSet,
     net::{SocketAddr, UdpSocket},
-    thread,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
+
+use sg_userspace::netns::Netns;
 
 use crate::{
     common::{
@@ -51,6 +58,66 @@ impl Service {
     }
 }
 
+/// Datagrams of which each begins a flow, all the time. Nobody answers.
+struct Knocks {
+    silent: UdpSocket,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<UdpSocket>>,
+}
+
+impl Knocks {
+    fn start(forwarder: &Forwarder) -> Self {
+        let silent = forwarder.workload.run(|| UdpSocket::bind((WORKLOAD, 7)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, name) = (Arc::clone(&stop), forwarder.client.name.clone());
+        let knock = move || {
+            let mut sockets = Vec::new();
+            while !stopped.load(Ordering::Relaxed) && sockets.len() < 600 {
+                let socket = UdpSocket::bind((CLIENT, 0)).unwrap();
+                let number = sockets.len() as u16;
+                socket.connect((WORKLOAD, 7)).unwrap();
+                socket.send(&number.to_be_bytes()).unwrap();
+                sockets.push(socket);
+                thread::sleep(Duration::from_millis(10));
+            }
+            sockets
+        };
+        let thread = thread::spawn(move || Netns::open(Some(&name)).unwrap().run(knock).unwrap());
+        Self {
+            silent: silent.unwrap(),
+            stop,
+            thread,
+        }
+    }
+
+    /// Netfilter has seen all of them, those too that were dropped behind it. Whose first datagram was dropped has not
+    /// begun anything: the second must be dropped, too.
+    fn finish(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let sockets = self.thread.join().unwrap();
+        let came = || {
+            let mut came = BTreeSet::new();
+            let mut bytes = [0; 2];
+            while self.silent.recv(&mut bytes).is_ok() {
+                came.insert(u16::from_be_bytes(bytes));
+            }
+            came
+        };
+        self.silent.set_read_timeout(Some(SOON / 10)).unwrap();
+        let first = came();
+        for (number, socket) in (0_u16..).zip(&sockets) {
+            socket.send(&number.to_be_bytes()).unwrap();
+        }
+        let second = came();
+        assert!(
+            !first.is_empty() && first.len() < sockets.len(),
+            "{first:?}"
+        );
+        assert!(second.is_subset(&first), "{first:?} {second:?}");
+        assert!(!second.is_empty(), "those that came before the first look");
+    }
+}
+
 const LACK: &str = "the machine has no nft, or the kernel no nf_conntrack";
 
 #[test]
@@ -73,6 +140,7 @@ fn what_a_host_forwards_for_a_workload_that_nobody_sees_lives_on() {
     };
     assert_eq!(ping(70, patient(SOON)), [true; 2]);
     let storm = Storm::start(&forwarder.client, &forwarder.workload, WORKLOAD6);
+    let knocks = Knocks::start(&forwarder);
     // Sockets know no peers of whoever serves datagrams; netfilter does, at the host's own device too.
     let service = Service::new(&forwarder);
     assert!(service.answers(0));
@@ -104,6 +172,7 @@ fn what_a_host_forwards_for_a_workload_that_nobody_sees_lives_on() {
     assert!(forwarder.client.connect_is_dropped(OUTSIDE, 80));
     assert!(service.answers(0));
     assert!(!service.answers(1));
+    knocks.finish();
 
     // Each device has the ends that its packets have.
     let listed = enforcer.sgctl(&["ct", "list"]).ok().out;
