@@ -152,12 +152,12 @@ impl Forwarder {
     }
 
     /// Definition of both devices of the host, as its own NIC and the host's end of the workload's link. Flows live
-    /// long, however slow the machine is.
+    /// long, however slow the machine is. The workload's is attached first: what comes in from the world then passes netfilter on its way to it.
     pub(crate) fn interfaces(&self, more: &str) -> String {
         let name = &self.host.name;
         let timeouts = "timeouts = { udp = 60, icmp = 600 }\n";
         format!(
-            "[interfaces.up]\ndevice = \"up0\"\nnetns = \"{name}\"\norientation = \"own\"\ngroups = [\"none\"]\n{timeouts}\
+            "[interfaces.world]\ndevice = \"up0\"\nnetns = \"{name}\"\norientation = \"own\"\ngroups = [\"none\"]\n{timeouts}\
              [interfaces.w]\ndevice = \"w0\"\nnetns = \"{name}\"\norientation = \"host\"\ngroups = [\"none\"]\n{timeouts}{more}\n"
         )
     }
