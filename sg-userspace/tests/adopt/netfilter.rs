@@ -58,11 +58,14 @@ impl Service {
     }
 }
 
+/// The last ones, with their numbers.
+type Callers = VecDeque<(u16, UdpSocket)>;
+
 /// Datagrams of which each begins a flow, all the time. Nobody answers.
 struct Knocks {
     silent: UdpSocket,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<(VecDeque<(u16, UdpSocket)>, BTreeSet<u16>)>,
+    thread: JoinHandle<(Callers, BTreeSet<u16>)>,
 }
 
 impl Knocks {
