@@ -73,7 +73,9 @@ impl Forwarder {
             ] {
                 namespace.ip(&format!("link set {device} up"));
                 for address in addresses {
-                    namespace.ip(&format!("addr add {address} dev {device}"));
+                    // An address that may be somebody else's cannot be used for a while.
+                    let at_once = if address.contains(':') { " nodad" } else { "" };
+                    namespace.ip(&format!("addr add {address} dev {device}{at_once}"));
                 }
             }
             for gateway in [host, host6] {
