@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sg_common::abi::MAX_INTERFACES;
 
 use crate::{
+    adopt::Adopted,
     attach::Place,
     directory::{self, DirectoryError},
     model::{Hook, Orientation},
@@ -107,6 +108,9 @@ pub struct Attached {
     pub hook: HookInForce,
     /// Why this hook, where the choice was ours.
     pub why: String,
+    /// What became of the flows that there were when it was attached; `None`: nobody looked.
+    #[serde(default)]
+    pub adopted: Option<Adopted>,
 }
 
 /// How ingress of an interface is enforced.

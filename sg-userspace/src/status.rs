@@ -9,6 +9,7 @@ use sg_common::{
 };
 
 use crate::{
+    adopt::Adopted,
     apply::{ahead, is_there},
     attach::{self, AttachError, EGRESS, INGRESS},
     confirm::{self, Pending},
@@ -66,6 +67,9 @@ pub struct InterfaceStatus {
     pub hook: HookInForce,
     /// Why this hook.
     pub why: String,
+    /// What became of the flows that there were when it was attached; `None`: nobody looked.
+    #[serde(default)]
+    pub adopted: Option<Adopted>,
     /// How programs at TC are attached.
     pub tc: TcAttachment,
     /// Its groups.
@@ -298,6 +302,7 @@ pub(crate) fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, 
         orientation: one.orientation,
         hook: one.hook,
         why: one.why.clone(),
+        adopted: one.adopted.clone(),
         tc: match attach::is_filter(&view.pins.link(one.id, EGRESS)) {
             Ok(true) => TcAttachment::Filter,
             Ok(false) | Err(_) => TcAttachment::Tcx,

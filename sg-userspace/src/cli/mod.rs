@@ -9,6 +9,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use sg_userspace::{pin, rcu, session::Context, state};
 
+mod adopting;
 mod apply;
 mod change;
 mod check;

@@ -414,6 +414,7 @@ mod tests {
             orientation: Orientation::Own,
             hook: HookInForce::Tc,
             why: String::new(),
+            adopted: None,
             tc: TcAttachment::Tcx,
             groups: Vec::new(),
             source_dest_check: SourceDestCheck::Off,
