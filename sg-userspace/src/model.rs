@@ -133,6 +133,33 @@ pub enum Peer<N = String> {
     PrefixList(N),
     /// Member addresses of a group.
     Group(N),
+    /// Member addresses of a group that are of one family, as Neutron's rules have it (fact 7.41).
+    GroupOf(N, Family),
+}
+
+/// An IP version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    /// The word for it in definitions.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+
+    /// Whether it is IPv6.
+    pub const fn is_ipv6(self) -> bool {
+        matches!(self, Self::Ipv6)
+    }
 }
 
 impl<N> Peer<N> {
@@ -142,6 +169,15 @@ impl<N> Peer<N> {
             Peer::Cidr(net) => Peer::Cidr(*net),
             Peer::PrefixList(name) => Peer::PrefixList(rename(name)),
             Peer::Group(name) => Peer::Group(rename(name)),
+            Peer::GroupOf(name, family) => Peer::GroupOf(rename(name), *family),
+        }
+    }
+
+    /// The group whose members it means.
+    pub fn group(&self) -> Option<&N> {
+        match self {
+            Peer::Group(name) | Peer::GroupOf(name, _) => Some(name),
+            Peer::Cidr(_) | Peer::PrefixList(_) => None,
         }
     }
 }

@@ -41,7 +41,9 @@ pub(super) fn settle(definition: &mut Definition, findings: &mut Findings) -> Id
                     match &mut peer.value {
                         Peer::Cidr(_) => {}
                         Peer::PrefixList(word) => lists.resolve(word, peer.at, findings),
-                        Peer::Group(word) => groups.resolve(word, peer.at, findings),
+                        Peer::Group(word) | Peer::GroupOf(word, _) => {
+                            groups.resolve(word, peer.at, findings);
+                        }
                     }
                 }
             }
