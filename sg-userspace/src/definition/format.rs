@@ -54,7 +54,7 @@ pub(super) const EXTENSIONS: [&str; 7] =
     ["toml", "json", "tf", "tfvars", "yaml", "yml", "template"];
 
 /// Keys at the top of a JSON document that tell its kind.
-const KEYS: [(&str, Format); 19] = [
+const KEYS: [(&str, Format); 24] = [
     ("SecurityGroups", Format::Aws),
     ("SecurityGroupRules", Format::Aws),
     ("NetworkInterfaces", Format::Aws),
@@ -74,16 +74,28 @@ const KEYS: [(&str, Format); 19] = [
     ("port", Format::OpenStack),
     ("networks", Format::OpenStack),
     ("subnets", Format::OpenStack),
+    // What `openstack … show -f json` prints has no name around it.
+    ("stateful", Format::OpenStack),
+    ("ether_type", Format::OpenStack),
+    ("ethertype", Format::OpenStack),
+    ("fixed_ips", Format::OpenStack),
+    ("addresses", Format::OpenStack),
 ];
 
 /// Keys of the entries of a list without a name around it, such as `--query SecurityGroups` leaves.
-const ENTRY_KEYS: [(&str, Format); 6] = [
+const ENTRY_KEYS: [(&str, Format); 12] = [
     ("SecurityGroupRuleId", Format::Aws),
     ("IpPermissions", Format::Aws),
     ("NetworkInterfaceId", Format::Aws),
     ("PrefixListId", Format::Aws),
     ("Cidr", Format::Aws),
     ("security_group_rules", Format::OpenStack),
+    ("IP Protocol", Format::OpenStack),
+    ("ethertype", Format::OpenStack),
+    ("fixed_ips", Format::OpenStack),
+    ("Fixed IP Addresses", Format::OpenStack),
+    ("Addresses", Format::OpenStack),
+    ("Project", Format::OpenStack),
 ];
 
 /// What a file is, by its content; where that does not say it, by the ending of its name. `document` is its

@@ -51,6 +51,81 @@ fn description(findings: &mut Findings, text: Located<&str>, allowed: &str) -> O
     Some(text.value.into())
 }
 
+/// The name that a thing has in a cloud; what may not stand in a name here becomes `_`, which is said.
+pub(super) fn carried_name(findings: &mut Findings, name: Located<&str>) -> Located<String> {
+    let mut value = carried(name.value.trim(), OF_GROUPS);
+    if value.is_empty() {
+        value.push('_');
+    }
+    if value.to_ascii_lowercase().starts_with("sg-") {
+        value.replace_range(2..3, "_");
+    }
+    if value != name.value {
+        let message = format!(
+            "the name {} is taken as {}",
+            quote(name.value),
+            quote(&value)
+        );
+        findings
+            .warning("renamed", name.at, message)
+            .help(help(OF_GROUPS));
+    }
+    Located { value, at: name.at }
+}
+
+/// The description that a group has in a cloud, changed in the same way.
+pub(super) fn carried_group_description(findings: &mut Findings, text: Located<&str>) -> String {
+    carried_description(findings, text, OF_GROUPS)
+}
+
+/// The description that a rule has in a cloud, changed in the same way.
+pub(super) fn carried_rule_description(findings: &mut Findings, text: Located<&str>) -> String {
+    carried_description(findings, text, OF_RULES)
+}
+
+fn carried_description(findings: &mut Findings, text: Located<&str>, allowed: &str) -> String {
+    let value = carried(text.value, allowed);
+    if value != text.value {
+        let fault = fault_of(text.value, allowed).unwrap_or_default();
+        findings
+            .warning(
+                "renamed",
+                text.at,
+                format!("the description is changed: it {fault}"),
+            )
+            .help(help(allowed));
+    }
+    value
+}
+
+fn carried(text: &str, allowed: &str) -> String {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || allowed.contains(c);
+    let replaced = |c: char| if is_allowed(c) { c } else { '_' };
+    text.chars().map(replaced).take(MAX).collect()
+}
+
+/// An Ethernet address: six bytes in hexadecimal with `:` or `-` between them.
+pub(super) fn mac(findings: &mut Findings, text: Located<&str>) -> Option<Located<[u8; 6]>> {
+    let mut bytes = [0; 6];
+    let mut parts = text.value.split([':', '-']);
+    for byte in &mut bytes {
+        let part = parts.next().filter(|part| part.len() == 2);
+        let parsed = part.and_then(|part| u8::from_str_radix(part, 16).ok());
+        *byte = match parsed {
+            Some(parsed) => parsed,
+            None => {
+                let message = format!("{} is not an Ethernet address", quote(text.value));
+                invalid(findings, text.at, message);
+                return None;
+            }
+        };
+    }
+    (parts.next().is_none()).then_some(Located {
+        value: bytes,
+        at: text.at,
+    })
+}
+
 /// An id such as `sg-0123456789abcdef0`; those of other clouds have other shapes, so that only a prefix that
 /// belongs to something else is refused.
 pub(super) fn id(
