@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 use sg_common::layout::{TIMEOUT_DEFAULTS, TIMEOUTS, Timeout};
 use sg_common::verdict::Direction;
 
+mod ids;
 mod rule_id;
 mod traffic;
 
+pub use ids::Ids;
 pub use rule_id::{MalformedRuleId, RuleId};
 pub use traffic::{Icmp, Ports, Traffic, protocol};
 
@@ -40,17 +42,6 @@ pub struct Model {
     pub conntrack: Conntrack,
     /// What clouds call the things.
     pub ids: Ids,
-}
-
-/// Ids that AWS or another gave to what the definition names, by name. They play no part in verdicts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ids {
-    /// Of groups: `sg-…`.
-    pub groups: BTreeMap<String, String>,
-    /// Of prefix lists: `pl-…`.
-    pub prefix_lists: BTreeMap<String, String>,
-    /// Of interfaces: `eni-…`.
-    pub interfaces: BTreeMap<String, String>,
 }
 
 impl Model {
