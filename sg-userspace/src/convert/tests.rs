@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -420,12 +421,18 @@ fn small() -> Model {
     checked.model.expect("the definition is without fault")
 }
 
+/// Compared with files beside; `SG_BLESS=1` writes them anew.
 #[test]
 fn the_forms_are_those_that_others_write() {
-    let form = |target| text_of(&convert(&small(), target));
-    assert_eq!(form(Target::Toml), include_str!("tests/small.toml.txt"));
-    assert_eq!(form(Target::AwsJson), include_str!("tests/small.aws.txt"));
-    assert_eq!(form(Target::Terraform), include_str!("tests/small.tf.txt"));
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/convert/tests");
+    for target in Target::ALL {
+        let found = text_of(&convert(&small(), target));
+        let file = directory.join(format!("{}.txt", target.name()));
+        if std::env::var_os("SG_BLESS").is_some() {
+            std::fs::write(&file, &found).unwrap();
+        }
+        assert_eq!(found, std::fs::read_to_string(&file).unwrap());
+    }
 }
 
 #[test]

@@ -53,7 +53,7 @@ mod tests {
             Ids::derived_group("web").len(),
             "sg-0123456789abcdef0".len()
         );
-        assert_eq!(Ids::derived_group("web"), "sg-");
-        assert_eq!(Ids::derived_prefix_list("web"), "pl-");
+        assert_eq!(Ids::derived_group("web"), "sg-619027e50d0c65075");
+        assert_eq!(Ids::derived_prefix_list("web"), "pl-25a5cac2bdcd7a3be");
     }
 }
