@@ -13,6 +13,7 @@ mod apply;
 mod change;
 mod check;
 mod confirm;
+mod convert;
 mod ct;
 mod definition;
 mod detach;
@@ -76,6 +77,7 @@ enum Command {
     /// Check a definition without applying it
     Check(check::Check),
     Test(test::Test),
+    Convert(convert::Convert),
     Plan(plan::Plan),
     Apply(apply::Apply),
     Confirm(confirm::Confirm),
@@ -97,6 +99,7 @@ impl Cli {
         let done = match &self.command {
             Command::Check(check) => check::run(check, &context),
             Command::Test(test) => test.run(&context),
+            Command::Convert(convert) => convert.run(),
             Command::Plan(plan) => plan.run(&context),
             Command::Apply(apply) => apply.run(&context),
             Command::Confirm(confirm::Confirm {}) => confirm::Confirm::run(&context),
