@@ -18,6 +18,7 @@ mod definition;
 mod detach;
 mod duration;
 mod export;
+mod import;
 mod logger;
 mod plan;
 mod rollback;
@@ -87,6 +88,7 @@ enum Command {
     Stats(stats::Stats),
     Ct(ct::Ct),
     Export(export::Export),
+    Import(import::Import),
     Detach(detach::Detach),
 }
 
@@ -107,6 +109,7 @@ impl Cli {
             Command::Status(status) => status.run(&context),
             Command::Stats(stats) => stats.run(&context),
             Command::Ct(ct) => ct.run(&context),
+            Command::Import(import) => import.run(),
             Command::Export(export::Export {}) => export::Export::run(&context),
             Command::Detach(detach) => detach.run(&context),
         };
