@@ -19,6 +19,7 @@ mod definition;
 mod detach;
 mod duration;
 mod export;
+mod import;
 mod logger;
 mod plan;
 mod rollback;
@@ -89,6 +90,7 @@ enum Command {
     Stats(stats::Stats),
     Ct(ct::Ct),
     Export(export::Export),
+    Import(import::Import),
     Detach(detach::Detach),
 }
 
@@ -110,6 +112,7 @@ impl Cli {
             Command::Status(status) => status.run(&context),
             Command::Stats(stats) => stats.run(&context),
             Command::Ct(ct) => ct.run(&context),
+            Command::Import(import) => import.run(),
             Command::Export(export::Export {}) => export::Export::run(&context),
             Command::Detach(detach) => detach.run(&context),
         };

@@ -73,6 +73,10 @@ pub const ALL: &[(&str, &str)] = &[
     ("no-effect", "a setting has nothing to work on"),
     ("no-members", "a group that a rule refers to has no members"),
     ("not-a-definition", "a file is of no known kind"),
+    (
+        "not-carried-over",
+        "something of the file has no effect here",
+    ),
     ("not-shown", "stands for findings beyond the first thousand"),
     ("open-egress", "everything may leave a group"),
     (
@@ -86,8 +90,16 @@ pub const ALL: &[(&str, &str)] = &[
     ("prefix-lists", "more prefix lists than AWS allows"),
     ("quota-headroom", "a quota of AWS is almost used up"),
     (
+        "renamed",
+        "a name or description has characters that may not stand in one",
+    ),
+    (
         "shadowed-rule",
         "a rule allows nothing that another does not allow",
+    ),
+    (
+        "sources-disagree",
+        "two files say different things about one group",
     ),
     (
         "stale-rule",

@@ -7,6 +7,10 @@ use ipnet::IpNet;
 use super::escape::quote;
 use super::findings::Findings;
 use super::tree::{At, Located};
+use crate::model::OnRevoke;
+
+/// Tag of a group that says what becomes of tracked flows.
+pub(super) const ON_REVOKE: &str = "sgctl:on_revoke";
 
 /// Characters of a name or description.
 const MAX: usize = 255;
@@ -61,13 +65,7 @@ fn description(findings: &mut Findings, text: Located<&str>, allowed: &str) -> O
 
 /// The name that a thing has in a cloud; what may not stand in a name here becomes `_`, which is said.
 pub(super) fn carried_name(findings: &mut Findings, name: Located<&str>) -> Located<String> {
-    let mut value = carried(name.value.trim(), OF_GROUPS);
-    if value.is_empty() {
-        value.push('_');
-    }
-    if value.to_ascii_lowercase().starts_with("sg-") {
-        value.replace_range(2..3, "_");
-    }
+    let value = name_of(name.value);
     if value != name.value {
         let message = format!(
             "the name {} is taken as {}",
@@ -79,6 +77,19 @@ pub(super) fn carried_name(findings: &mut Findings, name: Located<&str>) -> Loca
             .help(help(OF_GROUPS));
     }
     Located { value, at: name.at }
+}
+
+/// What may stand in a name, of any text.
+pub(super) fn name_of(text: &str) -> String {
+    let mut value = carried(text.trim(), OF_GROUPS);
+    if value.is_empty() {
+        value.push('_');
+    }
+    if value.to_ascii_lowercase().starts_with("sg-") {
+        value.replace_range(2..3, "_");
+    }
+    value.truncate(value.trim_end().len());
+    value
 }
 
 /// The description that a group has in a cloud, changed in the same way.
@@ -110,6 +121,19 @@ fn carried(text: &str, allowed: &str) -> String {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || allowed.contains(c);
     let replaced = |c: char| if is_allowed(c) { c } else { '_' };
     text.chars().map(replaced).take(MAX).collect()
+}
+
+/// The value of the tag by which a group of a cloud says what becomes of tracked flows.
+pub(super) fn on_revoke(findings: &mut Findings, text: Located<&str>) -> OnRevoke {
+    match text.value {
+        "keep" => OnRevoke::Keep,
+        "reevaluate" => OnRevoke::Reevaluate,
+        other => {
+            let message = format!("{} is no value of `{ON_REVOKE}`", quote(other));
+            invalid(findings, text.at, message).help("`keep` or `reevaluate`");
+            OnRevoke::default()
+        }
+    }
 }
 
 /// An Ethernet address: six bytes in hexadecimal with `:` or `-` between them.

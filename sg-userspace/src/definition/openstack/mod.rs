@@ -427,7 +427,7 @@ fn next_page(at: super::tree::At, links: &Node<'_>, findings: &mut Findings) {
     if next {
         findings
             .warning(
-                "incomplete",
+                "not-carried-over",
                 at,
                 "the list goes on: this is not the last page",
             )
