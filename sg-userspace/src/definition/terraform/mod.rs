@@ -8,6 +8,7 @@ use super::tree::{At, File};
 
 mod hcl;
 mod resources;
+mod show;
 
 /// A resource whose attributes are evaluated.
 #[derive(Clone, Debug)]
@@ -31,7 +32,9 @@ pub(super) struct Resource<'s> {
 pub(super) enum Meaning {
     /// A configuration: what is missing is not managed, or is Terraform's default.
     Configuration,
-    /// A state or plan: it has every attribute that is known.
+    /// A plan: it has every attribute that is known before it is carried out.
+    Plan,
+    /// A state: it has every attribute.
     State,
 }
 
@@ -43,6 +46,5 @@ pub(super) fn read(inputs: &[Input<'_>], findings: &mut Findings) -> File {
 
 /// What `terraform show -json` prints.
 pub(super) fn read_shown(inputs: &[Input<'_>], findings: &mut Findings) -> File {
-    let _ = (inputs, findings);
-    File::default()
+    show::read(inputs, findings)
 }
