@@ -30,6 +30,8 @@ struct Rules {
     in_line: Option<Vec<Entry>>,
     /// Those of resources of their own.
     separate: Vec<Entry>,
+    /// Whether there are such resources, good or bad.
+    has_separate: bool,
 }
 
 impl Reader<'_> {
@@ -60,9 +62,11 @@ impl Reader<'_> {
             };
             let own = self.groups.get(&word.value);
             match own.and_then(|own| places.get(own)) {
-                Some(&index) => collected[index].rules[direction as usize]
-                    .separate
-                    .extend(entry),
+                Some(&index) => {
+                    let rules = &mut collected[index].rules[direction as usize];
+                    rules.has_separate = true;
+                    rules.separate.extend(entry);
+                }
                 None => {
                     let message = format!("is a rule of {}, which is not here", quote(&word.value));
                     self.not_carried_over(
@@ -186,9 +190,10 @@ impl Reader<'_> {
         let Rules {
             in_line,
             mut separate,
+            has_separate,
         } = rules;
         let Some(in_line) = in_line else {
-            return (!separate.is_empty()).then_some(separate);
+            return has_separate.then_some(separate);
         };
         if self.meaning == Meaning::State {
             // A state lists in a group the rules of other resources as well, as of its last refresh.

@@ -40,8 +40,10 @@ impl Reader<'_> {
             };
             // An instance whose interface is a resource of its own has that one's groups.
             if resource.kind.ends_with(INSTANCE)
-                && (Self::is_given(resource, "network_interface")
-                    || Self::is_given(resource, "primary_network_interface"))
+                && ["network_interface", "primary_network_interface"]
+                    .iter()
+                    .filter_map(|key| resource.attributes.get(key)?.list())
+                    .any(|blocks| !blocks.is_empty())
                 && self.meaning != Meaning::State
             {
                 continue;

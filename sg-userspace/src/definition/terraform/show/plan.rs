@@ -14,7 +14,7 @@ use configuration::Configuration;
 mod configuration;
 
 /// How a plan calls what it does not tell.
-const UNKNOWN: &str = "known after apply";
+const UNKNOWN: &str = "known after apply: take the state then";
 
 /// Attributes that hold the id of one resource.
 const SINGLE: [&str; 5] = [
