@@ -54,7 +54,7 @@ pub(super) const EXTENSIONS: [&str; 7] =
     ["toml", "json", "tf", "tfvars", "yaml", "yml", "template"];
 
 /// Keys at the top of a JSON document that tell its kind.
-const KEYS: [(&str, Format); 24] = [
+const KEYS: [(&str, Format); 25] = [
     ("SecurityGroups", Format::Aws),
     ("SecurityGroupRules", Format::Aws),
     ("NetworkInterfaces", Format::Aws),
@@ -62,6 +62,8 @@ const KEYS: [(&str, Format); 24] = [
     ("PrefixListId", Format::Aws),
     ("Entries", Format::Aws),
     ("format_version", Format::TerraformShow),
+    // A state file, which is refused with a word on what to give instead.
+    ("lineage", Format::TerraformShow),
     ("AWSTemplateFormatVersion", Format::CloudFormation),
     ("Resources", Format::CloudFormation),
     ("security_groups", Format::OpenStack),

@@ -348,9 +348,21 @@ impl<'d> Linker<'d, '_> {
         }
     }
 
+    /// What a group of the file without `egress` means: its own default, or that of the TOML files beside where
+    /// the file is of a kind that has none.
     fn default_egress(&self, file: &File) -> DefaultEgress {
-        file.egress
-            .as_ref()
-            .map_or(DefaultEgress::Explicit, |egress| egress.value)
+        let own = file.egress.as_ref().map(|egress| egress.value);
+        if own.is_some() || file.unsettled_egress.is_none() {
+            return own.unwrap_or(DefaultEgress::Explicit);
+        }
+        let beside = self
+            .files()
+            .filter(|file| file.unsettled_egress.is_none())
+            .filter_map(|file| file.egress.as_ref());
+        let mut beside = beside.map(|egress| egress.value);
+        match beside.next() {
+            Some(first) if beside.all(|other| other == first) => first,
+            _ => DefaultEgress::Explicit,
+        }
     }
 }
