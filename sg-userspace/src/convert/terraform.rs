@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hcl_edit::expr::{
-    Array, Expression, Object, ObjectKey, ObjectValue, Traversal, TraversalOperator,
+    Array, Expression, Object, ObjectKey, ObjectValue, ObjectValueTerminator, Traversal,
+    TraversalOperator,
 };
 use hcl_edit::structure::{Attribute, Block, Body};
 use hcl_edit::{Decorate as _, Decorated, Ident};
@@ -222,8 +223,11 @@ fn tags(tags: &[(&str, &str)]) -> Expression {
     let mut object = Object::new();
     for (key, value) in tags {
         // A key is quoted where it is no identifier.
-        let key = ObjectKey::Expression((*key).into());
-        object.insert(key, ObjectValue::new(*value));
+        let key = Expression::from(*key).decorated((" ", " "));
+        let value = Expression::from(*value).decorated((" ", " "));
+        let mut value = ObjectValue::new(value);
+        value.set_terminator(ObjectValueTerminator::None);
+        object.insert(ObjectKey::Expression(key), value);
     }
     object.into()
 }

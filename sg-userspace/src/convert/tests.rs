@@ -388,7 +388,6 @@ proptest! {
     }
 
     #[test]
-    #[ignore = "waits for the reader of AWS JSON"]
     fn aws_json_reads_as_the_same_model(model in model()) {
         comes_back(&model, Target::AwsJson)?;
     }

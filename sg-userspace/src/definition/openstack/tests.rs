@@ -337,7 +337,10 @@ fn what_is_not_carried_over_is_said() {
     assert!(found.model.unwrap().groups.contains_key("i"));
     let page =
         r#"{"security_groups": [], "security_groups_links": [{"rel": "next", "href": "x"}]}"#;
-    assert_eq!(codes(&checked(&[("g.json", page.into())])), ["not-carried-over"]);
+    assert_eq!(
+        codes(&checked(&[("g.json", page.into())])),
+        ["not-carried-over"]
+    );
     let networks = r#"{"networks": []}"#;
     let found = checked(&[("n.json", networks.into())]);
     assert_eq!(codes(&found), ["not-carried-over"]);
