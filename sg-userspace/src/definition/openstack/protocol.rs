@@ -206,10 +206,10 @@ fn icmp(range: Range, at: At, findings: &mut Findings) -> Option<Icmp> {
     }
 }
 
-fn invalid<'f>(
-    findings: &'f mut Findings,
+fn invalid(
+    findings: &mut Findings,
     at: At,
     message: impl Into<String>,
-) -> &'f mut super::super::findings::Finding {
+) -> &mut super::super::findings::Finding {
     findings.error("InvalidParameterValue", at, message)
 }
