@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use sg_userspace::{pin, session::Context, state};
+use sg_userspace::{pin, rcu, session::Context, state};
 
 mod apply;
 mod change;
@@ -71,6 +71,10 @@ struct Places {
     /// Directory on a BPF file system that holds maps, programs and links; one per enforcer
     #[arg(long, global = true, value_name = "DIR", default_value = pin::DEFAULT)]
     bpffs: PathBuf,
+    /// Leave the kernel's RCU grace periods as they are. Otherwise they are expedited on the whole host
+    /// (/sys/kernel/rcu_expedited) while eight interfaces or more are attached or detached
+    #[arg(long, global = true)]
+    no_expedite: bool,
 }
 
 #[derive(Subcommand)]
@@ -98,6 +102,9 @@ impl Cli {
     /// Runs the command. A reader that has gone away is no failure.
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let context = self.places.context();
+        if self.places.no_expedite {
+            rcu::leave_alone();
+        }
         let done = match &self.command {
             Command::Check(check) => check::run(check, &context),
             Command::Test(test) => test.run(&context),
