@@ -245,6 +245,27 @@ fn nesting_without_end_is_an_error() {
 }
 
 #[test]
+fn documents_without_end_are_an_error() {
+    let nested = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    for (name, text, found) in [
+        ("open.json", "[{\"Entries\":".repeat(200_000), "EOF"),
+        ("nested.json", nested, "nested deeper"),
+        (
+            "values.json",
+            format!("[{}0]", "0,".repeat(4_000_000)),
+            "more than 4000000 values",
+        ),
+    ] {
+        let answer = answer_within(120, name, text.as_bytes());
+        assert!(answer.starts_with("exit 1\n"), "{name}: {answer}");
+        assert!(
+            answer.contains("error[syntax]") && answer.contains(found),
+            "{name}: {answer}"
+        );
+    }
+}
+
+#[test]
 fn more_bytes_than_are_read_are_refused() {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("large");
     let _ = fs::remove_dir_all(&directory);

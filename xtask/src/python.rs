@@ -16,14 +16,19 @@ fn environment() -> PathBuf {
     workspace::tools_directory().join("python")
 }
 
-/// What was installed, written when all of it was.
+/// Says what was installed, and where; written when all of it was.
 fn stamp() -> PathBuf {
-    environment().join("requirements.txt")
+    environment().join("installed.txt")
+}
+
+/// An environment that was copied elsewhere calls the programs of the first.
+fn stamped() -> String {
+    format!("# in {}\n{REQUIREMENTS}", environment().display())
 }
 
 /// True if everything is installed.
 pub(crate) fn is_installed() -> bool {
-    fs::read_to_string(stamp()).is_ok_and(|installed| installed == REQUIREMENTS)
+    fs::read_to_string(stamp()).is_ok_and(|installed| installed == stamped())
 }
 
 /// Installs what is missing. Where that fails, as without a way to PyPI, it is said and no more: the tests that
@@ -57,7 +62,7 @@ fn install() -> Result<()> {
         .arg(requirements)
         .stdin(Stdio::null());
     process::run(&mut pip)?;
-    fs::write(stamp(), REQUIREMENTS).with_context(|| format!("write {}", stamp().display()))
+    fs::write(stamp(), stamped()).with_context(|| format!("write {}", stamp().display()))
 }
 
 /// Makes an empty environment.

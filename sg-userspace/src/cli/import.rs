@@ -95,17 +95,17 @@ set -eu
 umask 077
 ";
 
-/// The calls, in the directory. Entries do not say whose they are, so that their files are called after the lists.
+/// The calls, in the directory. Entries do not say whose they are, so that their files are called after the lists;
+/// of the lists of AWS itself only those are fetched that a rule names.
 const CALLS: &str = r#"
 aws ec2 describe-security-groups --output json "$@" > security-groups.json
 aws ec2 describe-security-group-rules --output json "$@" > security-group-rules.json
 aws ec2 describe-network-interfaces --output json "$@" > network-interfaces.json
 aws ec2 describe-managed-prefix-lists --output json "$@" > prefix-lists.json
-lists=$(aws ec2 describe-managed-prefix-lists --query 'PrefixLists[].[PrefixListId]' --output text "$@")
-for list in $lists; do
-    case $list in
-        pl-*) aws ec2 get-managed-prefix-list-entries --prefix-list-id "$list" --output json "$@" > "$list.json" ;;
-    esac
+of_rules=$(aws ec2 describe-security-group-rules --query 'SecurityGroupRules[?PrefixListId].[PrefixListId]' --output text "$@")
+own=$(aws ec2 describe-managed-prefix-lists --query 'PrefixLists[?OwnerId!=`AWS`].[PrefixListId]' --output text "$@")
+for list in $(printf '%s\n' $of_rules $own | sort -u); do
+    aws ec2 get-managed-prefix-list-entries --prefix-list-id "$list" --output json "$@" > "$list.json"
 done
 "#;
 

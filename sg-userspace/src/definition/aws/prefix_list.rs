@@ -31,7 +31,10 @@ pub(super) fn read(
             own.get_or_insert_default().extend(nets);
         }
         let Some(entries) = own else {
-            without.push(id);
+            // Every region has some of AWS's own.
+            if text_of(node, "OwnerId", findings).is_none_or(|owner| owner.value != "AWS") {
+                without.push(id);
+            }
             continue;
         };
         if let Some(family) = text_of(node, "AddressFamily", findings) {
@@ -112,7 +115,7 @@ fn check_family(family: Located<&str>, entries: &[Located<IpNet>], findings: &mu
     }
 }
 
-/// Lists without entries that no rule refers to, such as those of AWS itself. Where a rule does, that is found later.
+/// Lists without entries that no rule refers to. Where a rule does, that is found later.
 fn report_unused(without: &[Located<String>], groups: &[Group], findings: &mut Findings) {
     let mut used = HashSet::new();
     for group in groups {
