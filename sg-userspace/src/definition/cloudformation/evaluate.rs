@@ -54,7 +54,7 @@ impl<'t, 's> Evaluator<'t, 's> {
         match &node.value {
             Value::Map(entries) => {
                 if let Some((name, argument)) = function(node) {
-                    let value = self.call(name, argument);
+                    let value = stored(self.call(name, argument));
                     return Node { at: node.at, value };
                 }
                 let mut evaluated = Vec::with_capacity(entries.len());
@@ -77,7 +77,10 @@ impl<'t, 's> Evaluator<'t, 's> {
                     value: Value::List(given.collect()),
                 }
             }
-            _ => node.clone(),
+            value => Node {
+                at: node.at,
+                value: stored(value.clone()),
+            },
         }
     }
 
@@ -338,6 +341,14 @@ pub(super) fn text_of(node: &Node<'_>) -> Result<String, Unknown> {
         Value::Bool(value) => Ok(value.to_string()),
         Value::Unknown(what) => Err(what.clone().into_owned()),
         _ => Err(format!("{} where text must be", node.kind())),
+    }
+}
+
+/// A text that refers to what is kept elsewhere is not known: `{{resolve:ssm:…}}`.
+fn stored(value: Value<'_>) -> Value<'_> {
+    match value {
+        Value::String(text) if text.contains("{{resolve:") => Value::Unknown(text),
+        value => value,
     }
 }
 

@@ -167,6 +167,8 @@ Conditions:
         ("!If [None, 10.0.0.0/8, 10.1.0.0/16]", "not defined"),
         ("!FindInMap [A, B, C]", "of the mapping A"),
         ("!Select [7, [a]]", "Fn::Select"),
+        ("'{{resolve:ssm:/net}}'", "{{resolve:ssm:/net}}"),
+        ("!Sub '{{resolve:ssm:/${Stage}}}'", "no parameter"),
     ] {
         let found = source(head, value).unwrap_err();
         assert!(found.contains(what), "{value}: {found}");
