@@ -9,7 +9,7 @@
 //! one word again, and those attached with it are detached.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,8 @@ use sg_common::abi::MAX_INTERFACES;
 use sg_common::layout::{Counters, CtInterface, CtLocal};
 
 use crate::{
-    attach, bank,
+    attach::{self, AttachError},
+    bank,
     compile::{Compiled, Membership, compile},
     confirm::{self, SettleError},
     detach::{self, DetachError},
@@ -25,8 +26,10 @@ use crate::{
     hits,
     members::InForce,
     model::Model,
+    rcu::Expedited,
     resolve::{Resolved, resolve},
     session::{Context, Session},
+    shape::Object,
     state::{Attached, Changing, HookInForce, Lock},
     status::chain,
     target::{self, Target},
@@ -41,6 +44,7 @@ mod report;
 
 use back::{Waiting, undo};
 pub use error::{ApplyError, InterfaceError};
+use interface::{ProgramIds, in_interface};
 pub(crate) use place::is_gone;
 pub(crate) use report::ahead;
 pub use report::{Change, InterfaceReport, Report};
@@ -111,6 +115,7 @@ fn change_locked(
     model: &Model,
     options: Options,
 ) -> Result<Done, ApplyError> {
+    Object::prepare();
     let targets = target::find(model, context.netns.as_deref())?;
     if targets.is_empty() {
         return Err(ApplyError::NoInterface);
@@ -195,9 +200,11 @@ fn change_locked(
 
 fn attached_as<'a>(session: &'a Session, target: &Target) -> Option<&'a Attached> {
     session.state.interfaces.iter().find(|one| {
-        let namespace = session.state.namespace(one.namespace);
         one.ifindex == target.link.ifindex
-            && namespace.is_some_and(|found| found.identity.is(target.netns.identity()))
+            && session
+                .state
+                .namespace(one.namespace)
+                .is_some_and(|found| found.identity.is(target.netns.identity()))
     })
 }
 
@@ -283,8 +290,8 @@ fn change(
         }
     }
     session.renew_programs(lock)?;
-    let mut fresh = Vec::new();
-    for (place, target) in targets.iter().enumerate() {
+    let mut fresh = BTreeMap::new();
+    for target in targets {
         let namespace = session.namespace(target.netns.identity());
         let known = attached_as(session, target).map(|one| one.id);
         let id = match known {
@@ -302,7 +309,7 @@ fn change(
                     hook: HookInForce::Tc,
                     why: String::new(),
                 });
-                fresh.push((place, id));
+                fresh.insert(target.name.as_str(), id);
                 // The generation in force must not have to wait for that.
                 let set = session.programs(namespace);
                 let loaded = attach::load(&set, &target.link, target.hook);
@@ -350,25 +357,31 @@ fn change(
     session.set_limits(&compiled);
     bank::flip(&session.tables, &mut session.runtime, generation, now)?;
 
+    let expedited = Expedited::begin(lock, fresh.len() + report.detaching.len());
     let mut written = Instant::now();
-    for (place, target) in targets.iter().enumerate() {
-        let new = fresh.iter().find(|(fresh, _)| *fresh == place);
-        let done = match new {
-            Some((_, id)) => interface::start(session, target, *id, options),
-            None => interface::adjust(session, target),
+    let mut ours = ProgramIds::new();
+    let mut begin = |target: &Target| -> Result<(), ApplyError> {
+        let done = match fresh.get(target.name.as_str()) {
+            Some(id) => interface::start(session, target, *id, options),
+            None => interface::adjust(session, target, &mut ours),
         };
-        let done = done.map_err(|source| ApplyError::Interface {
-            interface: target.name.clone(),
-            source: Box::new(source),
-        })?;
-        report.interfaces.push(done);
+        report
+            .interfaces
+            .push(done.map_err(|source| in_interface(&target.name, source))?);
         if written.elapsed() > UNWRITTEN {
             lock.write(&session.state)?;
             written = Instant::now();
         }
-        if let Some(waiting) = &waiting {
-            waiting.again(session)?;
-        }
+        waiting
+            .as_ref()
+            .map_or(Ok(()), |waiting| waiting.again(session))
+    };
+    // Entering a namespace takes a thread: once for all in a row, within which it is there already.
+    let same = |one: &Target, next: &Target| one.netns.identity().is(next.netns.identity());
+    for some in targets.chunk_by(same) {
+        let entered = some[0].netns.run(|| some.iter().try_for_each(&mut begin));
+        entered
+            .map_err(|source| in_interface(&some[0].name, AttachError::from(source).into()))??;
     }
     // Not while the kernel may take it back, which writes the same record.
     if waiting.is_none()
@@ -392,6 +405,7 @@ fn change(
             }
         }
     }
+    drop(expedited);
     detach::drop_idle_namespaces(session).map_err(DetachError::from)?;
     match waiting {
         Some(waiting) => waiting.again(session)?,

@@ -231,6 +231,21 @@ pub fn details(pin: &Path, place: Place<'_>) -> Result<Option<LinkDetails>, Atta
     Ok(Some(details))
 }
 
+/// The same of a link; `None` also if what is pinned stands for a filter.
+///
+/// # Errors
+/// [`AttachError::Link`].
+pub(crate) fn link(pin: &Path) -> Result<Option<LinkDetails>, AttachError> {
+    let failed = |source| link_failed("examine", pin, source);
+    let Some(found) = bpf::open_pinned(pin).map_err(failed)? else {
+        return Ok(None);
+    };
+    match bpf::program_id(found.as_fd()).map_err(failed)? {
+        Some(_) => Ok(None),
+        None => bpf::link_details(found.as_fd()).map(Some).map_err(failed),
+    }
+}
+
 /// Detaches a pinned link at once, or removes a filter, and removes the pin; a missing one is fine.
 ///
 /// # Errors
@@ -304,14 +319,15 @@ pub fn tc_programs(hook: HookInForce) -> Vec<(&'static str, TcxHook)> {
 /// # Errors
 /// [`AttachError::Refused`]; [`AttachError::Elsewhere`] if ours is not there.
 pub fn ahead_of(ours: u32, link: &Link, hook: TcxHook) -> Result<Vec<u32>, AttachError> {
-    if filter::is_needed(link.ifindex) {
-        return filter::ahead_of(ours, link, hook)?.ok_or_else(|| AttachError::Elsewhere {
-            direction: direction(hook),
-            device: link.name.clone(),
-        });
-    }
-    let chain = bpf::tcx_programs(link.ifindex, hook)
-        .map_err(|answer| refused(direction(hook), link, "tc", answer))?;
+    let chain = match bpf::tcx_programs(link.ifindex, hook) {
+        Err(_) if filter::is_needed(link.ifindex) => {
+            return filter::ahead_of(ours, link, hook)?.ok_or_else(|| AttachError::Elsewhere {
+                direction: direction(hook),
+                device: link.name.clone(),
+            });
+        }
+        chain => chain.map_err(|answer| refused(direction(hook), link, "tc", answer))?,
+    };
     let place = chain.iter().position(|program| *program == ours);
     let place = place.ok_or_else(|| AttachError::Elsewhere {
         direction: direction(hook),

@@ -19,6 +19,7 @@ use crate::{
     detach::{self, DetachError},
     history, hits,
     pin::{PinError, Pins},
+    rcu::Expedited,
     session::{self, Context, Session, SessionError},
     state::{Changing, Lock, StateError},
     table::TableError,
@@ -214,11 +215,13 @@ pub(crate) fn restore(
     changing: &Changing,
 ) -> Result<Option<Session>, SettleError> {
     let before = &changing.before;
-    for one in session.state.interfaces.clone() {
-        if before.interfaces.iter().all(|known| known.id != one.id) {
-            detach::end(&mut session, &one)?;
-        }
+    let mut fresh = session.state.interfaces.clone();
+    fresh.retain(|one| before.interfaces.iter().all(|known| known.id != one.id));
+    let expedited = Expedited::begin(lock, fresh.len());
+    for one in &fresh {
+        detach::end(&mut session, one)?;
     }
+    drop(expedited);
     detach::drop_idle_namespaces(&mut session)?;
     if session.state.interfaces.is_empty() {
         session.pins.remove_all()?;

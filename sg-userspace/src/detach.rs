@@ -12,6 +12,7 @@ use crate::{
     netns::NetnsError,
     pin::{PinError, Pins},
     programs::ProgramsError,
+    rcu::Expedited,
     session::{Context, Session},
     state::{Attached, Lock, StateError},
     table::TableError,
@@ -118,12 +119,14 @@ pub fn several(
     let Some(mut session) = confirm::open(context, lock)? else {
         return Ok(detached);
     };
+    let expedited = Expedited::begin(lock, ids.len());
     for found in session.state.interfaces.clone() {
         if ids.contains(&found.id) {
             detached.flows += end(&mut session, &found)?;
             detached.interfaces.push(found.name);
         }
     }
+    drop(expedited);
     drop_idle_namespaces(&mut session)?;
     lock.write(&session.state)?;
     detached.all = session.state.interfaces.is_empty();
@@ -147,7 +150,9 @@ pub fn all(context: &Context) -> Result<Detached, DetachError> {
     let others = pins.others()?.into_iter();
     let all = others.map(|version| Pins::of_version(&context.bpffs, version));
     for pins in all.chain([Pins::before(&context.bpffs), pins]) {
-        for link in pins.links()? {
+        let links = pins.links()?;
+        let _expedited = Expedited::begin(&lock, links.len() / 2);
+        for link in links {
             let state = state.as_ref();
             match state.and_then(|state| state.place(state.of_pin(&link)?)) {
                 Some(place) => attach::detach(&link, place)?,

@@ -30,6 +30,7 @@ pub mod own_session;
 pub mod pin;
 pub mod plan;
 pub mod programs;
+pub mod rcu;
 pub mod resolve;
 pub mod session;
 pub mod shape;

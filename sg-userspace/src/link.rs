@@ -1,16 +1,16 @@
 //! A network device as rtnetlink describes it, and whether a group can be attached to it.
 
-use std::{io, net::IpAddr};
+use std::{collections::BTreeMap, io, net::IpAddr};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::{
-    netlink::{self, NetlinkError, Scope},
+    netlink::{self, NetlinkError, Requests, Scope},
     state::HookInForce,
 };
 
@@ -102,33 +102,85 @@ impl Link {
     /// # Errors
     /// [`LinkError::Missing`], [`LinkError::Netlink`] and [`LinkError::Offloads`].
     pub fn read(device: &str) -> Result<Self, LinkError> {
-        let mut query = LinkMessage::default();
-        query
-            .attributes
-            .push(LinkAttribute::IfName(device.to_owned()));
-        Self::ask(query, device)
+        let mut read = Self::read_all(&[device]);
+        read.pop().expect("each device is answered")
     }
 
-    /// The same by index, whatever it is called now; `device` is its name in messages.
+    /// The same of several devices, in their order. Where nothing can be asked, the first answer says so and is the
+    /// only one.
+    pub fn read_all(devices: &[&str]) -> Vec<Result<Self, LinkError>> {
+        let queries = devices.iter().map(|device| {
+            let mut query = LinkMessage::default();
+            let name = LinkAttribute::IfName((*device).to_owned());
+            query.attributes.push(name);
+            (query, *device)
+        });
+        Self::ask_all(queries.collect())
+    }
+
+    /// By index, whatever it is called now; `device` is its name in messages.
     ///
     /// # Errors
     /// As [`Link::read`].
     pub fn read_at(ifindex: u32, device: &str) -> Result<Self, LinkError> {
         let mut query = LinkMessage::default();
         query.header.index = ifindex;
-        Self::ask(query, device)
+        let mut read = Self::ask_all(vec![(query, device)]);
+        read.pop().expect("each query is answered")
     }
 
-    fn ask(query: LinkMessage, device: &str) -> Result<Self, LinkError> {
+    fn ask_all(queries: Vec<(LinkMessage, &str)>) -> Vec<Result<Self, LinkError>> {
+        let failed = |device: &str, source| LinkError::Netlink {
+            device: device.to_owned(),
+            source,
+        };
+        let mut requests = match Requests::open(NETLINK_ROUTE) {
+            Ok(requests) => requests,
+            Err(source) => {
+                let (_, first) = queries[0];
+                return vec![Err(failed(first, source))];
+            }
+        };
+        let tags = vlan::may_exist();
+        let several = queries.len() >= SEVERAL;
+        let asked = queries
+            .into_iter()
+            .map(|(query, device)| (device, Self::ask(&mut requests, query, device)));
+        let asked: Vec<_> = asked.collect();
+        // After the devices, so that none of them is an earlier one's.
+        let mut known = if several {
+            all_addresses(&mut requests)
+        } else {
+            None
+        };
+        let complete = |(device, link): (&str, Result<Self, LinkError>)| {
+            let mut link = link?;
+            link.addresses = match &mut known {
+                Some(known) => known.remove(&link.ifindex).unwrap_or_default(),
+                None => addresses(link.ifindex).map_err(|source| failed(device, source))?,
+            };
+            if tags {
+                link.stripped_tags = StrippedTags::read(&link.name, link.ifindex)?;
+            }
+            Ok(link)
+        };
+        asked.into_iter().map(complete).collect()
+    }
+
+    /// All but the addresses and the tags.
+    fn ask(
+        requests: &mut Requests,
+        mut query: LinkMessage,
+        device: &str,
+    ) -> Result<Self, LinkError> {
         let failed = |source| LinkError::Netlink {
             device: device.to_owned(),
             source,
         };
-        let answers = match netlink::request(
-            NETLINK_ROUTE,
-            RouteNetlinkMessage::GetLink(query),
-            Scope::One,
-        ) {
+        query
+            .attributes
+            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let answers = match requests.ask(RouteNetlinkMessage::GetLink(query), Scope::One) {
             Ok(answers) => answers,
             Err(NetlinkError::Refused(error))
                 if matches!(
@@ -151,10 +203,7 @@ impl Link {
             .ok_or_else(|| LinkError::Missing {
                 device: device.to_owned(),
             })?;
-        let mut link = Self::from_message(&message, device);
-        link.addresses = addresses(link.ifindex).map_err(failed)?;
-        link.stripped_tags = StrippedTags::read(&link.name, link.ifindex)?;
-        Ok(link)
+        Ok(Self::from_message(&message, device))
     }
 
     fn from_message(message: &LinkMessage, device: &str) -> Self {
@@ -266,6 +315,9 @@ impl Link {
     }
 }
 
+/// From so many devices on the addresses of all of the namespace are listed once, not those of each.
+const SEVERAL: usize = 8;
+
 fn addresses(ifindex: u32) -> Result<Vec<IpAddr>, NetlinkError> {
     let mut question = AddressMessage::default();
     question.header.index = ifindex;
@@ -275,18 +327,31 @@ fn addresses(ifindex: u32) -> Result<Vec<IpAddr>, NetlinkError> {
         RouteNetlinkMessage::GetAddress(question),
         Scope::Named,
     )?;
-    let mut found: Vec<IpAddr> = answers
-        .iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewAddress(address) if address.header.index == ifindex => {
-                own_address(address)
-            }
-            _ => None,
-        })
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
+    Ok(by_index(&answers).remove(&ifindex).unwrap_or_default())
+}
+
+/// Addresses of all devices, by index; `None` if they cannot be listed, or not all of them.
+fn all_addresses(requests: &mut Requests) -> Option<BTreeMap<u32, Vec<IpAddr>>> {
+    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let answers = requests.ask(question, Scope::All).ok()?;
+    (!requests.was_interrupted()).then(|| by_index(&answers))
+}
+
+/// Addresses of each device, ascending.
+fn by_index(answers: &[RouteNetlinkMessage]) -> BTreeMap<u32, Vec<IpAddr>> {
+    let mut found: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
+    for answer in answers {
+        if let RouteNetlinkMessage::NewAddress(address) = answer
+            && let Some(own) = own_address(address)
+        {
+            found.entry(address.header.index).or_default().push(own);
+        }
+    }
+    for addresses in found.values_mut() {
+        addresses.sort_unstable();
+        addresses.dedup();
+    }
+    found
 }
 
 /// `IFA_LOCAL` where there is one: on a point-to-point device `IFA_ADDRESS` is the other end.

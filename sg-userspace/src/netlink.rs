@@ -3,8 +3,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage, NetlinkPayload,
-    NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
@@ -41,11 +41,7 @@ where
     T: NetlinkSerializable + NetlinkDeserializable,
     NetlinkPayload<T>: From<T>,
 {
-    let flags = match scope {
-        Scope::One => NLM_F_ACK,
-        Scope::All | Scope::Named => NLM_F_DUMP,
-    };
-    exchange(protocol, message, flags, scope == Scope::Named)
+    Requests::open(protocol)?.ask(message, scope)
 }
 
 /// Asks for a change in the calling thread's network namespace, with more flags, and waits for it.
@@ -54,65 +50,108 @@ where
     T: NetlinkSerializable + NetlinkDeserializable,
     NetlinkPayload<T>: From<T>,
 {
-    exchange(protocol, message, NLM_F_ACK | flags, false).map(drop)
+    let mut requests = Requests::open(protocol)?;
+    requests.exchange(message, NLM_F_ACK | flags).map(drop)
 }
 
-fn exchange<T>(protocol: isize, message: T, flags: u16, named: bool) -> Result<Vec<T>, NetlinkError>
-where
-    T: NetlinkSerializable + NetlinkDeserializable,
-    NetlinkPayload<T>: From<T>,
-{
-    let socket = Socket::new(protocol).map_err(NetlinkError::Socket)?;
-    socket
-        .connect(&SocketAddr::new(0, 0))
-        .map_err(NetlinkError::Socket)?;
-    if named {
-        // Where it fails more is answered.
-        let _ = socket.set_netlink_get_strict_chk(true);
-    }
-    let mut packet = NetlinkMessage::from(message);
-    packet.header.flags = NLM_F_REQUEST | flags;
-    packet.header.sequence_number = 1;
-    packet.finalize();
-    let mut bytes = vec![0; packet.buffer_len()];
-    packet.serialize(&mut bytes);
-    socket.send(&bytes, 0).map_err(NetlinkError::Socket)?;
+/// Requests to the network namespace that the calling thread was in when they began, one after the other.
+pub(crate) struct Requests {
+    socket: Socket,
+    protocol: isize,
+    sequence: u32,
+    interrupted: bool,
+}
 
-    let mut answers = Vec::new();
-    loop {
-        let (mut received, _) = socket.recv_from_full().map_err(NetlinkError::Socket)?;
-        if protocol == NETLINK_ROUTE {
-            leave_what_is_read(&mut received);
+impl Requests {
+    pub(crate) fn open(protocol: isize) -> Result<Self, NetlinkError> {
+        let socket = Socket::new(protocol).map_err(NetlinkError::Socket)?;
+        socket
+            .connect(&SocketAddr::new(0, 0))
+            .map_err(NetlinkError::Socket)?;
+        Ok(Self {
+            socket,
+            protocol,
+            sequence: 0,
+            interrupted: false,
+        })
+    }
+
+    /// Sends `message` and returns all answers.
+    pub(crate) fn ask<T>(&mut self, message: T, scope: Scope) -> Result<Vec<T>, NetlinkError>
+    where
+        T: NetlinkSerializable + NetlinkDeserializable,
+        NetlinkPayload<T>: From<T>,
+    {
+        let flags = match scope {
+            Scope::One => NLM_F_ACK,
+            Scope::All | Scope::Named => NLM_F_DUMP,
+        };
+        if scope == Scope::Named {
+            // Where it fails more is answered.
+            let _ = self.socket.set_netlink_get_strict_chk(true);
         }
-        let mut rest = received.as_slice();
-        while !rest.is_empty() {
-            let answer = NetlinkMessage::<T>::deserialize(rest).map_err(|error| {
-                NetlinkError::Malformed {
-                    what: error.to_string(),
-                }
-            })?;
-            let length = (answer.header.length as usize).next_multiple_of(4);
-            match answer.payload {
-                NetlinkPayload::InnerMessage(inner) => answers.push(inner),
-                NetlinkPayload::Done(_) => return Ok(answers),
-                // An error of code 0 is the acknowledgement.
-                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
-                NetlinkPayload::Error(error) => {
-                    return Err(NetlinkError::Refused(error.to_io()));
-                }
-                _ => {}
+        self.exchange(message, flags)
+    }
+
+    /// Whether things came and went while the kernel listed them: the last answers may lack some.
+    pub(crate) fn was_interrupted(&self) -> bool {
+        self.interrupted
+    }
+
+    fn exchange<T>(&mut self, message: T, flags: u16) -> Result<Vec<T>, NetlinkError>
+    where
+        T: NetlinkSerializable + NetlinkDeserializable,
+        NetlinkPayload<T>: From<T>,
+    {
+        self.sequence += 1;
+        self.interrupted = false;
+        let mut packet = NetlinkMessage::from(message);
+        packet.header.flags = NLM_F_REQUEST | flags;
+        packet.header.sequence_number = self.sequence;
+        packet.finalize();
+        let mut bytes = vec![0; packet.buffer_len()];
+        packet.serialize(&mut bytes);
+        self.socket.send(&bytes, 0).map_err(NetlinkError::Socket)?;
+
+        let mut answers = Vec::new();
+        loop {
+            let (mut received, _) = self.socket.recv_from_full().map_err(NetlinkError::Socket)?;
+            if self.protocol == NETLINK_ROUTE {
+                leave_what_is_read(&mut received);
             }
-            if length == 0 {
+            let mut rest = received.as_slice();
+            while !rest.is_empty() {
+                let answer = NetlinkMessage::<T>::deserialize(rest).map_err(|error| {
+                    NetlinkError::Malformed {
+                        what: error.to_string(),
+                    }
+                })?;
+                let length = (answer.header.length as usize).next_multiple_of(4);
+                self.interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+                match answer.payload {
+                    // What is left of a request that failed.
+                    _ if answer.header.sequence_number != self.sequence => {}
+                    NetlinkPayload::InnerMessage(inner) => answers.push(inner),
+                    NetlinkPayload::Done(_) => return Ok(answers),
+                    // An error of code 0 is the acknowledgement.
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
+                    NetlinkPayload::Error(error) => {
+                        return Err(NetlinkError::Refused(error.to_io()));
+                    }
+                    _ => {}
+                }
+                if length == 0 {
+                    return Err(NetlinkError::Malformed {
+                        what: "message of length 0".to_owned(),
+                    });
+                }
+                rest = rest.get(length..).unwrap_or_default();
+            }
+            if received.is_empty() {
                 return Err(NetlinkError::Malformed {
-                    what: "message of length 0".to_owned(),
+                    what: "empty datagram".to_owned(),
                 });
             }
-            rest = rest.get(length..).unwrap_or_default();
-        }
-        if received.is_empty() {
-            return Err(NetlinkError::Malformed {
-                what: "empty datagram".to_owned(),
-            });
         }
     }
 }

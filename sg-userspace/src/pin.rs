@@ -333,7 +333,8 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
     let mut paths = entries
         .map(|entry| entry.map(|entry| entry.path()).map_err(failed))
         .collect::<Result<Vec<_>, _>>()?;
-    paths.sort();
+    // By name, which is all in which they differ.
+    paths.sort_unstable_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
     Ok(paths)
 }
 

@@ -159,9 +159,11 @@ impl Session {
             };
         };
         // Checks the maps before the state, which may speak of other ones.
-        Object::embedded()?.check_pinned(&pins, sizes_of(&runtime))?;
+        let object = Object::embedded()?;
+        object.check_pinned(&pins, sizes_of(&runtime))?;
         let state = lock.read()?.ok_or_else(strange)?;
-        Self::of_state(&pins, state)?.map(Some).ok_or_else(strange)
+        let session = Self::of_checked(object, &pins, runtime, state)?;
+        session.map(Some).ok_or_else(strange)
     }
 
     /// Opens what is pinned and belongs to `state`.
@@ -174,6 +176,15 @@ impl Session {
         };
         let object = Object::embedded()?;
         object.check_pinned(pins, sizes_of(&runtime))?;
+        Self::of_checked(object, pins, runtime, state)
+    }
+
+    fn of_checked(
+        object: Object,
+        pins: &Pins,
+        runtime: Runtime,
+        state: State,
+    ) -> Result<Option<Self>, SessionError> {
         let tables = Tables::open(pins)?;
         if state.runtime != tables.runtime.id() {
             return Ok(None);

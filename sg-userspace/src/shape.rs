@@ -1,6 +1,10 @@
 //! The object's maps as it declares them, and whether what is pinned has the same form.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use aya::maps::{MapError, MapInfo};
 use sg_common::abi::{CT_SLOTS_PER_FLOW, map};
@@ -11,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{object, pin::Pins};
 
 /// The embedded object, parsed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Object {
     /// The ELF file.
     pub bytes: &'static [u8],
@@ -126,12 +130,24 @@ impl Sizes {
 }
 
 impl Object {
-    /// Parses the embedded object.
+    /// The embedded object, which is parsed once.
     ///
     /// # Errors
     /// [`ShapeError::NoObject`], [`ShapeError::Object`], [`ShapeError::Undeclared`].
     pub fn embedded() -> Result<Self, ShapeError> {
-        Self::parse(object::bytes().ok_or(ShapeError::NoObject)?)
+        static EMBEDDED: Mutex<Option<Object>> = Mutex::new(None);
+        let mut known = EMBEDDED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*known {
+            return Ok(known.clone());
+        }
+        let parsed = Self::parse(object::bytes().ok_or(ShapeError::NoObject)?)?;
+        Ok(known.insert(parsed).clone())
+    }
+
+    /// Parses the embedded object beside what the caller does until it is needed.
+    pub(crate) fn prepare() {
+        // A mistake is told to whoever asks for it.
+        thread::spawn(Self::embedded);
     }
 
     /// Parses an object that was read at run time.

@@ -20,10 +20,12 @@ use crate::{
     directory::{self, DirectoryError},
     model::{Hook, Orientation},
     netns::NetnsIdentity,
+    rcu,
     resolve::{Name, ResolvedInterface},
 };
 
 mod changing;
+mod expedited;
 mod history;
 mod policy;
 mod rules;
@@ -331,11 +333,13 @@ impl Lock {
             path: path.join(LOCK),
             source,
         })?;
-        Ok(Self {
+        let lock = Self {
             path: path.to_owned(),
             directory,
             _file: file,
-        })
+        };
+        rcu::settle(&lock);
+        Ok(lock)
     }
 
     /// Reads the state; `None` if there is none.

@@ -1,6 +1,11 @@
 //! The devices a definition names, as they are: found, examined, told apart.
 
-use std::{collections::BTreeMap, io, net::IpAddr};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    io,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use crate::{
     link::{Link, LinkError},
@@ -13,8 +18,8 @@ use crate::{
 pub struct Target {
     /// Name in the definition.
     pub name: String,
-    /// The namespace it is in.
-    pub netns: Netns,
+    /// The namespace it is in, opened once for all that are in it.
+    pub netns: Arc<Netns>,
     /// The device.
     pub link: Link,
     /// Which side it is.
@@ -85,11 +90,8 @@ pub enum TargetError {
 /// The first [`TargetError`]; nothing has been touched.
 pub fn find(model: &Model, default_netns: Option<&str>) -> Result<Vec<Target>, TargetError> {
     let mut targets: Vec<Target> = Vec::new();
-    for (name, interface) in &model.interfaces {
-        add(
-            &mut targets,
-            examine(name, &interface.settings, default_netns)?,
-        )?;
+    for found in examine(model, default_netns).into_values() {
+        add(&mut targets, found?)?;
     }
     Ok(targets)
 }
@@ -104,21 +106,21 @@ pub fn find_present(
 ) -> Result<(Vec<Target>, BTreeMap<String, String>), TargetError> {
     let mut targets: Vec<Target> = Vec::new();
     let mut absent = BTreeMap::new();
-    for (name, interface) in &model.interfaces {
-        match examine(name, &interface.settings, default_netns) {
+    for (name, found) in examine(model, default_netns) {
+        match found {
             Ok(target) => add(&mut targets, target)?,
             Err(TargetError::Link {
                 source: missing @ LinkError::Missing { .. },
                 ..
             }) => {
-                absent.insert(name.clone(), missing.to_string());
+                absent.insert(name.to_owned(), missing.to_string());
             }
             Err(TargetError::Netns {
                 source: NetnsError::Open { path, source },
                 ..
             }) if source.kind() == io::ErrorKind::NotFound => {
                 let missing = NetnsError::Open { path, source };
-                absent.insert(name.clone(), missing.to_string());
+                absent.insert(name.to_owned(), missing.to_string());
             }
             Err(error) => return Err(error),
         }
@@ -151,30 +153,69 @@ pub fn addresses(targets: &[Target]) -> BTreeMap<String, Vec<IpAddr>> {
         .collect()
 }
 
-fn examine(
-    name: &str,
-    settings: &InterfaceSettings,
-    default_netns: Option<&str>,
-) -> Result<Target, TargetError> {
-    let in_netns = |source| TargetError::Netns {
+/// Every interface of a definition. A namespace is entered once for all that are in it: entering takes a thread.
+fn examine<'a>(
+    model: &'a Model,
+    default_netns: Option<&'a str>,
+) -> BTreeMap<&'a str, Result<Target, TargetError>> {
+    let in_netns = |name: &str, source| TargetError::Netns {
         interface: name.to_owned(),
         source,
     };
+    let mut found = BTreeMap::new();
+    let mut namespaces = BTreeMap::new();
+    for (name, interface) in &model.interfaces {
+        let place = interface.settings.netns.as_deref().or(default_netns);
+        let (_, inside) = match namespaces.entry(place) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => match Netns::open(place) {
+                Ok(netns) => new.insert((Arc::new(netns), Vec::new())),
+                Err(source) => {
+                    found.insert(name.as_str(), Err(in_netns(name, source)));
+                    continue;
+                }
+            },
+        };
+        inside.push((name.as_str(), &interface.settings));
+    }
+    for (netns, interfaces) in namespaces.into_values() {
+        let devices: Vec<&str> = interfaces
+            .iter()
+            .map(|(_, settings)| settings.device.as_str())
+            .collect();
+        let look = || Link::read_all(&devices);
+        match netns.run(look) {
+            Ok(links) => {
+                for ((name, settings), link) in interfaces.into_iter().zip(links) {
+                    found.insert(name, target(name, settings, &netns, link));
+                }
+            }
+            Err(source) => {
+                let (first, _) = interfaces[0];
+                found.insert(first, Err(in_netns(first, source)));
+            }
+        }
+    }
+    found
+}
+
+fn target(
+    name: &str,
+    settings: &InterfaceSettings,
+    netns: &Arc<Netns>,
+    link: Result<Link, LinkError>,
+) -> Result<Target, TargetError> {
     let on_link = |source| TargetError::Link {
         interface: name.to_owned(),
         source,
     };
-    let netns = Netns::open(settings.netns.as_deref().or(default_netns)).map_err(in_netns)?;
-    let link = netns
-        .run(|| Link::read(&settings.device))
-        .map_err(in_netns)?
-        .map_err(on_link)?;
+    let link = link.map_err(on_link)?;
     link.check().map_err(on_link)?;
     Ok(Target {
         name: name.to_owned(),
         orientation: orientation(name, settings.orientation, &link)?,
         hook: settings.hook,
-        netns,
+        netns: Arc::clone(netns),
         link,
     })
 }

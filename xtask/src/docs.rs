@@ -11,7 +11,7 @@ use sg_common::{
     layout::TIMEOUT_DEFAULTS,
     verdict::{DropReason, PassKind},
 };
-use sg_userspace::model::timeout_range;
+use sg_userspace::{definition::codes, model::timeout_range};
 
 use crate::{Answer, process, workspace};
 
@@ -30,6 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     for (name, content) in [
         ("verdicts.md", verdicts()),
         ("maps.md", maps()),
+        ("findings.md", findings()),
         ("sgctl.md", reference()?),
     ] {
         let path = folder.join(name);
@@ -113,6 +114,19 @@ fn maps() -> String {
             .replace("crate::", "")
             .replace(['[', ']'], "");
         row(&mut page, &[&code(name), &meaning]);
+    }
+    page
+}
+
+fn findings() -> String {
+    let mut page = format!(
+        "{NOTE}# Findings\n\n\
+        What `sgctl check` says has a code in brackets. `--deny CODE` makes an error of a warning or note, `--allow CODE`\n\
+        leaves it out, `--sarif` passes all on to code hosts. Codes do not change.\n\n\
+        | code | what it says |\n|---|---|\n"
+    );
+    for (name, meaning) in codes::ALL {
+        row(&mut page, &[&code(name), meaning]);
     }
     page
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, TC_ACT_UNSPEC, xdp_action},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, TC_ACT_UNSPEC, xdp_action},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, lpm_trie::Key},
     macros::{btf_map, classifier, xdp},
     programs::{TcContext, XdpContext},
@@ -29,6 +29,7 @@ pub struct Key6 {
 }
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
+const NO_EXIST: u64 = BPF_NOEXIST as u64;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
@@ -161,6 +162,18 @@ on_flow! {
     xdp_entry4: flow4 => entry_is_there;
     /// The same behind 240 instructions more.
     xdp_far_entry4: flow4 => far_entry_is_there;
+    /// Opens a flow with the kernel's own tables: looks its source up in a longest-prefix trie and inserts it into a
+    /// preallocated hash map, where it must not be.
+    xdp_open4: flow4 => |key: Key4| {
+        let source = Key::new(32, key.remote.to_ne_bytes());
+        LPM4.get(&source).is_some_and(|class| *class != 0) && HASH4.insert(key, 1, NO_EXIST).is_ok()
+    };
+    /// Denies with the kernel's own tables: looks the flow up in a preallocated hash map, where it is not, and its source
+    /// in a longest-prefix trie.
+    xdp_deny4: flow4 => |key: Key4| {
+        let source = Key::new(32, key.remote.to_ne_bytes());
+        is_set(HASH4.get_ptr(key)) || LPM4.get(&source).is_some_and(|class| *class != 0)
+    };
     /// Looks the source of IPv4 up in a longest-prefix trie.
     xdp_lpm4: source4 => |key| LPM4.get(&Key::new(32, key)).is_some_and(|class| *class != 0);
     /// Looks the source of IPv6 up in a longest-prefix trie.

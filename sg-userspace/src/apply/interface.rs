@@ -1,6 +1,9 @@
 //! One interface of an apply: attached, or brought in line.
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::IpAddr,
+};
 
 use crate::{
     adopt::Adoption,
@@ -118,10 +121,14 @@ pub(super) fn start(
     Ok(report)
 }
 
-/// Brings an attached interface in line with its settings.
+/// Kernel ids of programs, by namespace and name.
+pub(super) type ProgramIds = BTreeMap<(u32, &'static str), u32>;
+
+/// Brings an attached interface in line with its settings. Ids of programs in use are kept in `ours`.
 pub(super) fn adjust(
     session: &mut Session,
     target: &Target,
+    ours: &mut ProgramIds,
 ) -> Result<InterfaceReport, InterfaceError> {
     let found = attached_as(session, target)
         .expect("the caller found it attached")
@@ -166,15 +173,20 @@ pub(super) fn adjust(
     let mut report = InterfaceReport::new(target, found.id, attached, Change::Updated);
     report.warnings = cautions(target, hook);
     let directory = session.pins.programs(found.namespace);
-    for (name, hook) in attach::tc_programs(hook) {
-        let look = || -> Result<Vec<u32>, InterfaceError> {
-            let ours = programs::id(&directory, name)?;
-            let ahead = target
-                .netns
-                .run(|| attach::ahead_of(ours, &target.link, hook));
-            Ok(ahead.map_err(AttachError::from)??)
+    let mut look = |name, hook| -> Result<Vec<u32>, InterfaceError> {
+        let ours = match ours.entry((found.namespace, name)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => *new.insert(programs::id(&directory, name)?),
         };
-        match look() {
+        Ok(attach::ahead_of(ours, &target.link, hook)?)
+    };
+    let looked = target.netns.run(|| {
+        let programs = attach::tc_programs(hook).into_iter();
+        let looked = programs.map(|(name, hook)| (hook, look(name, hook)));
+        looked.collect::<Vec<_>>()
+    });
+    for (hook, ahead) in looked.map_err(AttachError::from)? {
+        match ahead {
             Ok(ahead) => {
                 let warning = report::ahead(&target.link.name, hook, &ahead);
                 report.warnings.extend(warning);

@@ -1,15 +1,20 @@
 //! Where the attached devices are by now: in their place, gone, or moved to another namespace.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::PathBuf,
+    thread,
+};
 
 use crate::{
-    attach::{self, EGRESS, INGRESS, Place},
-    bpf::{LinkDetails, TcxHook},
+    attach::{self, AttachError, EGRESS, INGRESS, Place},
+    bpf::{self, LinkDetails, TcxHook},
     detach::{self, DetachError},
     index,
     netns::Netns,
+    rcu::Expedited,
     session::Session,
-    state::{Attached, Lock, State},
+    state::{Attached, HookInForce, Lock, State},
     target::Target,
 };
 
@@ -29,9 +34,16 @@ pub(super) fn settle(
     targets: &[Target],
     report: &mut Report,
 ) -> Result<(), ApplyError> {
-    let mut live = BTreeSet::new();
+    let mut live = HashSet::new();
+    let unchanged = unchanged(session)?;
+    let changed = session.state.interfaces.len() - unchanged.len();
+    let _expedited = Expedited::begin(lock, changed);
     for one in session.state.interfaces.clone() {
         let pins = [INGRESS, EGRESS].map(|hook| session.pins.link(one.id, hook));
+        if unchanged.contains(&one.id) {
+            live.extend(pins.map(PathBuf::into_os_string));
+            continue;
+        }
         let place = session.state.place(&one);
         let place = place.unwrap_or(Place::here(one.ifindex));
         let mut links = Vec::new();
@@ -71,15 +83,70 @@ pub(super) fn settle(
         if dead && reachable {
             report.repaired.push(one.name);
         }
-        live.extend(pins);
+        live.extend(pins.map(PathBuf::into_os_string));
     }
     // Links of an apply that was cut short belong to nobody.
     for link in session.pins.links()? {
-        if !live.contains(&link) {
+        if !live.contains(link.as_os_str()) {
             attach::abandon(&link).map_err(DetachError::Attach)?;
         }
     }
     Ok(())
+}
+
+/// Interfaces whose two links are where they are remembered to be. Each namespace is entered once, and what takes
+/// more to find out is left to [`settle`].
+fn unchanged(session: &Session) -> Result<BTreeSet<u32>, ApplyError> {
+    let mut all = BTreeSet::new();
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    for namespace in &session.state.namespaces {
+        let Ok(netns) = Netns::reopen(&namespace.identity) else {
+            continue;
+        };
+        let interfaces = session.state.interfaces.iter();
+        let inside = interfaces.filter(|one| one.namespace == namespace.number);
+        let inside: Vec<&Attached> = inside.collect();
+        let looked = netns.run(|| {
+            thread::scope(|scope| {
+                let some = inside.chunks(inside.len().div_ceil(cpus).max(1));
+                let looks = some.map(|some| scope.spawn(|| look(session, some)));
+                // All are begun before the first is waited for.
+                let looks: Vec<_> = looks.collect();
+                let looked = looks.into_iter();
+                let looked = looked.map(|look| look.join().expect("looking does not panic"));
+                looked.collect::<Result<Vec<_>, _>>()
+            })
+        });
+        if let Ok(looked) = looked {
+            all.extend(looked.map_err(DetachError::Attach)?.concat());
+        }
+    }
+    Ok(all)
+}
+
+/// Those of some interfaces that are unchanged, in the calling thread's namespace.
+fn look(session: &Session, some: &[&Attached]) -> Result<Vec<u32>, AttachError> {
+    let mut found = Vec::new();
+    for one in some {
+        if is_unchanged(session, one)? {
+            found.push(one.id);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether both links of an interface that is in the calling thread's namespace are as they are remembered.
+fn is_unchanged(session: &Session, one: &Attached) -> Result<bool, AttachError> {
+    let link = |hook| attach::link(&session.pins.link(one.id, hook));
+    let (Some(egress), Some(ingress)) = (link(EGRESS)?, link(INGRESS)?) else {
+        return Ok(false);
+    };
+    let is_here = |found: &LinkDetails| found.ifindex == one.ifindex;
+    Ok(is_here(&egress)
+        && is_here(&ingress)
+        && ingress.xdp == (one.hook != HookInForce::Tc)
+        // The index alone would be another device's after ours has moved away.
+        && bpf::tcx_links(one.ifindex, TcxHook::Egress).is_ok_and(|all| all.contains(&egress.id)))
 }
 
 /// Whether nothing is left of an interface to enforce, by all that is known of its links.

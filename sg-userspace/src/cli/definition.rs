@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use sg_userspace::{
-    definition::{self, Checked, Format, Severity, Source, SourceError, render, source},
+    definition::{self, Checked, Format, Lints, Severity, Source, SourceError, render, source},
     devices::devices,
     model::Model,
     session::Context,
@@ -62,6 +62,11 @@ fn format(name: &str) -> Result<Format, String> {
 /// Checks sources with the devices of the namespace that interfaces are in by default.
 pub(crate) fn check(sources: &[Source], context: &Context) -> Checked {
     definition::check_on(sources, &|| devices(context.netns.as_deref()))
+}
+
+/// The same, and what is no mistake but perhaps not meant.
+pub(crate) fn examine(sources: &[Source], context: &Context, lints: &Lints) -> Checked {
+    definition::examine(sources, &|| devices(context.netns.as_deref()), Some(lints))
 }
 
 /// Which files may say what is enforced.

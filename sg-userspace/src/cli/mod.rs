@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use sg_userspace::{pin, session::Context, state};
+use sg_userspace::{pin, rcu, session::Context, state};
 
 mod apply;
 mod change;
@@ -24,6 +24,7 @@ mod rollback;
 mod run;
 mod stats;
 mod status;
+mod test;
 mod text;
 mod wait;
 
@@ -45,6 +46,7 @@ pub(crate) struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   sgctl check sg.toml            find mistakes without touching anything
+  sgctl test sg.toml             whether it does what its tests expect
   sgctl plan sg.toml             what applying it would change
   sgctl apply sg.toml            enforce
   sgctl run sg.toml              enforce and follow changes
@@ -67,12 +69,17 @@ struct Places {
     /// Directory on a BPF file system that holds maps, programs and links; one per enforcer
     #[arg(long, global = true, value_name = "DIR", default_value = pin::DEFAULT)]
     bpffs: PathBuf,
+    /// Leave the kernel's RCU grace periods as they are. Otherwise they are expedited on the whole host
+    /// (/sys/kernel/rcu_expedited) while eight interfaces or more are attached or detached
+    #[arg(long, global = true)]
+    no_expedite: bool,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Check a definition without applying it
     Check(check::Check),
+    Test(test::Test),
     Plan(plan::Plan),
     Apply(apply::Apply),
     Confirm(confirm::Confirm),
@@ -91,8 +98,12 @@ impl Cli {
     /// Runs the command. A reader that has gone away is no failure.
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let context = self.places.context();
+        if self.places.no_expedite {
+            rcu::leave_alone();
+        }
         let done = match &self.command {
             Command::Check(check) => check::run(check, &context),
+            Command::Test(test) => test.run(&context),
             Command::Plan(plan) => plan.run(&context),
             Command::Apply(apply) => apply.run(&context),
             Command::Confirm(confirm::Confirm {}) => confirm::Confirm::run(&context),

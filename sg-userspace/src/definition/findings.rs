@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::codes;
 use super::diagnostic::{Diagnostic, Locator, Related, Severity};
 use super::source::Source;
 use super::tree::At;
@@ -117,6 +118,7 @@ impl Findings {
         at: At,
         message: String,
     ) -> &mut Finding {
+        debug_assert!(codes::meaning(code).is_some(), "{code} is not listed");
         let finding = Finding::new(severity, code, at, message);
         let found = &mut self.found[severity as usize];
         *found += 1;

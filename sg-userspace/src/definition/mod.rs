@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use crate::{model::Model, trust::Trust};
 
+pub mod codes;
 pub mod diagnostic;
 pub mod source;
 pub mod tree;
@@ -88,7 +89,7 @@ pub fn examine(sources: &[Source], devices: &Devices<'_>, lints: Option<&Lints>)
         true => Vec::new(),
         false => expectation::run(&definition, &model, sources, &mut findings),
     };
-    if let Some(lints) = lints.filter(|_| !findings.is_broken()) {
+    if let Some(lints) = lints.filter(|_| !findings.has_errors()) {
         lints.look(&definition, &model, sources, &mut findings);
     }
     let diagnostics = findings.into_diagnostics(sources);

@@ -68,9 +68,6 @@ impl StrippedTags {
     /// # Errors
     /// [`LinkError::Netlink`], [`LinkError::Offloads`].
     pub(super) fn read(device: &str, ifindex: u32) -> Result<Option<Self>, LinkError> {
-        if !may_exist() {
-            return Ok(None);
-        }
         let above = above(ifindex, "vlan").map_err(|source| LinkError::Netlink {
             device: device.to_owned(),
             source,
@@ -143,7 +140,7 @@ impl fmt::Display for StrippedTags {
 /// Whether the calling thread's network namespace can have VLAN sub-interfaces: false as long as the
 /// kernel's VLAN module is not there. Asked in that case the kernel would list all devices instead of
 /// none, for each of them.
-fn may_exist() -> bool {
+pub(super) fn may_exist() -> bool {
     // `vlan_proc_init` makes the directory in every namespace; a restricted /proc shows neither.
     let net = Path::new("/proc/thread-self/net");
     net.join("vlan").exists() || !net.join("dev").exists()

@@ -31,7 +31,8 @@ impl Look<'_, '_> {
                     continue;
                 };
                 let message = format!(
-                    "this allows nothing that {} does not allow",
+                    "{} allows nothing that {} does not allow",
+                    in_words(rule),
                     in_words(&rules[other])
                 );
                 let place = self.places.rule(&rules[other]);

@@ -20,12 +20,52 @@ pub(super) enum Firewall {
     Pass,
     /// An XDP program that drops everything.
     Discard,
+    /// An XDP program that does the least of what judging takes.
+    Floor(Floor),
     /// The enforcer, by this value of `hook`.
     Enforcer(&'static str),
     /// nftables in this form.
     Nftables(Form),
     /// iptables with an ipset.
     Ipset,
+}
+
+/// The least of what judging takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Floor {
+    /// Reads the headers.
+    Headers,
+    /// Besides, reads a flow's line of memory, behind as many instructions as judging has more.
+    Entry,
+    /// Reads the headers, looks the source up in the kernel's longest-prefix trie and inserts the flow into the
+    /// kernel's preallocated hash map.
+    Open,
+    /// Reads the headers, looks the flow up in the kernel's hash map and the source in its trie, and drops what is in
+    /// neither.
+    Deny,
+}
+
+impl Floor {
+    pub(super) const ALL: [Self; 4] = [Self::Headers, Self::Entry, Self::Open, Self::Deny];
+
+    /// The program.
+    pub(super) fn program(self) -> &'static str {
+        match self {
+            Self::Headers => "xdp_parse4",
+            Self::Entry => "xdp_far_entry4",
+            Self::Open => "xdp_open4",
+            Self::Deny => "xdp_deny4",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Headers => "floor: headers read",
+            Self::Entry => "floor: headers, a line of memory, 240 instructions",
+            Self::Open => "floor: headers read, LPM lookup, hash insert",
+            Self::Deny => "floor: headers read, hash lookup, LPM lookup, drop",
+        }
+    }
 }
 
 /// A way to write the same rules for nftables. All look at conntrack first.
@@ -63,6 +103,7 @@ impl Firewall {
             Self::Nothing => "nothing".to_owned(),
             Self::Pass => "XDP program that passes".to_owned(),
             Self::Discard => "XDP program that drops".to_owned(),
+            Self::Floor(floor) => floor.name().to_owned(),
             Self::Enforcer(hook) => format!("sgctl, hook {hook}"),
             Self::Nftables(form) => format!("nftables, {}", form.name()),
             Self::Ipset => "iptables, ipset".to_owned(),
@@ -71,7 +112,10 @@ impl Firewall {
 
     /// Whether it judges packets one by one, by rules.
     pub(super) fn judges(self) -> bool {
-        !matches!(self, Self::Nothing | Self::Pass | Self::Discard)
+        !matches!(
+            self,
+            Self::Nothing | Self::Pass | Self::Discard | Self::Floor(_)
+        )
     }
 
     /// Whether it is one of those that the enforcer is compared with.
@@ -246,9 +290,11 @@ impl Rules {
                 bed.run(program, &allowed, "")?;
                 bed.run(program, &["-w", "-P", &chain, "DROP"], "")
             }
-            Firewall::Nothing | Firewall::Pass | Firewall::Discard | Firewall::Enforcer(_) => {
-                Ok(())
-            }
+            Firewall::Nothing
+            | Firewall::Pass
+            | Firewall::Discard
+            | Firewall::Floor(_)
+            | Firewall::Enforcer(_) => Ok(()),
         }?;
         bed.set("net/netfilter/nf_conntrack_udp_timeout", "60")?;
         bed.set("net/netfilter/nf_conntrack_udp_timeout_stream", "180")

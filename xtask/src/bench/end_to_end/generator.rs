@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, PerCpuArray};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, PerCpuArray};
 use aya::programs::tc::{SchedClassifierLinkId, TcAttachOptions};
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{
@@ -14,9 +15,10 @@ use aya::programs::{
     TestRunOptions, Xdp, XdpMode,
 };
 use aya::{Ebpf, EbpfLoader};
+use ipnet::Ipv4Net;
 
 use super::bed::{BEHIND, Bed};
-use super::firewall::PORT;
+use super::firewall::{Floor, PORT, Rules};
 use super::namespace;
 use super::task::{self, SENDER};
 use super::traffic::{HEADER_WORDS, MAX_FLOWS, MAX_PREFIXES, Stream};
@@ -55,15 +57,20 @@ pub(super) enum Packets {
 }
 
 impl Generator {
-    /// Loads the object.
+    /// Loads the object, with floors that have room for so many flows.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(super) fn load(object: &Path) -> Result<Self> {
+    pub(super) fn load(object: &Path, flows: u32) -> Result<Self> {
         let mut object = EbpfLoader::new()
+            .map_max_entries("ENTRIES4", flows)
+            .override_global("ENTRIES", &flows, true)
+            .map_max_entries("HASH4", 2 * flows)
+            .map_max_entries("LPM4", MAX_PREFIXES)
             .load_file(object)
             .with_context(|| format!("load {}", object.display()))?;
-        for name in ["generate", PASS, DISCARD] {
+        let floors = Floor::ALL.map(Floor::program);
+        for name in ["generate", PASS, DISCARD].into_iter().chain(floors) {
             program(&mut object, name)?
                 .load()
                 .with_context(|| format!("load {name}"))?;
@@ -76,7 +83,36 @@ impl Generator {
         })
     }
 
-    /// Attaches [`PASS`] or [`DISCARD`] to a bed, as long as this lives.
+    /// Enters the prefixes that rules allow into the trie of the floors.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn allow(&mut self, rules: Rules) -> Result<()> {
+        let map = self.object.map_mut("LPM4").context("map LPM4")?;
+        let mut trie = LpmTrie::<_, [u8; 4], u32>::try_from(map)?;
+        for prefix in rules.prefixes() {
+            let net: Ipv4Net = prefix.parse().context("a prefix of a rule")?;
+            let key = Key::new(net.prefix_len().into(), net.network().octets());
+            trie.insert(&key, 1, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the flows that a floor has opened.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn forget(&mut self) -> Result<()> {
+        let map = self.object.map_mut("HASH4").context("map HASH4")?;
+        let mut flows = HashMap::<_, [u32; 4], u64>::try_from(map)?;
+        let keys = flows.keys().collect::<Result<Vec<_>, _>>()?;
+        for key in keys {
+            flows.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches [`PASS`], [`DISCARD`] or a floor to a bed, as long as this lives.
     ///
     /// # Errors
     /// If the kernel refuses.

@@ -39,7 +39,7 @@ use crate::demo::turn::Turn;
 use crate::ebpf::Flavour;
 use crate::setup;
 use bed::{Bed, Course};
-use firewall::{Firewall, Form, Protocol, Rules};
+use firewall::{Firewall, Floor, Form, Protocol, Rules};
 use generator::Generator;
 use packets::{Range, Sample, Subject, Traffic};
 use rounds::Paired;
@@ -103,7 +103,7 @@ pub(crate) fn measure(options: &Options) -> Result<Findings> {
         options,
         enforcer,
         teardown: &teardown,
-        generator: Generator::load(&Flavour::Bench.place())?,
+        generator: Generator::load(&Flavour::Bench.place(), FLOWS[1])?,
         beds: 0,
     };
     let findings = bench.measure();
@@ -171,6 +171,7 @@ impl Bench<'_> {
     /// Subjects of generated packets; the reference first.
     fn udp_subjects(&mut self, count: u32) -> Result<Vec<Subject>> {
         let mut firewalls = vec![Firewall::Pass, Firewall::Nothing, Firewall::Discard];
+        firewalls.extend(Floor::ALL.map(Firewall::Floor));
         firewalls.push(Firewall::Enforcer("xdp"));
         if self.options.full {
             firewalls.push(Firewall::Enforcer("tc"));
@@ -196,7 +197,11 @@ impl Bench<'_> {
             count: RULES,
         };
         let peers = [Form::Sets, Form::Concatenation].map(Firewall::Nftables);
-        let connections = [Firewall::Pass, Firewall::Enforcer("xdp")];
+        let connections = [
+            Firewall::Pass,
+            Firewall::Floor(Floor::Entry),
+            Firewall::Enforcer("xdp"),
+        ];
         // Each has the same program at XDP, so that all receive alike.
         let connections = self.subjects(
             streams::CONNECTIONS,
@@ -238,6 +243,10 @@ impl Bench<'_> {
         match firewall {
             Firewall::Pass => self.generator.attach(generator::PASS, &bed)?,
             Firewall::Discard => self.generator.attach(generator::DISCARD, &bed)?,
+            Firewall::Floor(floor) => {
+                self.generator.allow(rules)?;
+                self.generator.attach(floor.program(), &bed)?;
+            }
             Firewall::Nftables(_) | Firewall::Ipset => {
                 if pass {
                     self.generator.attach(generator::PASS, &bed)?;
@@ -296,7 +305,12 @@ impl Bench<'_> {
             let (mut wanted, rest): (Vec<Subject>, Vec<Subject>) =
                 subjects.drain(..).partition(|one| match one.firewall {
                     Firewall::Discard => traffic == Traffic::Denied,
-                    Firewall::Nothing => traffic != Traffic::Denied,
+                    Firewall::Nothing | Firewall::Floor(Floor::Headers) => {
+                        traffic != Traffic::Denied
+                    }
+                    Firewall::Floor(Floor::Entry) => matches!(traffic, Traffic::Established(_)),
+                    Firewall::Floor(Floor::Open) => traffic == Traffic::New,
+                    Firewall::Floor(Floor::Deny) => traffic == Traffic::Denied,
                     Firewall::Nftables(Form::Linear) => {
                         [Traffic::New, Traffic::Denied].contains(&traffic)
                     }

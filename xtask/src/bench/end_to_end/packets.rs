@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::bed::Bed;
 use super::enforced::{self, Counts};
-use super::firewall::{Firewall, Rules};
+use super::firewall::{Firewall, Floor, Rules};
 use super::generator::{self, Generator, Packets};
 use super::netfilter;
 use super::rounds::{self, Paired};
@@ -139,10 +139,11 @@ impl Range<'_> {
         );
     }
 
-    fn flush(&self, subject: &Subject) -> Result<()> {
+    fn flush(&mut self, subject: &Subject) -> Result<()> {
         match subject.firewall {
             Firewall::Enforcer(_) => enforced::flush(self.enforcer, &subject.bed.device),
             Firewall::Nftables(_) | Firewall::Ipset => subject.bed.inside(netfilter::flush)?,
+            Firewall::Floor(_) => self.generator.forget(),
             Firewall::Nothing | Firewall::Pass | Firewall::Discard => Ok(()),
         }
     }
@@ -252,7 +253,8 @@ fn next_count(count: u32, received: u64, seconds: f64, traffic: Traffic) -> u32 
 
 /// What came out behind.
 fn check_passage(firewall: Firewall, traffic: Traffic, taken: &Taken) -> Result<()> {
-    let dropped = firewall == Firewall::Discard || firewall.judges() && traffic == Traffic::Denied;
+    let drops = matches!(firewall, Firewall::Discard | Firewall::Floor(Floor::Deny));
+    let dropped = drops || firewall.judges() && traffic == Traffic::Denied;
     let expected = if dropped { 0 } else { taken.received };
     if taken.received == 0 || taken.forwarded != expected {
         bail!(

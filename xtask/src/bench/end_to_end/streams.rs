@@ -124,7 +124,7 @@ fn connect(enforcer: &Enforcer, subject: &Subject, origins: &Origins) -> Result<
             }
             Ok(work)
         }
-        Firewall::Nothing | Firewall::Pass | Firewall::Discard => {
+        Firewall::Nothing | Firewall::Pass | Firewall::Discard | Firewall::Floor(_) => {
             connections::sample(&subject.bed, origins)
         }
     }

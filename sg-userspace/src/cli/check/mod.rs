@@ -9,12 +9,14 @@ use serde::Serialize;
 use sg_common::abi::MAX_NODES;
 use sg_userspace::compile::{Capacity, CompileError, Compiled, compile};
 use sg_userspace::definition::diagnostic::Place;
-use sg_userspace::definition::{self, Diagnostic, Severity, Source, render};
+use sg_userspace::definition::{self, Diagnostic, Lints, Severity, Source, codes, render};
 use sg_userspace::model::{Model, Rule};
 use sg_userspace::resolve::resolve;
 
 use super::definition::Files;
-use super::text::{json_out, out, remark};
+use super::text::{json_out, out, print_json, remark};
+
+mod sarif;
 
 /// Arguments of `sgctl check`.
 #[derive(clap::Args)]
@@ -24,6 +26,50 @@ pub(crate) struct Check {
     /// Print the answer as JSON on standard output
     #[arg(long)]
     json: bool,
+    /// Print errors and findings as SARIF 2.1.0 on standard output
+    #[arg(long, conflicts_with = "json")]
+    sarif: bool,
+    /// Make findings of this code errors; docs/findings.md lists the codes
+    #[arg(long, value_name = "CODE", value_parser = code)]
+    deny: Vec<&'static str>,
+    /// Do not report findings of this code; errors are always reported
+    #[arg(long, value_name = "CODE", value_parser = code)]
+    allow: Vec<&'static str>,
+    /// Ports that should not be open to the world [default: 22, 3389]
+    #[arg(long = "management-port", value_name = "PORT")]
+    management_ports: Vec<u16>,
+}
+
+/// A code that there is.
+fn code(text: &str) -> Result<&'static str, String> {
+    let found = codes::ALL.iter().find(|(code, _)| *code == text);
+    found
+        .map(|(code, _)| *code)
+        .ok_or_else(|| "no such code: docs/findings.md lists them".to_owned())
+}
+
+impl Check {
+    fn lints(&self) -> Lints {
+        match self.management_ports.as_slice() {
+            [] => Lints::default(),
+            ports => Lints {
+                management_ports: ports.to_vec(),
+            },
+        }
+    }
+
+    /// Drops what is allowed, and makes errors of what is denied.
+    fn weigh(&self, diagnostics: &mut Vec<Diagnostic>) {
+        diagnostics.retain_mut(|found| {
+            if found.severity == Severity::Error {
+                return true;
+            }
+            if self.deny.contains(&found.code) {
+                found.severity = Severity::Error;
+            }
+            found.severity == Severity::Error || !self.allow.contains(&found.code)
+        });
+    }
 }
 
 /// Checks a definition without touching the system. Answers 1 if it has errors.
@@ -33,7 +79,7 @@ pub(crate) struct Check {
 pub(crate) fn run(check: &Check, context: &super::Context) -> anyhow::Result<ExitCode> {
     super::definition::keep_memory();
     let sources = check.files.read()?;
-    let checked = super::definition::check(&sources, context);
+    let checked = super::definition::examine(&sources, context, &check.lints());
     let mut diagnostics = checked.diagnostics;
     let mut summary = None;
     if let Some(model) = &checked.model {
@@ -43,8 +89,11 @@ pub(crate) fn run(check: &Check, context: &super::Context) -> anyhow::Result<Exi
             Err(error) => diagnostics.push(does_not_fit(&error, model, &sources)),
         }
     }
+    check.weigh(&mut diagnostics);
     let report = Report::new(summary, diagnostics);
-    let shown = if check.json {
+    let shown = if check.sarif {
+        print_json(&sarif::Log::new(&report.diagnostics)).map_err(io::Error::other)
+    } else if check.json {
         report.print_json()
     } else {
         report.print_text(sources.len())
@@ -76,6 +125,7 @@ struct Report {
     ok: bool,
     errors: usize,
     warnings: usize,
+    notes: usize,
     summary: Option<Summary>,
     diagnostics: Vec<Diagnostic>,
 }
@@ -107,7 +157,8 @@ impl Report {
             ok: errors == 0,
             errors,
             warnings: definition::count(&diagnostics, Severity::Warning),
-            summary,
+            notes: definition::count(&diagnostics, Severity::Note),
+            summary: summary.filter(|_| errors == 0),
             diagnostics,
         }
     }
@@ -121,10 +172,11 @@ impl Report {
     fn print_text(&self, files: usize) -> io::Result<()> {
         remark(&render(&self.diagnostics));
         let files = plural(files, "file");
-        let warnings = match self.warnings {
+        let some = |count, noun| match count {
             0 => String::new(),
-            count => format!(", {}", plural(count, "warning")),
+            count => format!(", {}", plural(count, noun)),
         };
+        let warnings = some(self.warnings, "warning") + &some(self.notes, "note");
         match &self.summary {
             Some(summary) => {
                 let mut out = out();
