@@ -18,9 +18,7 @@ impl<'s> Evaluator<'_, 's> {
             Some(None) => return Err(format!("the condition {name}, which refers to itself")),
             None => {}
         }
-        let template = self.template;
-        let condition = template.get("Conditions").and_then(|all| all.get(name));
-        let Some(condition) = condition else {
+        let Some(&condition) = self.definitions.get(name) else {
             return Err(format!("the condition {name}, which is not defined"));
         };
         self.conditions.insert(name.to_owned(), None);

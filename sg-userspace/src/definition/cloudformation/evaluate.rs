@@ -3,16 +3,22 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::super::document::{MAX_NODES, Node, Value};
+use super::super::document::{Node, Value};
 
+/// Values that functions may yield, with those they are looked for among: a template may have a MB.
+const MAX_VALUES: usize = 1_000_000;
 /// Bytes that functions may put together.
 const MAX_BYTES: usize = 64 << 20;
 
 /// Evaluates what stands in one template.
 pub(super) struct Evaluator<'t, 's> {
-    pub(super) template: &'t Node<'s>,
+    template: &'t Node<'s>,
     /// Logical names of resources, and the words that stand for their ids.
     words: &'t HashMap<String, String>,
+    /// By name.
+    parameters: HashMap<&'t str, &'t Node<'s>>,
+    /// By name.
+    pub(super) definitions: HashMap<&'t str, &'t Node<'s>>,
     /// Conditions that are evaluated; `None`: one that is being evaluated.
     pub(super) conditions: HashMap<String, Option<Result<bool, String>>>,
     nodes: usize,
@@ -24,9 +30,15 @@ pub(super) type Unknown = String;
 
 impl<'t, 's> Evaluator<'t, 's> {
     pub(super) fn new(template: &'t Node<'s>, words: &'t HashMap<String, String>) -> Self {
+        let section = |key| {
+            let entries = template.get(key).and_then(Node::map).unwrap_or_default();
+            entries.iter().map(|(name, node)| (&*name.value, node))
+        };
         Self {
             template,
             words,
+            parameters: section("Parameters").collect(),
+            definitions: section("Conditions").collect(),
             conditions: HashMap::new(),
             nodes: 0,
             bytes: 0,
@@ -36,13 +48,13 @@ impl<'t, 's> Evaluator<'t, 's> {
     /// The value without functions; what is not known is [`Value::Unknown`]. What a function leaves out is gone.
     pub(super) fn evaluate(&mut self, node: &Node<'s>) -> Node<'s> {
         self.nodes += 1;
-        if self.nodes > MAX_NODES {
+        if self.nodes > MAX_VALUES {
             return unknown(node, "more than is evaluated");
         }
         match &node.value {
             Value::Map(entries) => {
                 if let Some((name, argument)) = function(node) {
-                    let value = self.call(name, argument);
+                    let value = stored(self.call(name, argument));
                     return Node { at: node.at, value };
                 }
                 let mut evaluated = Vec::with_capacity(entries.len());
@@ -65,7 +77,10 @@ impl<'t, 's> Evaluator<'t, 's> {
                     value: Value::List(given.collect()),
                 }
             }
-            _ => node.clone(),
+            value => Node {
+                at: node.at,
+                value: stored(value.clone()),
+            },
         }
     }
 
@@ -100,11 +115,7 @@ impl<'t, 's> Evaluator<'t, 's> {
         if let Some(word) = self.words.get(name) {
             return Ok(Value::String(word.clone().into()));
         }
-        let parameter = self
-            .template
-            .get("Parameters")
-            .and_then(|all| all.get(name));
-        let Some(parameter) = parameter else {
+        let Some(&parameter) = self.parameters.get(name) else {
             return Err(format!("{name}, which is no parameter and no resource"));
         };
         let kind = match parameter.get("Type").map(|node| &node.value) {
@@ -241,13 +252,19 @@ impl<'t, 's> Evaluator<'t, 's> {
         };
         let mut key = |node| text_of(&self.evaluate(node));
         let (map, first, second) = (key(map)?, key(first)?, key(second)?);
+        let mappings = self.template.get("Mappings");
+        let found = mappings.and_then(|mappings| self.entry(mappings, &map));
+        let found = found.and_then(|found| self.entry(found, &first));
+        let found = found.and_then(|found| self.entry(found, &second));
         let missing = || format!("{first}, {second} of the mapping {map}");
-        let found = self
-            .template
-            .get("Mappings")
-            .and_then(|mappings| mappings.get(&map)?.get(&first)?.get(&second))
-            .ok_or_else(missing)?;
+        let found = found.ok_or_else(missing)?;
         Ok(self.evaluate(found).value)
+    }
+
+    /// An entry of a map, among others.
+    fn entry(&mut self, map: &'t Node<'s>, key: &str) -> Option<&'t Node<'s>> {
+        self.nodes += map.map().map_or(0, <[_]>::len);
+        (self.nodes <= MAX_VALUES).then(|| map.get(key)).flatten()
     }
 
     fn select(&mut self, argument: &Node<'s>) -> Result<Value<'s>, Unknown> {
@@ -324,6 +341,14 @@ pub(super) fn text_of(node: &Node<'_>) -> Result<String, Unknown> {
         Value::Bool(value) => Ok(value.to_string()),
         Value::Unknown(what) => Err(what.clone().into_owned()),
         _ => Err(format!("{} where text must be", node.kind())),
+    }
+}
+
+/// A text that refers to what is kept elsewhere is not known: `{{resolve:ssm:…}}`.
+fn stored(value: Value<'_>) -> Value<'_> {
+    match value {
+        Value::String(text) if text.contains("{{resolve:") => Value::Unknown(text),
+        value => value,
     }
 }
 

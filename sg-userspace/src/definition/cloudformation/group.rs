@@ -8,7 +8,7 @@ use super::super::document::{Node, Value, fields};
 use super::super::escape::quote;
 use super::super::permission::Permission;
 use super::super::text;
-use super::super::tree::{Entry, Group, Located};
+use super::super::tree::{At, Entry, Group, Located};
 use super::{Reader, Resource};
 use crate::model::{OnRevoke, Peer, Traffic};
 
@@ -31,6 +31,10 @@ impl Reader<'_> {
         for (place, group) in groups.iter().enumerate() {
             places.entry(group.name.value.clone()).or_insert(place);
         }
+        let defaults: Vec<Option<At>> = groups
+            .iter()
+            .map(|group| Some(default_egress(group.egress.as_deref()?)?.at))
+            .collect();
         for resource in resources {
             let direction = match resource.kind.as_str() {
                 INGRESS => Direction::Ingress,
@@ -66,7 +70,7 @@ impl Reader<'_> {
             match direction {
                 Direction::Ingress => group.ingress.extend(entry),
                 Direction::Egress => {
-                    if let Some(default) = group.egress.as_deref().and_then(default_egress) {
+                    if let Some(default) = defaults[place] {
                         self.warn_of_revocation(resource, default);
                     }
                     // What is given on its own replaces the default, too: AWS takes that away when the rule is
@@ -79,14 +83,14 @@ impl Reader<'_> {
         groups
     }
 
-    fn warn_of_revocation(&mut self, resource: &Resource<'_>, default: &Entry) {
+    fn warn_of_revocation(&mut self, resource: &Resource<'_>, default: At) {
         self.findings
             .warning(
                 "default-egress-revoked",
                 resource.at,
                 "AWS may take away the group's rule for everything out when it makes this one",
             )
-            .related(default.at, "that rule")
+            .related(default, "that rule")
             .help("here both count; where one allows everything out the other is not needed");
     }
 
@@ -273,14 +277,12 @@ impl Reader<'_> {
         if rule.get("IpProtocol").is_none() {
             fields::missing(rule, "IpProtocol", self.findings);
         }
-        let is_unknown = |key| {
-            let value = rule.get(key).map(|node| &node.value);
-            matches!(value, Some(Value::Unknown(_)))
-        };
         let protocol = fields::text(rule, "IpProtocol", self.findings);
         let from = fields::integer(rule, "FromPort", self.findings);
         let to = fields::integer(rule, "ToPort", self.findings);
-        if is_unknown("FromPort") || is_unknown("ToPort") {
+        let is_wrong =
+            |key, value: Option<Located<i64>>| rule.get(key).is_some() && value.is_none();
+        if is_wrong("FromPort", from) || is_wrong("ToPort", to) {
             return None;
         }
         let protocol = protocol?;

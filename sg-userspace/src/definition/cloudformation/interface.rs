@@ -1,5 +1,6 @@
 //! Prefix lists, and interfaces with their groups.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use sg_common::layout::{TIMEOUTS, Timeout};
@@ -143,6 +144,7 @@ impl Reader<'_> {
             given.extend(nodes.iter().map(|node| node.get(key)));
         }
         let mut addresses: Vec<Located<IpAddr>> = Vec::new();
+        let mut seen = HashSet::new();
         for node in given.into_iter().flatten() {
             let Value::String(value) = &node.value else {
                 continue;
@@ -152,11 +154,7 @@ impl Reader<'_> {
                 at: node.at,
             };
             let address = text::unicast_address(self.findings, text);
-            if let Some(address) = address
-                && !addresses.iter().any(|known| known.value == address.value)
-            {
-                addresses.push(address);
-            }
+            addresses.extend(address.filter(|address| seen.insert(address.value)));
         }
         addresses
     }

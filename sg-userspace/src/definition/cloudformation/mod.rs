@@ -50,11 +50,16 @@ pub(super) fn read(inputs: &[Input<'_>], findings: &mut Findings) -> File {
         start: 0,
         end: 0,
     };
+    let mark = findings.mark();
     let mut reader = Reader { findings };
+    let groups = reader.groups(&resources);
+    let prefix_lists = reader.prefix_lists(&resources);
+    let remote_interfaces = reader.interfaces(&resources);
+    findings.help_since(mark, "unknown-value", HELP);
     File {
-        groups: reader.groups(&resources),
-        prefix_lists: reader.prefix_lists(&resources),
-        remote_interfaces: reader.interfaces(&resources),
+        groups,
+        prefix_lists,
+        remote_interfaces,
         // Fact 7.52.
         egress: Some(Located {
             value: DefaultEgress::Allow,

@@ -167,6 +167,8 @@ Conditions:
         ("!If [None, 10.0.0.0/8, 10.1.0.0/16]", "not defined"),
         ("!FindInMap [A, B, C]", "of the mapping A"),
         ("!Select [7, [a]]", "Fn::Select"),
+        ("'{{resolve:ssm:/net}}'", "{{resolve:ssm:/net}}"),
+        ("!Sub '{{resolve:ssm:/${Stage}}}'", "no parameter"),
     ] {
         let found = source(head, value).unwrap_err();
         assert!(found.contains(what), "{value}: {found}");
@@ -253,14 +255,14 @@ fn functions_do_not_put_together_more_than_fits() {
     let mut head = String::from("Mappings:\n  M:\n");
     let items = format!("{list}, ").repeat(1000);
     head += &format!("    a: {{b: [{items}]}}\n");
-    let uses = "!FindInMap [M, a, b], ".repeat(2000);
+    let uses = "!FindInMap [M, a, b], ".repeat(200);
     let found = source(&head, &format!("!Select [0, [{uses}]]")).unwrap_err();
     assert!(!found.is_empty());
 }
 
 #[test]
 fn truncated_templates_end_in_an_error() {
-    for (end, _) in YAML.char_indices().step_by(7) {
+    for (end, _) in YAML.char_indices().step_by(97) {
         let _ = checked(&YAML[..end]);
     }
     assert_eq!(codes("Resources: {G: [\n"), ["syntax"]);

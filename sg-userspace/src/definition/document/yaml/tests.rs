@@ -70,7 +70,7 @@ fn values_know_where_they_stand() {
     let list = node.get("list").unwrap().list().unwrap();
     assert_eq!(own(list[0].get("a").unwrap()), "'ö'");
     assert_eq!(own(list[0].get("b").unwrap()), "22");
-    assert_eq!(own(&list[1]), "X");
+    assert_eq!(own(&list[1]), "!Ref X");
     assert!(own(&list[0]).starts_with("a: 'ö'"), "{}", own(&list[0]));
     let (key, _) = &node.map().unwrap()[2];
     assert_eq!(&text[key.at.start as usize..key.at.end as usize], "end");
@@ -87,7 +87,7 @@ fn what_cannot_be_read_is_located() {
         ("a: *nope\n", 1, "unknown anchor"),
         ("? [1]\n: 2\n", 1, "must be text"),
         ("a: {<<: 3}\n", 1, "merges objects"),
-        ("a: 1\n\tb: 2\n", 2, "not YAML"),
+        ("a: 1\n\tb: 2\n", 1, "found a tab"),
     ] {
         let error = yaml(text).unwrap_err();
         assert!(error.message.contains(message), "{text}: {}", error.message);

@@ -13,7 +13,7 @@ use super::Reader;
 use crate::model::{OnRevoke, Peer, Traffic};
 
 pub(super) const KINDS: [&str; 2] = ["aws_security_group", DEFAULT];
-const DEFAULT: &str = "aws_default_security_group";
+pub(super) const DEFAULT: &str = "aws_default_security_group";
 
 /// A group while its rules are collected.
 struct Collected<'r, 's> {
@@ -241,9 +241,11 @@ impl Reader<'_> {
                     other => other.clone(),
                 };
                 let single = Entry {
+                    at: entry.at,
+                    id: entry.id,
                     traffic: vec![*traffic],
                     peers: vec![peer.clone()],
-                    ..entry.clone()
+                    description: entry.description.clone(),
                 };
                 rules.push(((traffic.value, canonical), single));
             }

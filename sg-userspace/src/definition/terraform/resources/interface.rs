@@ -1,6 +1,6 @@
 //! Interfaces: on their own, and those of instances.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::super::super::document::{Value, fields};
@@ -9,8 +9,9 @@ use super::super::super::findings::Findings;
 use super::super::super::text;
 use super::super::super::tree::{Located, RemoteInterface};
 use super::super::{Meaning, Resource};
-use super::Reader;
 use super::rule::without_account;
+use super::{Reader, group};
+use crate::model::MAX_GROUPS_PER_INTERFACE;
 
 pub(super) const KINDS: [&str; 5] = [
     INTERFACE,
@@ -78,9 +79,16 @@ impl Reader<'_> {
             };
             self.add_group(&mut interfaces[place].1, group);
         }
+        let defaults: Vec<Located<String>> = resources
+            .iter()
+            .filter(|resource| resource.kind == group::DEFAULT)
+            .filter_map(|resource| self.ids(resource, "id").into_iter().next())
+            .collect();
         let mut carried = Vec::with_capacity(interfaces.len());
         for (resource, mut interface) in interfaces {
-            if interface.groups.value.is_empty() && !self.default_group(resource, &mut interface) {
+            if interface.groups.value.is_empty()
+                && !self.default_group(resource, &defaults, &mut interface)
+            {
                 continue;
             }
             if interface.addresses.is_empty() && interface.mac.is_none() {
@@ -152,16 +160,13 @@ impl Reader<'_> {
             "ipv6_address_list",
         ];
         let mut addresses: Vec<Located<IpAddr>> = Vec::new();
+        let mut seen = HashSet::new();
         let mut add = |at, text: &str, findings: &mut Findings| {
             if text.is_empty() {
                 return;
             }
             let address = text::unicast_address(findings, Located { value: text, at });
-            if let Some(address) = address
-                && !addresses.iter().any(|known| known.value == address.value)
-            {
-                addresses.push(address);
-            }
+            addresses.extend(address.filter(|address| seen.insert(address.value)));
         };
         for key in KEYS {
             let Some(node) = resource.attributes.get(key) else {
@@ -191,8 +196,10 @@ impl Reader<'_> {
                 .to_owned()
         };
         let groups = &mut interface.groups.value;
+        // More than an interface may have are refused later, whichever they are.
         if groups
             .iter()
+            .take(2 * MAX_GROUPS_PER_INTERFACE)
             .any(|known| canonical(&known.value) == canonical(word))
         {
             return;
@@ -204,7 +211,12 @@ impl Reader<'_> {
     }
 
     /// What names no group has the default group of its VPC (fact 1.34).
-    fn default_group(&mut self, resource: &Resource<'_>, interface: &mut RemoteInterface) -> bool {
+    fn default_group(
+        &mut self,
+        resource: &Resource<'_>,
+        defaults: &[Located<String>],
+        interface: &mut RemoteInterface,
+    ) -> bool {
         let unknown = ["vpc_security_group_ids", "security_groups"]
             .iter()
             .any(|key| Self::is_given(resource, key));
@@ -212,16 +224,9 @@ impl Reader<'_> {
             // It has been said that they are not known.
             return false;
         }
-        let mut defaults: Vec<&String> = self
-            .groups
-            .iter()
-            .filter(|(word, _)| word.contains("aws_default_security_group."))
-            .map(|(_, own)| own)
-            .collect();
-        defaults.dedup();
-        if let [only] = defaults[..] {
+        if let [only] = defaults {
             interface.groups.value.push(Located {
-                value: only.clone(),
+                value: only.value.clone(),
                 at: resource.at,
             });
             return true;

@@ -1,6 +1,8 @@
 //! Prefix lists: managed by the configuration, or looked up by it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use ipnet::IpNet;
 
 use super::super::super::document::{Node, Value, fields};
 use super::super::super::escape::quote;
@@ -46,12 +48,13 @@ impl Reader<'_> {
                 }
             }
         }
+        let mut known: HashMap<usize, HashSet<IpNet>> = HashMap::new();
         for resource in resources.iter().filter(|resource| resource.kind == ENTRY) {
             let Some(word) = self.required(resource, "prefix_list_id") else {
                 continue;
             };
             let cidr = self.required(resource, "cidr");
-            let Some((list, ipv4)) = places.get(word.value).map(|&place| &mut lists[place]) else {
+            let Some(&place) = places.get(word.value) else {
                 let message = format!(
                     "is an entry of the prefix list {}, which is not here",
                     quote(word.value)
@@ -59,10 +62,14 @@ impl Reader<'_> {
                 self.not_carried_over(resource, &message, "give the files that define it as well");
                 continue;
             };
+            let (list, ipv4) = &mut lists[place];
             let ipv4 = *ipv4;
             if let Some(net) = cidr.and_then(|cidr| self.list_entry(cidr, ipv4))
                 // A state lists in a list the entries of other resources as well.
-                && !list.entries.iter().any(|known| known.value == net.value)
+                && known
+                    .entry(place)
+                    .or_insert_with(|| list.entries.iter().map(|known| known.value).collect())
+                    .insert(net.value)
             {
                 list.entries.push(net);
             }
@@ -108,11 +115,7 @@ impl Reader<'_> {
         (list, ipv4)
     }
 
-    fn block_entry(
-        &mut self,
-        entry: &Node<'_>,
-        ipv4: Option<bool>,
-    ) -> Option<Located<ipnet::IpNet>> {
+    fn block_entry(&mut self, entry: &Node<'_>, ipv4: Option<bool>) -> Option<Located<IpNet>> {
         if let Value::Unknown(what) = &entry.value {
             let message = format!("an entry is not known from this file: {}", quote(what));
             self.findings.error("unknown-value", entry.at, message);
@@ -126,11 +129,7 @@ impl Reader<'_> {
     }
 
     /// An entry, which is of the list's family (fact 1.29).
-    fn list_entry(
-        &mut self,
-        cidr: Located<&str>,
-        ipv4: Option<bool>,
-    ) -> Option<Located<ipnet::IpNet>> {
+    fn list_entry(&mut self, cidr: Located<&str>, ipv4: Option<bool>) -> Option<Located<IpNet>> {
         let net = text::cidr(self.findings, cidr)?;
         if ipv4.is_some_and(|ipv4| net.value.addr().is_ipv4() != ipv4) {
             let message = format!("{} is not of the list's address family", quote(cidr.value));

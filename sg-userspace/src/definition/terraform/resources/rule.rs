@@ -198,7 +198,9 @@ impl Reader<'_> {
             }
             return None;
         };
-        if is_unknown(node, "from_port") || is_unknown(node, "to_port") {
+        let is_wrong =
+            |key, value: Option<Located<i64>>| node.get(key).is_some() && value.is_none();
+        if is_wrong("from_port", from) || is_wrong("to_port", to) {
             return None;
         }
         let permission = Permission {

@@ -53,7 +53,13 @@ pub(super) fn read(inputs: &[Input<'_>], findings: &mut Findings) -> File {
             );
         }
     }
+    let mark = findings.mark();
     let mut file = resources::tree(of_plans, Meaning::Plan, findings);
+    findings.help_since(
+        mark,
+        "unknown-value",
+        "carry the plan out, then give the state: `terraform show -json`",
+    );
     let of_states = resources::tree(of_states, Meaning::State, findings);
     file.groups.extend(of_states.groups);
     file.prefix_lists.extend(of_states.prefix_lists);

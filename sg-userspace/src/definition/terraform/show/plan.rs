@@ -14,7 +14,7 @@ use configuration::Configuration;
 mod configuration;
 
 /// How a plan calls what it does not tell.
-const UNKNOWN: &str = "known after apply: take the state then";
+const UNKNOWN: &str = "known after apply";
 
 /// Attributes that hold the id of one resource.
 const SINGLE: [&str; 5] = [
@@ -127,10 +127,13 @@ fn overlay<'s>(values: &mut Node<'s>, unknown: &Node<'_>) {
     match (&mut values.value, &unknown.value) {
         (_, Value::Bool(true)) => *values = unknown_node(),
         (Value::Map(entries), Value::Map(unknown)) => {
+            let keys = entries.iter().enumerate();
+            let places: HashMap<String, usize> = keys
+                .map(|(place, (key, _))| (key.value.to_string(), place))
+                .collect();
             for (key, unknown) in unknown {
-                let entry = entries.iter_mut().find(|(own, _)| own.value == key.value);
-                match entry {
-                    Some((_, value)) => overlay(value, unknown),
+                match places.get(&*key.value) {
+                    Some(&place) => overlay(&mut entries[place].1, unknown),
                     None if unknown.value == Value::Bool(true) => {
                         let mut key = key.clone();
                         key.at = at;
@@ -173,6 +176,10 @@ fn resolve(
     };
     for (key, node) in attributes {
         let key = &*key.value;
+        let is_direction = Direction::ALL.iter().any(|own| own.name() == key);
+        if !is_direction && !SINGLE.contains(&key) && !SEVERAL.contains(&key) {
+            continue;
+        }
         let Some(expression) = expressions.get(key) else {
             continue;
         };
@@ -184,7 +191,7 @@ fn resolve(
             if let Some(ids) = configuration.ids(module, expression) {
                 fill(key, node, &ids, findings);
             }
-        } else if Direction::ALL.iter().any(|own| own.name() == key) {
+        } else if is_direction {
             let blocks = match &mut node.value {
                 Value::List(blocks) => blocks,
                 _ => continue,

@@ -1,5 +1,6 @@
 //! What a plan tells of the configuration it was made from: which resources an expression refers to.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::super::super::super::document::{Node, Value};
@@ -7,6 +8,10 @@ use super::super::super::Resource;
 
 /// Variables and outputs that a reference may lead through.
 const STEPS: usize = 16;
+/// References in one expression.
+const MAX_REFERENCES: usize = 1000;
+/// References that are followed in all.
+const BUDGET: usize = 1_000_000;
 
 /// Kinds whose id others refer to, and the attribute that it is.
 const IDS: [(&str, &str); 5] = [
@@ -24,6 +29,8 @@ pub(super) struct Configuration<'d, 's> {
     resources: HashMap<(String, &'d str, &'d str), &'d Node<'s>>,
     /// Resources of the plan.
     planned: HashSet<String>,
+    /// References that may still be followed.
+    budget: Cell<usize>,
 }
 
 impl<'d, 's> Configuration<'d, 's> {
@@ -32,6 +39,7 @@ impl<'d, 's> Configuration<'d, 's> {
             modules: HashMap::new(),
             resources: HashMap::new(),
             planned,
+            budget: Cell::new(BUDGET),
         };
         let root = document
             .get("configuration")
@@ -127,6 +135,11 @@ impl<'d, 's> Configuration<'d, 's> {
     ) -> Option<()> {
         let steps = steps.checked_sub(1)?;
         let references = expression.get("references")?.list()?;
+        if references.len() > MAX_REFERENCES {
+            return None;
+        }
+        self.budget
+            .set(self.budget.get().checked_sub(references.len() + 1)?);
         let text = |node: &'_ Node<'_>| match &node.value {
             Value::String(text) => Some(text.clone().into_owned()),
             _ => None,
