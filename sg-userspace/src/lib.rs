@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod compile;
 pub mod confirm;
 pub mod control;
+pub mod convert;
 pub mod definition;
 pub mod detach;
 pub mod devices;

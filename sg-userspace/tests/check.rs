@@ -1,13 +1,15 @@
 //! `sgctl check` on good and bad definitions: what it prints and answers, compared with a file.
 //!
-//! Each `*.toml` and each directory in `tests/definition` is one case, and the `*.txt` of its name
-//! what is expected. `SG_BLESS=1` writes the files anew. A case whose name ends in `-json` is run
+//! Each `*.toml` and each directory in `tests/definition` is one case, as is each file and directory in those
+//! there that are named after a kind of file, and the `*.txt` of its name what is expected. `SG_BLESS=1` writes the files anew. A case whose name ends in `-json` is run
 //! with `--json`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs};
+
+use sg_userspace::definition::Format;
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/definition")
@@ -27,20 +29,40 @@ fn run(directory: &Path, arguments: &[&str]) -> String {
     format!("exit {code}\n--- stdout\n{stdout}--- stderr\n{stderr}")
 }
 
+/// The cases, as paths in the directory.
 fn names() -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(directory())
-        .expect("the cases are there")
-        .map(|entry| entry.expect("the cases can be listed").path())
-        .filter(|path| path.is_dir() || path.extension().is_some_and(|kind| kind == "toml"))
-        .map(|path| {
-            path.file_name()
-                .expect("a case has a name")
-                .to_string_lossy()
-                .into()
-        })
-        .collect();
+    let mut names = Vec::new();
+    for path in entries(&directory()) {
+        let kind = path.file_name().and_then(|name| name.to_str());
+        if Format::ALL.iter().any(|format| kind == Some(format.name())) {
+            let is_answer = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "txt");
+            names.extend(entries(&path).into_iter().filter(|path| !is_answer(path)));
+        } else if path.is_dir() || path.extension().is_some_and(|kind| kind == "toml") {
+            names.push(path);
+        }
+    }
+    let name = |path: PathBuf| {
+        let path = path.strip_prefix(directory()).expect("cases are in it");
+        path.to_string_lossy().into_owned()
+    };
+    let mut names: Vec<String> = names.into_iter().map(name).collect();
     names.sort_unstable();
     names
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("the cases are there");
+    let path = |entry: std::io::Result<fs::DirEntry>| entry.expect("cases can be listed").path();
+    entries.map(path).collect()
+}
+
+/// The name of a case without the ending of its file.
+fn stem(name: &str) -> String {
+    let path = Path::new(name);
+    match directory().join(path).is_dir() {
+        true => name.into(),
+        false => path.with_extension("").to_string_lossy().into_owned(),
+    }
 }
 
 #[test]
@@ -50,7 +72,7 @@ fn answers_are_as_expected() {
     let names = names();
     assert!(names.len() >= 20, "{names:?}");
     for name in names {
-        let stem = name.strip_suffix(".toml").unwrap_or(&name);
+        let stem = stem(&name);
         let mut arguments = vec![name.as_str()];
         if stem.ends_with("-json") {
             arguments.push("--json");
@@ -72,11 +94,24 @@ fn answers_are_as_expected() {
 
 #[test]
 fn every_expected_answer_has_its_case() {
-    for entry in fs::read_dir(directory()).expect("the cases are there") {
-        let path = entry.expect("the cases can be listed").path();
+    let mut stems: Vec<String> = names().iter().map(|name| stem(name)).collect();
+    let count = stems.len();
+    stems.dedup();
+    assert_eq!(stems.len(), count, "two cases have one answer: {stems:?}");
+    let kinds = Format::ALL.map(|format| directory().join(format.name()));
+    let kinds = kinds.iter().filter(|kind| kind.is_dir());
+    for path in kinds
+        .chain([&directory()])
+        .flat_map(|directory| entries(directory))
+    {
         if path.extension().is_some_and(|kind| kind == "txt") {
-            let case = path.with_extension("toml").exists() || path.with_extension("").is_dir();
-            assert!(case, "{} belongs to nothing", path.display());
+            let path = path.with_extension("");
+            let own = path.strip_prefix(directory()).expect("cases are in it");
+            let own = own.to_string_lossy();
+            assert!(
+                stems.iter().any(|stem| *stem == own),
+                "{own}.txt belongs to nothing"
+            );
         }
     }
 }
@@ -206,6 +241,27 @@ fn l13_nesting_without_end_is_an_error() {
         let answer = answer_within(60, name, text.as_bytes());
         assert!(answer.starts_with("exit 1\n"), "{name}: {answer}");
         assert!(answer.contains("error[syntax]"), "{name}: {answer}");
+    }
+}
+
+#[test]
+fn documents_without_end_are_an_error() {
+    let nested = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    for (name, text, found) in [
+        ("open.json", "[{\"Entries\":".repeat(200_000), "EOF"),
+        ("nested.json", nested, "nested deeper"),
+        (
+            "values.json",
+            format!("[{}0]", "0,".repeat(4_000_000)),
+            "more than 4000000 values",
+        ),
+    ] {
+        let answer = answer_within(120, name, text.as_bytes());
+        assert!(answer.starts_with("exit 1\n"), "{name}: {answer}");
+        assert!(
+            answer.contains("error[syntax]") && answer.contains(found),
+            "{name}: {answer}"
+        );
     }
 }
 

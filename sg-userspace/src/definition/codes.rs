@@ -45,6 +45,10 @@ pub const ALL: &[(&str, &str)] = &[
         "capacity",
         "the definition does not fit the kernel's tables",
     ),
+    (
+        "default-egress-revoked",
+        "AWS may take away a rule that lets everything out",
+    ),
     ("duplicate-device", "two interfaces are one device"),
     ("duplicate-entry", "a list names something twice"),
     ("duplicate-id", "two things have one id"),
@@ -53,14 +57,23 @@ pub const ALL: &[(&str, &str)] = &[
         "two things have one name, or a setting stands twice",
     ),
     ("empty", "an empty list allows nothing"),
+    (
+        "from-configuration",
+        "a plan does not tell a list, but what its configuration refers to",
+    ),
     ("host-bits", "a prefix has bits beyond its length"),
     (
         "icmp-echo-reply-only",
         "0 to 0 with ICMP is echo reply and not everything",
     ),
     ("ignored", "a key has no effect with this protocol"),
+    ("incomplete-plan", "a plan did not come to its end"),
     ("missing-egress", "a group does not say what may leave"),
     ("missing-key", "something that is needed is not given"),
+    (
+        "mixed-rules",
+        "rules of a group stand in two places that undo each other",
+    ),
     (
         "never-matches",
         "no packet has that protocol and such addresses",
@@ -73,6 +86,10 @@ pub const ALL: &[(&str, &str)] = &[
     ("no-effect", "a setting has nothing to work on"),
     ("no-members", "a group that a rule refers to has no members"),
     ("not-a-definition", "a file is of no known kind"),
+    (
+        "not-carried-over",
+        "something of the file has no effect here",
+    ),
     ("not-shown", "stands for findings beyond the first thousand"),
     ("open-egress", "everything may leave a group"),
     (
@@ -86,8 +103,16 @@ pub const ALL: &[(&str, &str)] = &[
     ("prefix-lists", "more prefix lists than AWS allows"),
     ("quota-headroom", "a quota of AWS is almost used up"),
     (
+        "renamed",
+        "a name or description has characters that may not stand in one",
+    ),
+    (
         "shadowed-rule",
         "a rule allows nothing that another does not allow",
+    ),
+    (
+        "sources-disagree",
+        "two files say different things about one group",
     ),
     (
         "stale-rule",
@@ -97,6 +122,10 @@ pub const ALL: &[(&str, &str)] = &[
     ("test-failed", "the rules do not do what a test expects"),
     ("unknown-key", "a key has no meaning there"),
     ("unknown-value", "the file does not say what a value is"),
+    (
+        "unsupported-version",
+        "a file is of a version that is not known",
+    ),
     (
         "unused-group",
         "a group is on no interface here and in no rule",

@@ -136,6 +136,19 @@ impl Findings {
         self.found[Severity::Error as usize] > 0
     }
 
+    /// How much was found so far, for [`Self::help_since`].
+    pub(super) fn mark(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Says what to do about all of a code that was found since, where it has not been said.
+    pub(super) fn help_since(&mut self, mark: usize, code: &str, help: &str) {
+        let since = self.list[mark..].iter_mut().chain(&mut self.surplus);
+        for finding in since.filter(|finding| finding.code == code) {
+            finding.help.get_or_insert_with(|| help.to_owned());
+        }
+    }
+
     /// Notes that lines are not TOML.
     pub(super) fn lines_are_broken(&mut self, file: u32, lines: RangeInclusive<usize>) {
         self.broken.push(Broken { file, lines });

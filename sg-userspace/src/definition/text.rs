@@ -7,6 +7,10 @@ use ipnet::IpNet;
 use super::escape::quote;
 use super::findings::Findings;
 use super::tree::{At, Located};
+use crate::model::OnRevoke;
+
+/// Tag of a group that says what becomes of tracked flows.
+pub(super) const ON_REVOKE: &str = "sgctl:on_revoke";
 
 /// Characters of a name or description.
 const MAX: usize = 255;
@@ -18,7 +22,19 @@ const OF_RULES: &str = " ._-:/()#,@[]+=;{}!$*";
 /// Checks the name of a group, list or interface, which stands in `place`.
 pub(super) fn check_name(findings: &mut Findings, place: &str, name: &Located<String>) {
     let text = name.value.as_str();
-    let fault = if text.is_empty() {
+    if let Some(fault) = fault_of_name(text) {
+        let message = format!("the name {} in `{place}` {fault}", quote(text));
+        invalid(findings, name.at, message).help(help(OF_GROUPS));
+    }
+}
+
+/// Whether a group, list or interface may be called so in TOML.
+pub fn is_name(text: &str) -> bool {
+    fault_of_name(text).is_none()
+}
+
+fn fault_of_name(text: &str) -> Option<String> {
+    if text.is_empty() {
         Some("is empty".to_string())
     } else if text.trim() != text {
         Some("begins or ends with a space".into())
@@ -26,10 +42,6 @@ pub(super) fn check_name(findings: &mut Findings, place: &str, name: &Located<St
         Some("begins with `sg-`, which is for ids".into())
     } else {
         fault_of(text, OF_GROUPS)
-    };
-    if let Some(fault) = fault {
-        let message = format!("the name {} in `{place}` {fault}", quote(text));
-        invalid(findings, name.at, message).help(help(OF_GROUPS));
     }
 }
 
@@ -49,6 +61,101 @@ fn description(findings: &mut Findings, text: Located<&str>, allowed: &str) -> O
         return None;
     }
     Some(text.value.into())
+}
+
+/// The name that a thing has in a cloud; what may not stand in a name here becomes `_`, which is said.
+pub(super) fn carried_name(findings: &mut Findings, name: Located<&str>) -> Located<String> {
+    let value = name_of(name.value);
+    if value != name.value {
+        let message = format!(
+            "the name {} is taken as {}",
+            quote(name.value),
+            quote(&value)
+        );
+        findings
+            .warning("renamed", name.at, message)
+            .help(help(OF_GROUPS));
+    }
+    Located { value, at: name.at }
+}
+
+/// What may stand in a name, of any text.
+pub(super) fn name_of(text: &str) -> String {
+    let mut value = carried(text.trim(), OF_GROUPS);
+    if value.is_empty() {
+        value.push('_');
+    }
+    if value.to_ascii_lowercase().starts_with("sg-") {
+        value.replace_range(2..3, "_");
+    }
+    value.truncate(value.trim_end().len());
+    value
+}
+
+/// The description that a group has in a cloud, changed in the same way.
+pub(super) fn carried_group_description(findings: &mut Findings, text: Located<&str>) -> String {
+    carried_description(findings, text, OF_GROUPS)
+}
+
+/// The description that a rule has in a cloud, changed in the same way.
+pub(super) fn carried_rule_description(findings: &mut Findings, text: Located<&str>) -> String {
+    carried_description(findings, text, OF_RULES)
+}
+
+fn carried_description(findings: &mut Findings, text: Located<&str>, allowed: &str) -> String {
+    let value = carried(text.value, allowed);
+    if value != text.value {
+        let fault = fault_of(text.value, allowed).unwrap_or_default();
+        findings
+            .warning(
+                "renamed",
+                text.at,
+                format!("the description is changed: it {fault}"),
+            )
+            .help(help(allowed));
+    }
+    value
+}
+
+fn carried(text: &str, allowed: &str) -> String {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || allowed.contains(c);
+    let replaced = |c: char| if is_allowed(c) { c } else { '_' };
+    text.chars().map(replaced).take(MAX).collect()
+}
+
+/// The value of the tag by which a group of a cloud says what becomes of tracked flows.
+pub(super) fn on_revoke(findings: &mut Findings, text: Located<&str>) -> OnRevoke {
+    match text.value {
+        "keep" => OnRevoke::Keep,
+        "reevaluate" => OnRevoke::Reevaluate,
+        other => {
+            let message = format!("{} is no value of `{ON_REVOKE}`", quote(other));
+            invalid(findings, text.at, message).help("`keep` or `reevaluate`");
+            OnRevoke::default()
+        }
+    }
+}
+
+/// An Ethernet address: six bytes in hexadecimal with `:` or `-` between them.
+pub(super) fn mac(findings: &mut Findings, text: Located<&str>) -> Option<Located<[u8; 6]>> {
+    let mut bytes = [0; 6];
+    let mut parts = text.value.split([':', '-']);
+    for byte in &mut bytes {
+        let part = parts.next().filter(|part| part.len() == 2);
+        let parsed = part.and_then(|part| u8::from_str_radix(part, 16).ok());
+        *byte = match parsed {
+            Some(parsed) => parsed,
+            None => {
+                let message = format!("{} is not an Ethernet address", quote(text.value));
+                invalid(findings, text.at, message);
+                return None;
+            }
+        };
+    }
+    (parts.next().is_none()).then_some(Located {
+        value: bytes,
+        at: text.at,
+    })
 }
 
 /// An id such as `sg-0123456789abcdef0`; those of other clouds have other shapes, so that only a prefix that

@@ -39,6 +39,9 @@ pub struct Definition {
 pub struct File {
     /// `[defaults] egress`.
     pub egress: Option<Located<DefaultEgress>>,
+    /// What settles what may leave a group that does not say it, where the file is not TOML: then the default of
+    /// the TOML files beside holds as well.
+    pub unsettled_egress: Option<&'static str>,
     /// `[defaults] quotas`.
     pub quotas: Option<Located<Quotas>>,
     /// `[defaults] stale_references`.

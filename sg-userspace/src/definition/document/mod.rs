@@ -6,6 +6,7 @@ use super::tree::{At, Located};
 
 pub(super) mod fields;
 pub(super) mod json;
+pub(super) mod yaml;
 
 /// Levels that a document may be nested.
 pub(super) const MAX_DEPTH: usize = 64;

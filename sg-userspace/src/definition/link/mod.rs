@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Severity;
-use super::escape::quote;
+use super::escape::{escape, quote};
 use super::findings::Findings;
 use super::parse::nearest;
 use super::source::Source;
@@ -289,6 +289,9 @@ impl<'d> Linker<'d, '_> {
     }
 
     fn near_group(&mut self, name: &Located<String>) -> String {
+        if name.value.starts_with("sg-") {
+            return "it is gone, of another account, or in a file that is not here; in TOML, a group with this `id` and [members.GROUP] stands for it".into();
+        }
         let near = Self::nearest(&mut self.comparisons, &name.value, &self.places.groups);
         match near {
             Some(near) => format!("did you mean {}?", quote(near)),
@@ -307,6 +310,11 @@ impl<'d> Linker<'d, '_> {
             &self.places.prefix_lists,
         );
         let help = match near {
+            // What is called by its id was not typed.
+            _ if name.value.starts_with("pl-") => format!(
+                "its entries are not here: `aws ec2 get-managed-prefix-list-entries --prefix-list-id {0} --output json > {0}.json` fetches them",
+                escape(&name.value)
+            ),
             Some(near) => format!("did you mean {}?", quote(near)),
             None => "define it as [prefix_lists.NAME]".into(),
         };
@@ -340,9 +348,21 @@ impl<'d> Linker<'d, '_> {
         }
     }
 
+    /// What a group of the file without `egress` means: its own default, or that of the TOML files beside where
+    /// the file is of a kind that has none.
     fn default_egress(&self, file: &File) -> DefaultEgress {
-        file.egress
-            .as_ref()
-            .map_or(DefaultEgress::Explicit, |egress| egress.value)
+        let own = file.egress.as_ref().map(|egress| egress.value);
+        if own.is_some() || file.unsettled_egress.is_none() {
+            return own.unwrap_or(DefaultEgress::Explicit);
+        }
+        let beside = self
+            .files()
+            .filter(|file| file.unsettled_egress.is_none())
+            .filter_map(|file| file.egress.as_ref());
+        let mut beside = beside.map(|egress| egress.value);
+        match beside.next() {
+            Some(first) if beside.all(|other| other == first) => first,
+            _ => DefaultEgress::Explicit,
+        }
     }
 }

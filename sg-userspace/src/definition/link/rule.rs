@@ -27,7 +27,7 @@ impl<'d> Linker<'d, '_> {
         for file in self.files() {
             let default = self.default_egress(file);
             for group in &file.groups {
-                let linked = self.group(group, default, &mut known);
+                let linked = self.group(group, default, file.unsettled_egress, &mut known);
                 // Of two groups with one name neither counts: that is an error already.
                 groups.insert(group.name.value.clone(), linked);
             }
@@ -39,6 +39,7 @@ impl<'d> Linker<'d, '_> {
         &mut self,
         group: &'d tree::Group,
         default: DefaultEgress,
+        help: Option<&str>,
         known: &mut Known<'d>,
     ) -> Group {
         let name = &group.name;
@@ -48,7 +49,7 @@ impl<'d> Linker<'d, '_> {
             (None, DefaultEgress::Allow) => everywhere(&name.value),
             (None, DefaultEgress::Deny) => Vec::new(),
             (None, DefaultEgress::Explicit) => {
-                missing_egress(name, self.findings);
+                missing_egress(name, help, self.findings);
                 Vec::new()
             }
         };
@@ -125,7 +126,9 @@ impl<'d> Linker<'d, '_> {
                 Peer::PrefixList(name) => {
                     self.check_prefix_list(&named(name));
                 }
-                Peer::Group(name) => self.check_reference(name, peer.at),
+                Peer::Group(name) | Peer::GroupOf(name, _) => {
+                    self.check_reference(name, peer.at);
+                }
             }
         }
     }
@@ -137,6 +140,7 @@ impl<'d> Linker<'d, '_> {
             Peer::Cidr(net) => net.to_string(),
             Peer::PrefixList(name) => format!("prefix list {name}"),
             Peer::Group(name) => format!("group {name}"),
+            Peer::GroupOf(name, family) => format!("group {name} ({})", family.name()),
         };
         let severity = self.quota_severity();
         let message = format!(
@@ -184,7 +188,7 @@ impl<'d> Linker<'d, '_> {
             groups.flat_map(|group| group.ingress.iter().chain(group.egress.iter().flatten()))
         {
             for peer in &entry.peers {
-                if let Peer::Group(name) = &peer.value {
+                if let Some(name) = peer.value.group() {
                     referred.entry(name).or_insert(peer.at);
                 }
             }
@@ -231,15 +235,15 @@ fn everywhere(group: &str) -> Vec<Rule> {
         .into()
 }
 
-fn missing_egress(name: &Located<String>, findings: &mut Findings) {
+fn missing_egress(name: &Located<String>, help: Option<&str>, findings: &mut Findings) {
     if findings.is_broken() {
         return;
     }
+    const HELP: &str = "write `egress = []` (nothing but replies) or `egress = [{ protocol = \"all\", cidr = [\"0.0.0.0/0\", \"::/0\"] }]` (everything, as AWS); `[defaults] egress = \"deny\"` or \"allow\" settles it for the file";
+    let message = format!("group {} does not say what may leave", quote(&name.value));
     findings
-        .error("missing-egress", name.at, format!("group {} does not say what may leave", quote(&name.value)))
-        .help(
-            "write `egress = []` (nothing but replies) or `egress = [{ protocol = \"all\", cidr = [\"0.0.0.0/0\", \"::/0\"] }]` (everything, as AWS); `[defaults] egress = \"deny\"` or \"allow\" settles it for the file",
-        );
+        .error("missing-egress", name.at, message)
+        .help(help.unwrap_or(HELP));
 }
 
 /// ICMP of one family with addresses of the other.

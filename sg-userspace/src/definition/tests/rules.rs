@@ -339,3 +339,35 @@ fn a_group_says_what_becomes_of_flows_whose_rule_goes() {
         assert_eq!(codes(&text), ["wrong-type"], "{bad}");
     }
 }
+
+#[test]
+fn a_group_may_stand_for_its_members_of_one_family() {
+    let of = |keys: &str| {
+        let text = format!("{{ protocol = \"tcp\", ports = 22, {keys} }}");
+        let members = "[members.g]\naddresses = [\"10.0.0.1\"]";
+        model(&format!("{}\n{members}", ingress(&text)))
+            .groups
+            .remove("g")
+            .unwrap()
+            .ingress
+    };
+    let [both, v4, v6] = ["", ", family = \"ipv4\"", ", family = \"ipv6\""]
+        .map(|family| of(&format!("group = \"g\"{family}")).remove(0));
+    assert_eq!(both.peer, Peer::Group("g".into()));
+    assert_eq!(v4.peer, Peer::GroupOf("g".into(), Family::Ipv4));
+    assert_eq!(v6.peer, Peer::GroupOf("g".into(), Family::Ipv6));
+    assert!(both.id != v4.id && v4.id != v6.id);
+    let refused = |keys: &str| {
+        codes(&ingress(&format!(
+            "{{ protocol = \"tcp\", ports = 22, {keys} }}"
+        )))
+    };
+    assert_eq!(
+        refused("cidr = \"10.0.0.0/8\", family = \"ipv4\""),
+        ["InvalidParameterValue"]
+    );
+    assert_eq!(
+        refused("group = \"g\", family = \"both\""),
+        ["InvalidParameterValue"]
+    );
+}

@@ -1,0 +1,309 @@
+//! Templates of CloudFormation, in YAML and JSON (facts 7.30–7.32).
+
+use std::collections::{HashMap, HashSet};
+
+use super::document::{Node, Value, yaml};
+use super::escape::quote;
+use super::findings::{Findings, SYNTAX};
+use super::read::Input;
+use super::text;
+use super::tree::{At, DefaultEgress, File, Located};
+use evaluate::Evaluator;
+
+mod condition;
+mod evaluate;
+mod group;
+mod interface;
+
+/// Never shown: a group of a template that does not say what may leave has a meaning.
+const UNSETTLED_EGRESS: &str = "give `SecurityGroupEgress`";
+
+pub(super) fn read(inputs: &[Input<'_>], findings: &mut Findings) -> File {
+    let parsed: Vec<Option<Node<'_>>> = inputs
+        .iter()
+        .map(|input| match &input.document {
+            Some(_) => None,
+            None => match yaml::parse(input.file, &input.source.text, long_form) {
+                Ok(document) => Some(document),
+                Err(error) => {
+                    findings.error(SYNTAX, error.at, error.message);
+                    findings.lines_are_broken(input.file, 1..=usize::MAX);
+                    None
+                }
+            },
+        })
+        .collect();
+    let documents = inputs
+        .iter()
+        .zip(&parsed)
+        .filter_map(|(input, parsed)| Some((input, input.document.as_ref().or(parsed.as_ref())?)));
+    let mut templates: Vec<Template<'_, '_>> = documents
+        .filter_map(|(input, document)| Template::new(input, document, findings))
+        .collect();
+    tell_apart(&mut templates);
+    let mut resources = Vec::new();
+    for template in &templates {
+        template.resources(&mut resources, findings);
+    }
+    let start = At {
+        file: inputs[0].file,
+        start: 0,
+        end: 0,
+    };
+    let mark = findings.mark();
+    let mut reader = Reader { findings };
+    let groups = reader.groups(&resources);
+    let prefix_lists = reader.prefix_lists(&resources);
+    let remote_interfaces = reader.interfaces(&resources);
+    findings.help_since(mark, "unknown-value", HELP);
+    File {
+        groups,
+        prefix_lists,
+        remote_interfaces,
+        // Fact 7.52.
+        egress: Some(Located {
+            value: DefaultEgress::Allow,
+            at: start,
+        }),
+        unsettled_egress: Some(UNSETTLED_EGRESS),
+        ..File::default()
+    }
+}
+
+/// The long form of a tag: `!Ref` is `Ref`, `!Sub` is `Fn::Sub`.
+fn long_form(tag: &str) -> Option<String> {
+    const FUNCTIONS: [&str; 20] = [
+        "And",
+        "Base64",
+        "Cidr",
+        "Equals",
+        "FindInMap",
+        "ForEach",
+        "GetAZs",
+        "GetAtt",
+        "If",
+        "ImportValue",
+        "Join",
+        "Length",
+        "Not",
+        "Or",
+        "Select",
+        "Split",
+        "Sub",
+        "ToJsonString",
+        "Transform",
+        "GetStackOutput",
+    ];
+    match tag {
+        "Ref" | "Condition" => Some(tag.into()),
+        _ => FUNCTIONS.contains(&tag).then(|| format!("Fn::{tag}")),
+    }
+}
+
+struct Template<'t, 's> {
+    name: &'t str,
+    document: &'t Node<'s>,
+    /// Logical names of resources, and the words that stand for their ids.
+    words: HashMap<String, String>,
+}
+
+/// A resource of a kind that has to do with groups, with its properties evaluated.
+struct Resource<'s> {
+    kind: String,
+    /// What it is called in its template.
+    logical: String,
+    /// By this others refer to it.
+    word: String,
+    /// Its logical name.
+    at: At,
+    properties: Node<'s>,
+}
+
+impl<'t, 's> Template<'t, 's> {
+    fn new(input: &'t Input<'_>, document: &'t Node<'s>, findings: &mut Findings) -> Option<Self> {
+        let resources = document.get("Resources").and_then(Node::map);
+        let Some(resources) = resources else {
+            let at = At {
+                end: document.at.end.min(document.at.start + 1),
+                ..document.at
+            };
+            findings
+                .error("missing-key", at, "the template has no `Resources`")
+                .help("a template of CloudFormation names its resources there");
+            return None;
+        };
+        if let Some(transform) = document.get("Transform") {
+            findings
+                .warning(
+                    "not-carried-over",
+                    transform.at,
+                    "what this transform makes of the template is not known here",
+                )
+                .help("give the template that it makes: `aws cloudformation get-template --template-stage Processed`");
+        }
+        let words = resources
+            .iter()
+            .map(|(name, _)| (name.value.to_string(), name.value.to_string()))
+            .collect();
+        Some(Self {
+            name: &input.source.name,
+            document,
+            words,
+        })
+    }
+
+    fn resources(&self, all: &mut Vec<Resource<'s>>, findings: &mut Findings) {
+        let mut evaluator = Evaluator::new(self.document, &self.words);
+        let resources = self.document.get("Resources").and_then(Node::map);
+        for (name, node) in resources.unwrap_or_default() {
+            let kind = match node.get("Type").map(|node| &node.value) {
+                Some(Value::String(kind)) => &**kind,
+                _ => {
+                    if name.value.starts_with("Fn::ForEach") {
+                        findings
+                            .error(
+                                "unknown-value",
+                                name.at,
+                                "resources made by `Fn::ForEach` are not known from this file",
+                            )
+                            .help("give the template that the transform makes: `aws cloudformation get-template --template-stage Processed`");
+                    }
+                    continue;
+                }
+            };
+            let is_read = group::KINDS.contains(&kind) || interface::KINDS.contains(&kind);
+            if !is_read {
+                report(kind, name, node, findings);
+                continue;
+            }
+            if let Some(condition) = node.get("Condition") {
+                let exists = match &condition.value {
+                    Value::String(condition) => evaluator.condition(condition),
+                    _ => Err("its condition".into()),
+                };
+                match exists {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(what) => {
+                        let message = format!(
+                            "whether {} exists is not known from this file: {}",
+                            quote(&name.value),
+                            quote(&what)
+                        );
+                        findings
+                            .error("unknown-value", condition.at, message)
+                            .help(HELP);
+                        continue;
+                    }
+                }
+            }
+            let properties = match node.get("Properties") {
+                Some(properties) => evaluator.evaluate(properties),
+                None => Node {
+                    at: name.at,
+                    value: Value::Map(Vec::new()),
+                },
+            };
+            all.push(Resource {
+                kind: kind.into(),
+                logical: name.value.clone().into_owned(),
+                word: self.words[&*name.value].clone(),
+                at: name.at,
+                properties,
+            });
+        }
+    }
+}
+
+const HELP: &str =
+    "give parameters a `Default`, or take what is deployed from `aws ec2 describe-security-groups`";
+
+/// Says of a resource that has to do with groups and is of no kind that is read.
+fn report(
+    kind: &str,
+    name: &Located<std::borrow::Cow<'_, str>>,
+    node: &Node<'_>,
+    findings: &mut Findings,
+) {
+    const SILENT: &str = "AWS::EC2::SecurityGroupVpcAssociation";
+    let (message, help) = if kind == "AWS::CloudFormation::Stack" {
+        (
+            "is a stack of its own, whose template is not here",
+            "give that template as well",
+        )
+    } else if kind != SILENT && (kind.contains("SecurityGroup") || kind.contains("PrefixList")) {
+        (
+            "is of a kind that is not read",
+            "write what it says in a TOML file beside",
+        )
+    } else if node
+        .get("Properties")
+        .is_some_and(|node| names_groups(node, 0))
+    {
+        (
+            "has groups, but the addresses of its interfaces are not known: they are no members",
+            "list them in [members.GROUP] of a TOML file beside, or take them from `aws ec2 describe-network-interfaces`",
+        )
+    } else {
+        return;
+    };
+    let message = format!("{} ({}) {message}", quote(&name.value), text::name_of(kind));
+    findings
+        .warning("not-carried-over", name.at, message)
+        .help(help);
+}
+
+/// Whether properties, or what they hold, name groups.
+fn names_groups(node: &Node<'_>, depth: usize) -> bool {
+    const KEYS: [&str; 5] = [
+        "SecurityGroups",
+        "SecurityGroupIds",
+        "VpcSecurityGroupIds",
+        "VPCSecurityGroups",
+        "GroupSet",
+    ];
+    const LEVELS: usize = 6;
+    match &node.value {
+        Value::Map(entries) if depth < LEVELS => entries
+            .iter()
+            .any(|(key, value)| KEYS.contains(&&*key.value) || names_groups(value, depth + 1)),
+        Value::List(nodes) if depth < LEVELS => {
+            nodes.iter().any(|node| names_groups(node, depth + 1))
+        }
+        _ => false,
+    }
+}
+
+/// Gives resources of several templates that are called alike different words.
+fn tell_apart(templates: &mut [Template<'_, '_>]) {
+    let mut seen = HashSet::new();
+    let mut shared = HashSet::new();
+    for name in templates.iter().flat_map(|template| template.words.keys()) {
+        if !seen.insert(name.clone()) {
+            shared.insert(name.clone());
+        }
+    }
+    for template in templates {
+        for (name, word) in &mut template.words {
+            if shared.contains(name) {
+                *word = format!("{name} in {}", template.name);
+            }
+        }
+    }
+}
+
+struct Reader<'f> {
+    findings: &'f mut Findings,
+}
+
+impl Reader<'_> {
+    fn not_carried_over(&mut self, resource: &Resource<'_>, message: &str, help: &str) {
+        let message = format!("{} {message}", quote(&resource.logical));
+        self.findings
+            .warning("not-carried-over", resource.at, message)
+            .help(help);
+    }
+}
+
+#[cfg(test)]
+mod tests;
