@@ -246,7 +246,7 @@ fn list_of_file(name: &str) -> Option<&str> {
     let mut places = name.rmatch_indices("pl-").map(|(start, _)| start);
     places.find_map(|start| {
         let own = |byte: &u8| byte.is_ascii_alphanumeric();
-        let begins = !name[..start].as_bytes().last().is_some_and(own);
+        let begins = !name.as_bytes()[..start].last().is_some_and(own);
         let digits = name.as_bytes()[start + 3..]
             .iter()
             .take_while(|byte| own(byte));
