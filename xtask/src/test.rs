@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(
         long,
         value_name = "MINUTES",
-        default_value_t = 90,
+        default_value_t = 180,
         requires = "kernel"
     )]
     kernel_limit: u64,

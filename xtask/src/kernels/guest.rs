@@ -187,6 +187,7 @@ pub(crate) fn init(suites: &[Suite], arguments: &[String], settings: &[(&str, St
          mount -t tracefs tracefs /sys/kernel/tracing\n\
          for module in $(cat /modules/order); do insmod /modules/$module.ko; done\n\
          /bin/busybox ifconfig lo 127.0.0.1 up\n\
+         ulimit -n 65536\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n",
     );
     for (name, value) in settings {
