@@ -4,7 +4,10 @@ use aya_ebpf::{
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
-use sg_common::wire::{ETHERNET, Frame, Window};
+use sg_common::{
+    atomic,
+    wire::{ETHERNET, Frame, Window},
+};
 
 use crate::maps;
 
@@ -36,15 +39,19 @@ impl Packet {
         let linear = end.wrapping_sub(start) as u32;
         // SAFETY: the kernel hands a valid context.
         let len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as u32;
-        if linear < len
-            && linear < HEADERS
+        let wanted = headers_of(len);
+        if u64::from(linear) < wanted
+            && wanted >= ETHERNET as u64
             && let Some(copy) = maps::header_copy()
         {
-            let wanted = (if len < HEADERS { len } else { HEADERS }).max(ETHERNET as u32);
+            // The upper bound apart from the lower one: the compiler would make one comparison of both, which
+            // tells the verifier nothing.
+            let wanted = atomic::opaque(wanted);
             // SAFETY: `copy` has room for `HEADERS` bytes. If it fails the frame is judged by its first
             // buffer, where the header reads fail.
-            let copied = unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, copy.cast(), wanted) };
-            if copied == 0 {
+            let copied = wanted <= u64::from(HEADERS)
+                && unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, copy.cast(), wanted as u32) } == 0;
+            if copied {
                 start = copy as usize;
                 end = start + wanted as usize;
             }
@@ -114,6 +121,15 @@ impl Packet {
             tagged,
         }
     }
+}
+
+/// Bytes of headers in a frame of `len` bytes. Without a branch: up to Linux 6.4 the verifier would look at all that
+/// follows once for short frames and once for long ones, and that together is too much for it.
+#[inline(always)]
+fn headers_of(len: u32) -> u64 {
+    let behind = u64::from(len).wrapping_sub(u64::from(HEADERS));
+    let shorter = atomic::opaque((behind as i64 >> 63) as u64);
+    atomic::opaque(u64::from(HEADERS).wrapping_add(behind & shorter))
 }
 
 /// Whether the linear part holds all that TCP over plain IPv4 or IPv6 is judged by.

@@ -28,11 +28,14 @@ pub(crate) struct Arguments {
     /// emulator are fetched from Debian's archive once and kept under target/kernels.
     #[arg(long, value_name = "SERIES", conflicts_with_all = ["mutants", "soak"])]
     kernel: Vec<String>,
+    /// Run only this test program there, such as control; may be given several times.
+    #[arg(long, value_name = "PROGRAM", requires = "kernel")]
+    test: Vec<String>,
     /// How long each of those kernels may take.
     #[arg(
         long,
         value_name = "MINUTES",
-        default_value_t = 90,
+        default_value_t = 180,
         requires = "kernel"
     )]
     kernel_limit: u64,
@@ -46,6 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     if !arguments.kernel.is_empty() {
         return kernels::run(&kernels::Options {
             series: &arguments.kernel,
+            programs: &arguments.test,
             limit: Duration::from_secs(60 * arguments.kernel_limit),
             filters: &arguments.filters,
         });

@@ -115,9 +115,18 @@ impl Namespace {
         address: impl Into<IpAddr>,
         port: u16,
     ) -> Result<TcpStream, ErrorKind> {
-        let address = SocketAddr::new(address.into(), port);
+        self.connect_within(patient(NEVER), address.into(), port)
+    }
+
+    fn connect_within(
+        &self,
+        limit: Duration,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<TcpStream, ErrorKind> {
+        let address = SocketAddr::new(address, port);
         let stream = self
-            .run(|| TcpStream::connect_timeout(&address, NEVER))
+            .run(|| TcpStream::connect_timeout(&address, limit))
             .map_err(|error| error.kind())?;
         stream.set_read_timeout(Some(patient(SOON))).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -128,7 +137,7 @@ impl Namespace {
 impl Namespace {
     /// Whether an attempt to connect is met by silence, as a dropped SYN is.
     pub(crate) fn connect_is_dropped(&self, address: impl Into<IpAddr>, port: u16) -> bool {
-        self.connect(address, port)
+        self.connect_within(NEVER, address.into(), port)
             .is_err_and(|kind| kind == ErrorKind::TimedOut)
     }
 }

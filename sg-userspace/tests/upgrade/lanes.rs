@@ -58,7 +58,7 @@ impl<'a> Lanes<'a> {
     pub(crate) fn start(pair: &'a Pair, addresses: &[(IpAddr, IpAddr)]) -> Self {
         let bind = |namespace: &Namespace, address: IpAddr, port: u16| {
             let socket = namespace.run(|| UdpSocket::bind((address, port))).unwrap();
-            socket.set_read_timeout(Some(SOON)).unwrap();
+            socket.set_read_timeout(Some(patient(SOON))).unwrap();
             socket
         };
         let (near4, far4) = addresses[0];
@@ -85,7 +85,7 @@ impl<'a> Lanes<'a> {
             let name = pair.far.name.clone();
             let storm = move |_| {
                 let netns = sg_userspace::netns::Netns::open(Some(&name)).unwrap();
-                let stream = netns.run(|| TcpStream::connect_timeout(&address, SOON));
+                let stream = netns.run(|| TcpStream::connect_timeout(&address, patient(SOON)));
                 Some(stream.unwrap().expect("a connection that is allowed"))
             };
             lanes.stream(storm, false);
@@ -137,7 +137,7 @@ impl<'a> Lanes<'a> {
             while !stop.load(Ordering::Relaxed) {
                 let mut stream = open(opened).unwrap();
                 opened += u64::from(!one);
-                stream.set_read_timeout(Some(SOON)).unwrap();
+                stream.set_read_timeout(Some(patient(SOON))).unwrap();
                 let mut back = [0; 4];
                 stream.write_all(b"ping").unwrap();
                 stream.read_exact(&mut back).expect("an answer");

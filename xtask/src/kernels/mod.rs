@@ -52,6 +52,8 @@ const PATIENCE: u32 = 8;
 pub(crate) struct Options<'a> {
     /// Kernels, such as `6.1`.
     pub(crate) series: &'a [String],
+    /// Test programs, such as `control`; none: all.
+    pub(crate) programs: &'a [String],
     /// How long one of them may take.
     pub(crate) limit: Duration,
     /// Passed to every test program.
@@ -82,7 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<Answer> {
     }
 
     ebpf::build(Flavour::of(true))?;
-    let built = build()?;
+    let built = build(options.programs)?;
     let mut all_passed = true;
     let mut reports = Vec::new();
     for (package, directory) in kernels {
@@ -102,52 +104,92 @@ pub(crate) fn run(options: &Options) -> Result<Answer> {
 struct Built {
     suites: Vec<Suite>,
     sgctl: PathBuf,
+    /// The sgctl of another layout of the maps.
+    relaid: PathBuf,
 }
 
-/// Builds static, optimised test programs, and sgctl for them to call.
-fn build() -> Result<Built> {
-    let names = suites()?;
+/// A command of cargo's that makes static, optimised programs.
+fn cargo(command: &str) -> Command {
     let mut flags = env::var_os("RUSTFLAGS").unwrap_or_default();
     flags.push(OsString::from(" -C target-feature=+crt-static"));
     let mut cargo = process::cargo();
     // With a target that is named, the flags are not for build scripts and macros.
-    cargo.args(["test", "--no-run", "--release", "--package", "sg-userspace"]);
+    cargo.args([command, "--release", "--package", "sg-userspace"]);
     cargo.args(["--target", "x86_64-unknown-linux-gnu"]);
+    cargo.env("RUSTFLAGS", flags).env("SG_EBPF_REQUIRED", "1");
+    cargo
+}
+
+/// Builds the sgctl of another layout, which tests change to.
+fn relaid() -> Result<PathBuf> {
+    ebpf::build(Flavour::Relaid)?;
+    let mut cargo = cargo("build");
+    cargo.args(["--bin", "sgctl", "--features", "relaid"]);
+    cargo.arg("--message-format=json-render-diagnostics");
+    cargo.env("SG_EBPF_OBJECT", Flavour::Relaid.place());
+    let artifacts = artifacts(&mut cargo)?;
+    let built = artifacts.iter().find_map(executable_of);
+    // The next build of the ordinary one takes its place.
+    let (_, _, program) = built.context("cargo built no sgctl")?;
+    let place = workspace::kernels_directory().join("sgctl-relaid");
+    fs::copy(program, &place).with_context(|| format!("copy sgctl to {}", place.display()))?;
+    Ok(place)
+}
+
+/// What a command of cargo's has made.
+fn artifacts(cargo: &mut Command) -> Result<Vec<serde_json::Value>> {
+    let output = cargo.stderr(Stdio::inherit()).output();
+    let output = output.context("start cargo")?;
+    if !output.status.success() {
+        bail!("`{}` failed: {}", process::shown(cargo), output.status);
+    }
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let read = lines.lines().map(serde_json::from_str);
+    read.collect::<Result<_, _>>()
+        .context("read cargo's answer")
+}
+
+/// Name, source and file of a program among them.
+fn executable_of(artifact: &serde_json::Value) -> Option<(&str, &str, &str)> {
+    let target = &artifact["target"];
+    let program = artifact["executable"].as_str()?;
+    Some((
+        target["name"].as_str()?,
+        target["src_path"].as_str()?,
+        program,
+    ))
+}
+
+/// Builds test programs, and both sgctl for them to call.
+fn build(wanted: &[String]) -> Result<Built> {
+    let mut names = suites()?;
+    if let Some(odd) = wanted.iter().find(|name| !names.contains(*name)) {
+        bail!("guests run no test program {odd}, but {}", names.join(", "));
+    }
+    names.retain(|name| wanted.is_empty() || wanted.contains(name));
+    let mut built = Built {
+        suites: Vec::new(),
+        sgctl: PathBuf::new(),
+        relaid: relaid()?,
+    };
+    let mut cargo = cargo("test");
+    cargo.arg("--no-run");
     for name in &names {
         cargo.args(["--test", name]);
     }
     cargo.arg("--message-format=json-render-diagnostics");
-    cargo.env("RUSTFLAGS", flags).env("SG_EBPF_REQUIRED", "1");
-    let output = cargo
-        .stderr(Stdio::inherit())
-        .output()
-        .context("start cargo")?;
-    if !output.status.success() {
-        bail!("`{}` failed: {}", process::shown(&cargo), output.status);
-    }
-    let artifacts = String::from_utf8_lossy(&output.stdout);
-    let mut built = Built {
-        suites: Vec::new(),
-        sgctl: PathBuf::new(),
-    };
-    for artifact in artifacts.lines() {
-        let artifact: serde_json::Value =
-            serde_json::from_str(artifact).context("read cargo's answer")?;
-        let Some(program) = artifact["executable"].as_str() else {
+    for artifact in artifacts(&mut cargo)? {
+        let Some((name, source, program)) = executable_of(&artifact) else {
             continue;
         };
-        let (name, source) = (
-            artifact["target"]["name"].as_str(),
-            artifact["target"]["src_path"].as_str(),
-        );
         if artifact["profile"]["test"].as_bool() == Some(true) {
-            let source = source.and_then(|path| path.split_once("/sg-userspace/"));
+            let source = source.split_once("/sg-userspace/");
             let (_, source) = source.context("cargo names no source of a test program")?;
             built.suites.push(Suite {
                 source: source.to_owned(),
                 program: program.into(),
             });
-        } else if name == Some("sgctl") {
+        } else if name == "sgctl" {
             built.sgctl = program.into();
         }
     }
@@ -194,15 +236,15 @@ fn attempt(
     kernel: &Path,
 ) -> Result<Outcome> {
     let mut files = Files::new(busybox)?;
-    for program in built
-        .suites
-        .iter()
-        .map(|suite| &suite.program)
+    let relaid = workspace::relaid_directory().join("sgctl");
+    let suites = built.suites.iter().map(|suite| &suite.program);
+    let programs = suites
         .chain([&built.sgctl])
-    {
+        .map(|program| (program, program));
+    for (program, place) in programs.chain([(&built.relaid, &relaid)]) {
         let stripped = kernel.join("stripped");
         process::run(Command::new("strip").arg("-o").arg(&stripped).arg(program))?;
-        files.copy_to(&stripped, program)?;
+        files.copy_to(&stripped, place)?;
     }
     for tool in TOOLS.into_iter().filter_map(process::find) {
         files.program(&tool)?;
