@@ -228,3 +228,25 @@ data "aws_vpc" "v" {
 "#;
     assert_eq!(lines(&[("main.tf", text)]), [""; 0]);
 }
+
+#[test]
+fn no_damage_to_a_file_is_a_crash() {
+    let text = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/definition/terraform/module/main.tf"
+    ));
+    let signs = [
+        "{", "}", "[", "\"", "${", "%{ if", "~}", ".*", "[*]", "=", "...", "ü", "",
+    ];
+    let mut evaluated = 0;
+    // What begins with a brace is taken for JSON.
+    for (number, place) in (1..text.len()).step_by(7).enumerate() {
+        let sign = signs[number % signs.len()];
+        let damaged = [&text[..place], sign, &text[place + 1..]].concat();
+        for text in [&*damaged, &text[..place]] {
+            let found = lines(&[("main.tf", text)]);
+            evaluated += usize::from(!found.iter().any(|line| line.contains("[syntax]")));
+        }
+    }
+    assert!(evaluated > 20, "{evaluated} were still of the language");
+}
