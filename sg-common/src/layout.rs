@@ -736,7 +736,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn map_values_are_as_userspace_reads_them() {
+    fn k8_map_values_are_as_userspace_reads_them() {
         let range = Range {
             low: 80,
             high: 443,

@@ -122,7 +122,7 @@ fn i7_flows_that_two_cpus_make_in_a_full_table_stand_once_and_none_is_refused() 
 
 /// Flows of a crowded table come, go and are flushed at once.
 #[test]
-fn flows_that_go_while_others_come_leave_nothing_behind() {
+fn k5_flows_that_go_while_others_come_leave_nothing_behind() {
     const ALLOWANCE: u32 = 1000;
     let host = host(ALLOWANCE, u32::MAX);
     let mut spilled = 0;
@@ -154,7 +154,7 @@ fn flows_that_go_while_others_come_leave_nothing_behind() {
 
 /// With credits, what CPUs have said and what they keep to themselves is exact together.
 #[test]
-fn occupancy_is_exact_while_every_cpu_has_a_credit() {
+fn k11_occupancy_is_exact_while_every_cpu_has_a_credit() {
     let mut host = host(1 << 16, u32::MAX);
     host.runtime.credit = 8;
     for bank in &mut host.banks {

@@ -387,7 +387,7 @@ fn f2_other_protocols_are_assured_by_a_reply() {
 }
 
 #[test]
-fn expiry_wraps_with_the_clock() {
+fn k6_expiry_wraps_with_the_clock() {
     assert!(!expired(100, 100, 1));
     assert!(expired(101, 100, 1));
     assert!(!expired(4, u32::MAX - 5, 11));

@@ -108,7 +108,7 @@ proptest! {
 
     /// The reverse packet in the reverse direction is of the flow, and nothing else is.
     #[test]
-    fn j2_the_exact_reverse_is_the_same_flow((local, remote) in ends(), (other_local, other_remote) in ends()) {
+    fn j2_k3_the_exact_reverse_is_the_same_flow((local, remote) in ends(), (other_local, other_remote) in ends()) {
         let host = host();
         prop_assert_eq!(host.judge(&datagram(&remote, &local), 1, true), Pass(New));
         prop_assert_eq!(host.judge(&datagram(&local, &remote), 1, false), Pass(Established));

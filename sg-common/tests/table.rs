@@ -90,7 +90,7 @@ fn removed_flows_give_everything_back() {
 }
 
 #[test]
-fn expired_flows_make_room_without_a_sweep() {
+fn k7_expired_flows_make_room_without_a_sweep() {
     const ALLOWANCE: u32 = 50_000;
     let host = host(ALLOWANCE, u32::MAX);
     let made = |from: u32| {
@@ -233,7 +233,7 @@ fn a_full_interface_takes_no_place_from_its_neighbour() {
 
 /// Two CPUs that see the same flows at once make each of them once.
 #[test]
-fn i7_racing_inserts_make_a_flow_once() {
+fn i7_k4_racing_inserts_make_a_flow_once() {
     const FLOWS: u32 = 40_000;
     let host = Arc::new(host(FLOWS, u32::MAX));
     let threads: Vec<_> = (0..4)
@@ -326,7 +326,7 @@ fn draining_table_is_searched_and_gains_nothing() {
 
 /// Tuples that all fall into one bucket under one seed spread evenly under another.
 #[test]
-fn crafted_collisions_do_not_carry_over_to_another_seed() {
+fn k10_crafted_collisions_do_not_carry_over_to_another_seed() {
     const BUCKETS: u32 = 1 << 10;
     let first_bucket = |flow: &Flow<u32>, seed| table::place(V4::hash(flow, seed), BUCKETS, 0);
     let crafted: Vec<_> = (0..4_000_000)

@@ -17,6 +17,7 @@ use sg_common::abi::MAX_INTERFACES;
 use sg_common::layout::{Counters, CtInterface, CtLocal};
 
 use crate::{
+    adopt::{self, Adopt, Adoption},
     attach::{self, AttachError},
     bank,
     compile::{Compiled, Membership, compile},
@@ -44,6 +45,7 @@ mod report;
 
 use back::{Waiting, undo};
 pub use error::{ApplyError, InterfaceError};
+pub(crate) use interface::is_there;
 use interface::{ProgramIds, in_interface};
 pub(crate) use place::is_gone;
 pub(crate) use report::ahead;
@@ -54,8 +56,8 @@ pub use report::{Change, InterfaceReport, Report};
 pub struct Options {
     /// Detach interfaces that the definition no longer names, rather than keep their last policy.
     pub detach_missing: bool,
-    /// Track the flows that exist when an interface is first attached.
-    pub adopt: bool,
+    /// Which of the flows that exist are tracked when an interface is first attached.
+    pub adopt: Adopt,
     /// Take the change back after this time unless it is confirmed: see [`crate::confirm`].
     pub confirm_within: Option<Duration>,
 }
@@ -64,7 +66,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             detach_missing: false,
-            adopt: true,
+            adopt: Adopt::All,
             confirm_within: None,
         }
     }
@@ -141,7 +143,12 @@ fn change_locked(
     {
         // What does not fit anyway is not worth the work.
         compile(&resolved)?;
-        let moved = upgrade::resize(context, lock, model.conntrack)?;
+        let mut wanted = model.conntrack;
+        if options.confirm_within.is_some() {
+            // There is to be room for the limits that may return.
+            wanted.allowance = wanted.allowance.max(unfit.runtime.allowance);
+        }
+        let moved = upgrade::resize(context, lock, wanted)?;
         report.upgraded = Some(moved.ok_or(error)?);
         session = confirm::open(context, lock)?;
     }
@@ -308,6 +315,7 @@ fn change(
                     orientation: target.orientation,
                     hook: HookInForce::Tc,
                     why: String::new(),
+                    adopted: None,
                 });
                 fresh.insert(target.name.as_str(), id);
                 // The generation in force must not have to wait for that.
@@ -357,17 +365,27 @@ fn change(
     session.set_limits(&compiled);
     bank::flip(&session.tables, &mut session.runtime, generation, now)?;
 
+    let in_force = adopt::InForce {
+        resolved: &resolved,
+        compiled: &compiled,
+        generation,
+    };
+    let mut adoption = Adoption::new(options.adopt, in_force);
     let expedited = Expedited::begin(lock, fresh.len() + report.detaching.len());
     let mut written = Instant::now();
     let mut ours = ProgramIds::new();
-    let mut begin = |target: &Target| -> Result<(), ApplyError> {
+    let mut begin = |target| -> Result<(), ApplyError> {
+        let target: &Target = target;
         let done = match fresh.get(target.name.as_str()) {
-            Some(id) => interface::start(session, target, *id, options),
+            Some(id) => interface::start(session, target, *id, &mut adoption),
             None => interface::adjust(session, target, &mut ours),
         };
         report
             .interfaces
             .push(done.map_err(|source| in_interface(&target.name, source))?);
+        if adoption.is_due() {
+            interface::settle(session, &mut adoption, report)?;
+        }
         if written.elapsed() > UNWRITTEN {
             lock.write(&session.state)?;
             written = Instant::now();
@@ -383,16 +401,10 @@ fn change(
         entered
             .map_err(|source| in_interface(&some[0].name, AttachError::from(source).into()))??;
     }
+    interface::settle(session, &mut adoption, report)?;
     // Not while the kernel may take it back, which writes the same record.
-    if waiting.is_none()
-        && compiled.bypasses()
-        && let Err(error) = session.review()
-    {
-        // Slower for packets, and nothing else.
-        log::warn!(
-            "flows that need no tracking are looked up: {}",
-            chain(&error)
-        );
+    if waiting.is_none() {
+        session.review_if_due();
     }
     // Last, so that they stay enforced if anything before them fails.
     for one in session.state.interfaces.clone() {

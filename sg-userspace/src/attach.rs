@@ -37,6 +37,12 @@ pub const INGRESS: &str = "ingress";
 /// Egress, as pins spell it.
 pub const EGRESS: &str = "egress";
 
+/// Ingress while it moves to another hook, as pins spell it.
+pub(crate) const ON_ITS_WAY: &str = "ingress-new";
+
+/// Why it is the hook that the definition names.
+pub(crate) const AS_ASKED: &str = "as asked";
+
 /// What attaching came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
@@ -138,7 +144,7 @@ fn replace_ingress(
     id: u32,
     wanted: Hook,
 ) -> Result<Attachment, AttachError> {
-    let (new, old) = (pins.link(id, "ingress-new"), pins.link(id, INGRESS));
+    let (new, old) = (pins.link(id, ON_ITS_WAY), pins.link(id, INGRESS));
     let place = Place::within(netns.identity(), link.ifindex);
     detach(&new, place)?;
     let attachment = netns.run(|| attach_ingress(set, link, wanted, &new))??;
@@ -278,16 +284,25 @@ pub fn detach_anywhere(pin: &Path) -> Result<(), AttachError> {
     detach(pin, Place::here(0))
 }
 
-/// [`detach`] of what an apply that was cut short has left. Where a filter is has not been written down: what
-/// attaches there next takes its place.
+/// [`detach`] of what an apply that was cut short has left, at the place of its interface if that is known, whose
+/// ingress is pinned as `ingress`.
+///
+/// A filter is removed if ingress is a link: it is the one to which ingress was being moved. Else there is but one
+/// filter, which is that of `ingress`, or whose place nobody has written down: what attaches there next takes it
+/// over.
 ///
 /// # Errors
 /// See [`AttachError`].
-pub fn abandon(pin: &Path) -> Result<(), AttachError> {
-    if is_filter(pin)? {
-        return Ok(Pins::remove(pin)?);
+pub fn abandon(pin: &Path, owner: Option<(Place<'_>, &Path)>) -> Result<(), AttachError> {
+    if !is_filter(pin)? {
+        return detach(pin, Place::here(0));
     }
-    detach(pin, Place::here(0))
+    match owner {
+        Some((place, ingress)) if ingress.exists() && !is_filter(ingress)? => {
+            filter::detach(pin, place)
+        }
+        _ => Ok(Pins::remove(pin)?),
+    }
 }
 
 /// Whether what is pinned is the program of a filter.
@@ -372,15 +387,15 @@ fn attach_ingress(
     match wanted {
         Hook::Tc => {
             attach_tc(&mut set.tc_ingress()?, link, TcxHook::Ingress, pin)?;
-            Ok(done(HookInForce::Tc, "as asked"))
+            Ok(done(HookInForce::Tc, AS_ASKED))
         }
         Hook::Xdp => {
             attach_xdp(&mut set.xdp_ingress()?, link, XdpMode::Driver, pin)?;
-            Ok(done(HookInForce::Xdp, "as asked"))
+            Ok(done(HookInForce::Xdp, AS_ASKED))
         }
         Hook::XdpGeneric => {
             attach_xdp(&mut set.xdp_ingress()?, link, XdpMode::Skb, pin)?;
-            Ok(done(HookInForce::XdpGeneric, "as asked"))
+            Ok(done(HookInForce::XdpGeneric, AS_ASKED))
         }
         Hook::Auto => auto::attach_auto(set, link, pin),
     }

@@ -8,7 +8,7 @@
 //! While a generation waits, the bank to go back to must stay as it is, and so must everything that is not a bank:
 //! every other change is refused.
 
-use std::{thread, time::Duration};
+use std::{fmt, thread, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,7 @@ use crate::{
     state::{Changing, Lock, StateError},
     table::TableError,
     tables::Tables,
+    upgrade::{Before, UpgradeError},
 };
 
 /// Shortest and longest time that a generation may wait.
@@ -63,11 +64,7 @@ pub enum Confirmed {
 #[non_exhaustive]
 pub enum SettleError {
     /// A generation waits.
-    #[error(
-        "generation {} waits to be confirmed, or is taken back in {} s, and nothing else can be changed until then: `sgctl confirm` keeps it, `sgctl rollback` takes it back at once",
-        .0.generation,
-        .0.seconds_left
-    )]
+    #[error("{0}")]
     Pending(Pending),
     /// What is pinned cannot be opened.
     #[error(transparent)]
@@ -87,6 +84,9 @@ pub enum SettleError {
     /// An interface that is to be attached no more cannot be detached.
     #[error(transparent)]
     Detach(Box<DetachError>),
+    /// The layout before cannot be asked.
+    #[error(transparent)]
+    Upgrade(Box<UpgradeError>),
     /// There is nothing to take back.
     #[error("no generation waits to be confirmed")]
     Nothing,
@@ -95,6 +95,31 @@ pub enum SettleError {
 impl From<DetachError> for SettleError {
     fn from(error: DetachError) -> Self {
         Self::Detach(Box::new(error))
+    }
+}
+
+impl From<UpgradeError> for SettleError {
+    fn from(error: UpgradeError) -> Self {
+        Self::Upgrade(Box::new(error))
+    }
+}
+
+impl fmt::Display for Pending {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            generation,
+            seconds_left,
+        } = self;
+        write!(
+            formatter,
+            "generation {generation} waits to be confirmed, or is taken back in {seconds_left} s, and nothing else can be changed until then: `sgctl confirm` keeps it, `sgctl rollback` takes it back at once"
+        )
+    }
+}
+
+impl From<layout::Confirmation> for Confirmation {
+    fn from(found: layout::Confirmation) -> Self {
+        Self(found)
     }
 }
 
@@ -156,17 +181,59 @@ pub fn read(tables: &Tables) -> Result<Confirmation, TableError> {
     Ok(Confirmation(found.unwrap_or(layout::Confirmation::ZERO)))
 }
 
-/// The same without a lock or a state; `None` if nothing is pinned.
+/// Maps in which a generation may wait.
+enum Place {
+    /// Of this layout.
+    Present(Pins, Box<Tables>),
+    /// Of another, which has not been taken over.
+    Before(Before),
+}
+
+impl Place {
+    /// `None` if nothing is pinned.
+    fn open(context: &Context) -> Result<Option<Self>, SettleError> {
+        let pins = Pins::new(&context.bpffs);
+        pins.check()?;
+        if session::fixed(&pins)?.is_none() {
+            return Ok(Before::find(&context.bpffs)?.map(Self::Before));
+        }
+        let tables = Tables::open(&pins)?;
+        Ok(Some(Self::Present(pins, Box::new(tables))))
+    }
+
+    fn read(&self) -> Result<Confirmation, SettleError> {
+        match self {
+            Self::Present(_, tables) => Ok(read(tables)?),
+            Self::Before(before) => {
+                let none = Confirmation(layout::Confirmation::ZERO);
+                Ok(before.confirmation()?.unwrap_or(none))
+            }
+        }
+    }
+
+    fn generation(&self) -> Result<u32, SettleError> {
+        match self {
+            Self::Present(_, tables) => Ok(tables.generation()?),
+            Self::Before(before) => Ok(before.generation()?),
+        }
+    }
+
+    fn control(&self) -> Result<Control, SettleError> {
+        match self {
+            Self::Present(pins, _) => Ok(Control::open(&pins.control())?),
+            Self::Before(before) => Ok(before.control()?),
+        }
+    }
+}
+
+/// The same without a lock or a state, also in a layout that has not been taken over yet; `None` if nothing is
+/// pinned.
 ///
 /// # Errors
 /// See [`SettleError`].
 pub fn peek(context: &Context) -> Result<Option<Confirmation>, SettleError> {
-    let pins = Pins::new(&context.bpffs);
-    pins.check()?;
-    if session::fixed(&pins)?.is_none() {
-        return Ok(None);
-    }
-    Ok(Some(read(&Tables::open(&pins)?)?))
+    let place = Place::open(context)?;
+    place.map(|place| place.read()).transpose()
 }
 
 /// Opens what is pinned, if anything is in force there, and brings what is remembered in line with it.
@@ -199,6 +266,7 @@ pub fn settle(mut session: Session, lock: &Lock) -> Result<Option<Session>, Sett
         session.state.changing = None;
         lock.write(&session.state)?;
         lock.remove_policies(&[session.state.policy])?;
+        session.review_if_due();
         return Ok(Some(session));
     }
     if kernel.took_back(changing.generation) {
@@ -252,6 +320,7 @@ pub(crate) fn restore(
     }
     lock.write(state)?;
     lock.remove_policies(&[state.policy])?;
+    session.review_if_due();
     Ok(Some(session))
 }
 
@@ -268,14 +337,13 @@ pub(crate) fn limits_of(runtime: &layout::Runtime) -> Limits {
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Confirms the generation that waits. Works beside any other command and whatever has become of the one that
-/// put the generation in force; what is remembered follows now, or at the next change.
+/// put the generation in force; what is remembered follows now, or at the next change, and so does the review of
+/// flows that need no tracking any more.
 ///
 /// # Errors
 /// See [`SettleError`].
 pub fn confirm(context: &Context) -> Result<Confirmed, SettleError> {
-    let pins = Pins::new(&context.bpffs);
-    pins.check()?;
-    if session::fixed(&pins)?.is_none() {
+    let Some(place) = Place::open(context)? else {
         // A first attachment that was taken back, and what was pinned removed since.
         return Ok(match history::last(&context.state_dir)? {
             Some(entry) if entry.rolled_back() => Confirmed::TooLate {
@@ -284,9 +352,8 @@ pub fn confirm(context: &Context) -> Result<Confirmed, SettleError> {
             },
             _ => Confirmed::Nothing,
         });
-    }
-    let tables = Tables::open(&pins)?;
-    let kernel = read(&tables)?;
+    };
+    let kernel = place.read()?;
     let generation = kernel.generation();
     let too_late = |kernel: Confirmation| Confirmed::TooLate {
         generation,
@@ -294,17 +361,21 @@ pub fn confirm(context: &Context) -> Result<Confirmed, SettleError> {
     };
     let Some(_) = kernel.pending() else {
         let late =
-            kernel.took_back(generation) && tables.generation()? == generation.wrapping_add(1);
+            kernel.took_back(generation) && place.generation()? == generation.wrapping_add(1);
         return Ok(if late {
             too_late(kernel)
         } else {
             Confirmed::Nothing
         });
     };
-    match Control::open(&pins.control())?.confirm(generation)? {
+    match place.control()?.confirm(generation)? {
         Some(true) => {}
-        Some(false) => return Ok(too_late(read(&tables)?)),
+        Some(false) => return Ok(too_late(place.read()?)),
         None => return Ok(Confirmed::Nothing),
+    }
+    if let Place::Before(_) = place {
+        // What is remembered follows when that is taken over.
+        return Ok(Confirmed::Done(generation));
     }
     // If somebody is at work, what is remembered follows later.
     let mut waited = Duration::ZERO;
@@ -331,12 +402,20 @@ pub fn confirm(context: &Context) -> Result<Confirmed, SettleError> {
 /// [`SettleError::Nothing`] if none waits; otherwise see [`SettleError`].
 pub fn take_back(context: &Context) -> Result<(u32, Option<u32>), SettleError> {
     let lock = Lock::take(&context.state_dir)?;
-    let session = Session::open(context, &lock)?.ok_or(SettleError::Nothing)?;
-    let pending = read(&session.tables)?.pending();
+    let place = Place::open(context)?.ok_or(SettleError::Nothing)?;
+    let session = match &place {
+        Place::Present(..) => Session::open(context, &lock)?,
+        Place::Before(_) => None,
+    };
+    let pending = place.read()?.pending();
     let generation = pending.ok_or(SettleError::Nothing)?.generation;
-    session
+    place
         .control()?
         .take_back(generation, Limits::ZERO, false)?;
-    let settled = settle(session, &lock)?;
-    Ok((generation, settled.map(|session| session.state.generation)))
+    let now = match (place, session) {
+        (Place::Before(before), _) => before.settle(context, &lock)?,
+        (_, Some(session)) => settle(session, &lock)?.map(|session| session.state.generation),
+        (_, None) => None,
+    };
+    Ok((generation, now))
 }

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
+use aya::{
+    Ebpf,
+    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
+};
 use sg_common::{
     layout::{CtCommand, CtRecord, Limits, ct_op},
     table::with_stash,
@@ -23,7 +26,15 @@ pub use restore::{Addition, Restored};
 /// The conntrack command program.
 #[derive(Debug)]
 pub struct Control {
-    program: SchedClassifier,
+    program: Commands,
+}
+
+/// Where the program is.
+#[derive(Debug)]
+enum Commands {
+    Pinned(Box<SchedClassifier>),
+    /// Loaded by this process for itself, under a name.
+    Own(Box<Ebpf>, &'static str),
 }
 
 /// A flow as seen from its interface.
@@ -96,7 +107,25 @@ impl Control {
     /// [`ControlError::Open`].
     pub fn open(pin: &Path) -> Result<Self, ControlError> {
         let program = SchedClassifier::from_pin(pin).map_err(ControlError::Open)?;
+        let program = Commands::Pinned(Box::new(program));
         Ok(Self { program })
+    }
+
+    /// The program of this name, which has been loaded.
+    pub fn of(ebpf: Ebpf, name: &'static str) -> Self {
+        Self {
+            program: Commands::Own(Box::new(ebpf), name),
+        }
+    }
+
+    fn program(&self) -> Result<&SchedClassifier, ProgramError> {
+        match &self.program {
+            Commands::Pinned(program) => Ok(program),
+            Commands::Own(ebpf, name) => {
+                let program = ebpf.program(name).ok_or(ProgramError::NotLoaded)?;
+                program.try_into()
+            }
+        }
     }
 
     /// Low 31 bits of jiffies.
@@ -383,7 +412,7 @@ impl Control {
         let mut options = TestRunOptions::new();
         options.data_in = Some(&frame[..COMMAND + more.len()]);
         options.data_out = Some(&mut back);
-        match self.program.test_run(options) {
+        match self.program().and_then(|program| program.test_run(options)) {
             Ok(result) => Ok(result.return_value),
             Err(source) => Err(ControlError::Run { operation, source }),
         }

@@ -5,16 +5,18 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    attach::{self, AttachError, EGRESS, INGRESS},
+    attach::{self, AttachError, EGRESS, INGRESS, ON_ITS_WAY},
     confirm::{self, SettleError},
     control::{Control, ControlError},
+    history,
     index::{self, IndexError},
     netns::NetnsError,
     pin::{PinError, Pins},
     programs::ProgramsError,
     rcu::Expedited,
     session::{Context, Session},
-    state::{Attached, Lock, StateError},
+    state::{Attached, Lock, State, StateError},
+    status::chain,
     table::TableError,
     view::{names, within},
 };
@@ -137,7 +139,8 @@ pub fn several(
     Ok(detached)
 }
 
-/// Detaches everything and removes all pins and the state, whatever condition they are in.
+/// Detaches everything and removes all pins and the state, whatever condition they are in. The definitions that
+/// were in force are kept: who ended enforcement to get out of trouble wants the last good one back.
 ///
 /// # Errors
 /// See [`DetachError`].
@@ -147,6 +150,9 @@ pub fn all(context: &Context) -> Result<Detached, DetachError> {
     pins.check()?;
     // The state lends names, and says where filters are; one that cannot be read must not keep links in place.
     let state = lock.read().ok().flatten();
+    if let Some(state) = &state {
+        end_waiting(context, &lock, state);
+    }
     let others = pins.others()?.into_iter();
     let all = others.map(|version| Pins::of_version(&context.bpffs, version));
     for pins in all.chain([Pins::before(&context.bpffs), pins]) {
@@ -171,6 +177,22 @@ pub fn all(context: &Context) -> Result<Detached, DetachError> {
     })
 }
 
+/// Writes down what became of a generation that had to be confirmed, as far as that can be found out: one that
+/// waits is not waited for any more.
+fn end_waiting(context: &Context, lock: &Lock, state: &State) {
+    let Ok(Some(found)) = confirm::peek(context) else {
+        return;
+    };
+    let generation = found.generation();
+    let confirmed = found.pending().is_none() && !found.took_back(generation);
+    if let Err(error) = history::settled(lock, state.runtime, generation, confirmed) {
+        log::warn!(
+            "what became of generation {generation} is not written down: {}",
+            chain(&error)
+        );
+    }
+}
+
 /// Detaches one interface of an open session; what is shared stays. Returns how many flows ended.
 pub(crate) fn one(
     session: &mut Session,
@@ -185,7 +207,7 @@ pub(crate) fn one(
 
 /// The same, written down nowhere, so that no file system stands in the way.
 pub(crate) fn end(session: &mut Session, attached: &Attached) -> Result<u64, DetachError> {
-    for hook in [EGRESS, INGRESS] {
+    for hook in [EGRESS, INGRESS, ON_ITS_WAY] {
         let pin = session.pins.link(attached.id, hook);
         match session.state.place(attached) {
             Some(place) => attach::detach(&pin, place)?,

@@ -36,6 +36,8 @@ pub struct Link {
     pub loopback: bool,
     /// Whether the device it is paired with or stands on lies in another network namespace.
     pub peer_elsewhere: bool,
+    /// The other end, where the device is one of a pair.
+    pub peer: Option<Peer>,
     /// Its Ethernet address.
     pub mac: Option<[u8; 6]>,
     /// Largest packet in bytes, without the Ethernet header.
@@ -44,6 +46,15 @@ pub struct Link {
     pub addresses: Vec<IpAddr>,
     /// Tags in use that XDP would not see.
     pub stripped_tags: Option<StrippedTags>,
+}
+
+/// The other end of a pair of devices (veth, netkit).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Index in its namespace.
+    pub ifindex: u32,
+    /// The id that the device's namespace has for the peer's (`IFLA_LINK_NETNSID`); `None`: they are the same.
+    pub netnsid: Option<i32>,
 }
 
 /// Why a device is not used.
@@ -214,17 +225,20 @@ impl Link {
             ethernet: message.header.link_layer_type == LinkLayerType::Ether,
             loopback: message.header.flags.contains(LinkFlags::Loopback),
             peer_elsewhere: false,
+            peer: None,
             mac: None,
             mtu: 0,
             addresses: Vec::new(),
             stripped_tags: None,
         };
+        let (mut other, mut netnsid) = (None, None);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
-                LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
+                LinkAttribute::Link(ifindex) => other = Some(*ifindex),
+                LinkAttribute::LinkNetNsId(id) => netnsid = Some(*id),
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         if let LinkInfo::Kind(kind) = info {
@@ -234,6 +248,10 @@ impl Link {
                 }
                 _ => {}
             }
+        }
+        link.peer_elsewhere = netnsid.is_some();
+        if ["veth", "netkit"].iter().any(|kind| link.is_kind(kind)) {
+            link.peer = other.map(|ifindex| Peer { ifindex, netnsid });
         }
         link
     }

@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 use sg_common::layout::{TIMEOUT_DEFAULTS, TIMEOUTS, Timeout};
 use sg_common::verdict::Direction;
 
+mod ids;
 mod rule_id;
 mod traffic;
 
+pub use ids::Ids;
 pub use rule_id::{MalformedRuleId, RuleId};
 pub use traffic::{Icmp, Ports, Traffic, protocol};
 
@@ -40,17 +42,6 @@ pub struct Model {
     pub conntrack: Conntrack,
     /// What clouds call the things.
     pub ids: Ids,
-}
-
-/// Ids that AWS or another gave to what the definition names, by name. They play no part in verdicts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ids {
-    /// Of groups: `sg-…`.
-    pub groups: BTreeMap<String, String>,
-    /// Of prefix lists: `pl-…`.
-    pub prefix_lists: BTreeMap<String, String>,
-    /// Of interfaces: `eni-…`.
-    pub interfaces: BTreeMap<String, String>,
 }
 
 impl Model {
@@ -133,6 +124,33 @@ pub enum Peer<N = String> {
     PrefixList(N),
     /// Member addresses of a group.
     Group(N),
+    /// Member addresses of a group that are of one family, as Neutron's rules have it (fact 7.41).
+    GroupOf(N, Family),
+}
+
+/// An IP version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    /// The word for it in definitions.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+
+    /// Whether it is IPv6.
+    pub const fn is_ipv6(self) -> bool {
+        matches!(self, Self::Ipv6)
+    }
 }
 
 impl<N> Peer<N> {
@@ -142,6 +160,15 @@ impl<N> Peer<N> {
             Peer::Cidr(net) => Peer::Cidr(*net),
             Peer::PrefixList(name) => Peer::PrefixList(rename(name)),
             Peer::Group(name) => Peer::Group(rename(name)),
+            Peer::GroupOf(name, family) => Peer::GroupOf(rename(name), *family),
+        }
+    }
+
+    /// The group whose members it means.
+    pub fn group(&self) -> Option<&N> {
+        match self {
+            Peer::Group(name) | Peer::GroupOf(name, _) => Some(name),
+            Peer::Cidr(_) | Peer::PrefixList(_) => None,
         }
     }
 }

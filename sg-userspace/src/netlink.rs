@@ -44,6 +44,15 @@ where
     Requests::open(protocol)?.ask(message, scope)
 }
 
+/// The same for all objects, of which there may be more than should be held: hands each answer over as it comes.
+pub(crate) fn each<T>(protocol: isize, message: T, take: impl FnMut(T)) -> Result<(), NetlinkError>
+where
+    T: NetlinkSerializable + NetlinkDeserializable,
+    NetlinkPayload<T>: From<T>,
+{
+    Requests::open(protocol)?.ask_each(message, Scope::All, take)
+}
+
 /// Asks for a change in the calling thread's network namespace, with more flags, and waits for it.
 pub(crate) fn change<T>(protocol: isize, message: T, flags: u16) -> Result<(), NetlinkError>
 where
@@ -51,7 +60,7 @@ where
     NetlinkPayload<T>: From<T>,
 {
     let mut requests = Requests::open(protocol)?;
-    requests.exchange(message, NLM_F_ACK | flags).map(drop)
+    requests.exchange(message, NLM_F_ACK | flags, drop)
 }
 
 /// Requests to the network namespace that the calling thread was in when they began, one after the other.
@@ -82,6 +91,21 @@ impl Requests {
         T: NetlinkSerializable + NetlinkDeserializable,
         NetlinkPayload<T>: From<T>,
     {
+        let mut answers = Vec::new();
+        self.ask_each(message, scope, |answer| answers.push(answer))?;
+        Ok(answers)
+    }
+
+    fn ask_each<T>(
+        &mut self,
+        message: T,
+        scope: Scope,
+        take: impl FnMut(T),
+    ) -> Result<(), NetlinkError>
+    where
+        T: NetlinkSerializable + NetlinkDeserializable,
+        NetlinkPayload<T>: From<T>,
+    {
         let flags = match scope {
             Scope::One => NLM_F_ACK,
             Scope::All | Scope::Named => NLM_F_DUMP,
@@ -90,7 +114,7 @@ impl Requests {
             // Where it fails more is answered.
             let _ = self.socket.set_netlink_get_strict_chk(true);
         }
-        self.exchange(message, flags)
+        self.exchange(message, flags, take)
     }
 
     /// Whether things came and went while the kernel listed them: the last answers may lack some.
@@ -98,7 +122,12 @@ impl Requests {
         self.interrupted
     }
 
-    fn exchange<T>(&mut self, message: T, flags: u16) -> Result<Vec<T>, NetlinkError>
+    fn exchange<T>(
+        &mut self,
+        message: T,
+        flags: u16,
+        mut take: impl FnMut(T),
+    ) -> Result<(), NetlinkError>
     where
         T: NetlinkSerializable + NetlinkDeserializable,
         NetlinkPayload<T>: From<T>,
@@ -113,7 +142,6 @@ impl Requests {
         packet.serialize(&mut bytes);
         self.socket.send(&bytes, 0).map_err(NetlinkError::Socket)?;
 
-        let mut answers = Vec::new();
         loop {
             let (mut received, _) = self.socket.recv_from_full().map_err(NetlinkError::Socket)?;
             if self.protocol == NETLINK_ROUTE {
@@ -131,10 +159,10 @@ impl Requests {
                 match answer.payload {
                     // What is left of a request that failed.
                     _ if answer.header.sequence_number != self.sequence => {}
-                    NetlinkPayload::InnerMessage(inner) => answers.push(inner),
-                    NetlinkPayload::Done(_) => return Ok(answers),
+                    NetlinkPayload::InnerMessage(inner) => take(inner),
+                    NetlinkPayload::Done(_) => return Ok(()),
                     // An error of code 0 is the acknowledgement.
-                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
                     NetlinkPayload::Error(error) => {
                         return Err(NetlinkError::Refused(error.to_io()));
                     }

@@ -10,25 +10,21 @@ use std::{
     path::Path,
 };
 
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteMessage},
-};
-use netlink_sys::protocols::NETLINK_ROUTE;
 use sg_common::{
     layout::{Interface, interface_flags, policy_flags},
     verdict::Direction,
 };
 
 use crate::{
+    adopt::Adopt,
     apply::Options,
     control::Flow,
     model::{Model, OnRevoke, Orientation},
-    netlink::{self, Scope},
     netns::{Netns, NetnsIdentity},
     resolve::{Resolved, resolve},
+    route,
     session::Context,
-    sockets::{self, OwnFlow},
+    sockets::{self, OwnFlow, Stage},
     target::{self, Target, TargetError},
     view::View,
 };
@@ -103,7 +99,8 @@ pub fn endangered(
     let mut endangered = Vec::new();
     for Connection { netns, flow } in &connections {
         // The address may be another device's than the one that the packets take.
-        let route = Netns::reopen(netns).and_then(|netns| netns.run(|| route(&flow.flow)));
+        let route = Netns::reopen(netns)
+            .and_then(|netns| netns.run(|| route::device(flow.flow.remote, Some(flow.flow.local))));
         let route = route.ok().flatten();
         let by = targets.iter().filter(|target| {
             target.orientation == Orientation::Own
@@ -124,40 +121,6 @@ pub fn endangered(
         }
     }
     Ok(endangered)
-}
-
-/// Index of the device by which a flow's packets leave the calling thread's namespace.
-fn route(flow: &Flow) -> Option<u32> {
-    let (family, length) = match flow.remote {
-        IpAddr::V4(_) => (AddressFamily::Inet, 32),
-        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
-    };
-    let address = |address| match address {
-        IpAddr::V4(address) => RouteAddress::Inet(address),
-        IpAddr::V6(address) => RouteAddress::Inet6(address),
-    };
-    let mut question = RouteMessage::default();
-    question.header.address_family = family;
-    question.header.destination_prefix_length = length;
-    question.header.source_prefix_length = length;
-    question.attributes = vec![
-        RouteAttribute::Destination(address(flow.remote)),
-        RouteAttribute::Source(address(flow.local)),
-    ];
-    let question = RouteNetlinkMessage::GetRoute(question);
-    let answers = netlink::request(NETLINK_ROUTE, question, Scope::One).ok()?;
-    answers.into_iter().find_map(|answer| {
-        let RouteNetlinkMessage::NewRoute(answer) = answer else {
-            return None;
-        };
-        answer
-            .attributes
-            .into_iter()
-            .find_map(|attribute| match attribute {
-                RouteAttribute::Oif(index) => Some(index),
-                _ => None,
-            })
-    })
 }
 
 /// What is in force on a target, if it is attached.
@@ -191,10 +154,10 @@ fn fate(
         // Taken over, or in its middle when the first of its segments is seen.
         let loose = || resolved.interfaces[&target.name].settings.tcp_loose;
         return match (options.adopt, allowed) {
-            (true, true) => None,
-            (true, false) => Some(Fate::Last),
-            (false, true) if loose() => None,
-            (false, _) => Some(Fate::Cut),
+            (Adopt::All | Adopt::Policy, true) => None,
+            (Adopt::All, false) => Some(Fate::Last),
+            (Adopt::None, true) if loose() => None,
+            (Adopt::Policy | Adopt::None, _) => Some(Fate::Cut),
         };
     };
     if allowed {
@@ -237,6 +200,7 @@ fn connections() -> Vec<Connection> {
         let flow = OwnFlow {
             flow,
             opened_by_local: false,
+            stage: Stage::Open,
         };
         let netns = netns.identity().clone();
         add(&mut found, Connection { netns, flow });

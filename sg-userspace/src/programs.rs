@@ -231,6 +231,16 @@ impl<'a> ProgramSet<'a> {
         self.pinned(PROGRAM_CT_RESTORE)
     }
 
+    /// The same without a pin: they are gone with the process. The maps must be there.
+    ///
+    /// # Errors
+    /// See [`ProgramsError`].
+    pub fn transient_restore(&self) -> Result<(Ebpf, &'static str), ProgramsError> {
+        let mut ebpf = self.object_with_maps()?;
+        self.load_from(&mut ebpf, PROGRAM_CT_RESTORE)?;
+        Ok((ebpf, PROGRAM_CT_RESTORE))
+    }
+
     fn classifier(&self, name: &'static str) -> Result<SchedClassifier, ProgramsError> {
         let pin = self.pinned(name)?;
         SchedClassifier::from_pin(pin).map_err(|source| failed("open", name, source))
@@ -255,8 +265,8 @@ impl<'a> ProgramSet<'a> {
         Ok(pin)
     }
 
-    /// Loads one program and pins it. Maps are made and pinned if they are not yet.
-    fn load(&self, name: &'static str) -> Result<(), ProgramsError> {
+    /// Reads the object. Maps are made and pinned if they are not yet.
+    fn object_with_maps(&self) -> Result<Ebpf, ProgramsError> {
         let entries = self.sizes.entries();
         let mut loader = EbpfLoader::new();
         let accounting = u32::from(self.sizes.accounting);
@@ -271,9 +281,14 @@ impl<'a> ProgramSet<'a> {
         for map in map::OF_A_SET {
             loader.map_pin_path(map, self.directory.join(map));
         }
-        let mut ebpf = loader
+        loader
             .load(self.object.bytes)
-            .map_err(|source| ProgramsError::Object(Box::new(source)))?;
+            .map_err(|source| ProgramsError::Object(Box::new(source)))
+    }
+
+    /// Loads one program and pins it.
+    fn load(&self, name: &'static str) -> Result<(), ProgramsError> {
+        let mut ebpf = self.object_with_maps()?;
         let (stages, array) = match name {
             PROGRAM_XDP_INGRESS => (&PROGRAMS_LATER[0][..], map::STAGES_XDP),
             PROGRAM_TC_INGRESS | PROGRAM_TC_EGRESS => (&PROGRAMS_LATER[1][..], map::STAGES_TC),

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use aya::util::nr_cpus;
 use sg_common::{
-    abi::{self, CT_UNASSURED_PERCENT},
-    layout::Runtime,
+    abi::{self, CT_UNASSURED_PERCENT, MAX_INTERFACES},
+    layout::{Runtime, interface_flags},
 };
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     resolve::Resolved,
     shape::{Object, ShapeError, Sizes},
     state::{Lock, Namespace, Policy, State, StateError},
+    status::chain,
     table::TableError,
     tables::Tables,
     upgrade,
@@ -110,6 +111,11 @@ pub enum SessionError {
         /// Its version.
         version: u32,
     },
+    /// Everything is being moved to other maps.
+    #[error(
+        "what is enforced here was being moved to other maps, and that was cut short: `sgctl apply` or `sgctl run` goes on with it"
+    )]
+    Moving,
     /// Tables are made once and cannot grow.
     #[error(
         "allowance {wanted} does not fit the tables in use, which were made for {made}, and this build cannot make others: needs `sgctl detach --all` first"
@@ -162,8 +168,11 @@ impl Session {
         let object = Object::embedded()?;
         object.check_pinned(&pins, sizes_of(&runtime))?;
         let state = lock.read()?.ok_or_else(strange)?;
-        let session = Self::of_checked(object, &pins, runtime, state)?;
-        session.map(Some).ok_or_else(strange)
+        match Self::of_checked(object, &pins, runtime, state)? {
+            Some(session) => Ok(Some(session)),
+            None if State::is_moving(&context.state_dir)? => Err(SessionError::Moving),
+            None => Err(strange()),
+        }
     }
 
     /// Opens what is pinned and belongs to `state`.
@@ -232,8 +241,8 @@ impl Session {
             });
         }
         pins.remove_all()?;
-        pins.prepare()?;
-        let made = Self::load(object, pins.clone(), conntrack);
+        let prepared = pins.prepare().map_err(SessionError::from);
+        let made = prepared.and_then(|()| Self::load(object, pins.clone(), conntrack));
         let stored = made.and_then(|made| {
             lock.write(&made.state)?;
             Ok(made)
@@ -345,6 +354,30 @@ impl Session {
         self.runtime.reviewed = generation;
         self.tables.runtime.set(&0, &self.runtime)?;
         Ok(())
+    }
+
+    /// The same where some flow may go untracked and it has not been done: a generation that waits is reviewed late.
+    pub(crate) fn review_if_due(&mut self) {
+        let mut review = || -> Result<(), SessionError> {
+            self.runtime = self.tables.runtime()?;
+            let generation = self.tables.generation()?;
+            if self.runtime.reviewed == generation {
+                return Ok(());
+            }
+            let bank = (generation & 1) * MAX_INTERFACES;
+            for one in &self.state.interfaces {
+                let record = self.tables.interfaces.get(&(bank + one.id))?;
+                if record.is_some_and(|record| record.flags & interface_flags::BYPASS != 0) {
+                    return self.review();
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = review() {
+            // Slower for packets, and nothing else.
+            let why = chain(&error);
+            log::warn!("flows that need no tracking are looked up: {why}");
+        }
     }
 
     /// The conntrack commands.

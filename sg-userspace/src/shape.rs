@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_hold_their_allowance_and_no_more_buckets_than_that_takes() {
+    fn k12_tables_hold_their_allowance_and_no_more_buckets_than_that_takes() {
         let (slots, flows) = CT_SLOTS_PER_FLOW;
         for allowance in [1, 6, 7, 1000, 262_144, 4_000_000] {
             let sizes = Sizes::new(allowance, true);

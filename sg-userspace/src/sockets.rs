@@ -21,6 +21,36 @@ pub struct OwnFlow {
     pub flow: Flow,
     /// Whether this side opened it: nobody listens on its local port.
     pub opened_by_local: bool,
+    /// How far it is.
+    pub stage: Stage,
+}
+
+/// How far a connection is, as its socket says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// Its handshake is not complete.
+    Opening,
+    /// Both sides may send.
+    Open,
+    /// This side has sent FIN.
+    ClosedHere,
+    /// The other side has.
+    ClosedThere,
+    /// Both have, and not both are acknowledged.
+    Closing,
+}
+
+impl Stage {
+    /// By the states of `include/net/tcp_states.h`.
+    fn of(state: u8) -> Self {
+        match state {
+            2 | 3 | 12 => Stage::Opening,
+            4 | 5 => Stage::ClosedHere,
+            8 => Stage::ClosedThere,
+            9 | 11 => Stage::Closing,
+            _ => Stage::Open,
+        }
+    }
 }
 
 /// Flows of connected TCP and UDP sockets whose local address is one of `addresses`, in the
@@ -30,25 +60,29 @@ pub struct OwnFlow {
 /// # Errors
 /// See [`NetlinkError`].
 pub fn own_flows(addresses: &[IpAddr]) -> Result<BTreeSet<OwnFlow>, NetlinkError> {
-    let mut flows = BTreeSet::new();
-    let listening: BTreeSet<u16> = dump(IPPROTO_TCP, StateFlags::LISTEN)?
-        .into_iter()
-        .map(|flow| flow.local_port)
-        .collect();
-    for flow in dump(IPPROTO_TCP, connected())? {
-        flows.insert(OwnFlow {
-            flow,
-            opened_by_local: !listening.contains(&flow.local_port),
-        });
-    }
-    for flow in dump(IPPROTO_UDP, StateFlags::ESTABLISHED)? {
-        flows.insert(OwnFlow {
-            flow,
-            opened_by_local: true,
-        });
-    }
+    let mut flows = flows()?;
     flows
         .retain(|one| addresses.contains(&one.flow.local) && !addresses.contains(&one.flow.remote));
+    Ok(flows)
+}
+
+/// The same whatever the addresses, those within the machine included.
+///
+/// # Errors
+/// See [`NetlinkError`].
+pub fn flows() -> Result<BTreeSet<OwnFlow>, NetlinkError> {
+    let mut flows = BTreeSet::new();
+    let listening = listening()?;
+    for socket in sockets(IPPROTO_TCP, connected())? {
+        flows.insert(socket.tcp(&listening));
+    }
+    for socket in sockets(IPPROTO_UDP, StateFlags::ESTABLISHED)? {
+        flows.insert(OwnFlow {
+            flow: socket.flow,
+            opened_by_local: true,
+            stage: Stage::Open,
+        });
+    }
     Ok(flows)
 }
 
@@ -57,17 +91,16 @@ pub fn own_flows(addresses: &[IpAddr]) -> Result<BTreeSet<OwnFlow>, NetlinkError
 /// # Errors
 /// See [`NetlinkError`].
 pub fn connections(inodes: &BTreeSet<u32>) -> Result<BTreeSet<OwnFlow>, NetlinkError> {
-    let listening: BTreeSet<u16> = dump(IPPROTO_TCP, StateFlags::LISTEN)?
-        .into_iter()
-        .map(|flow| flow.local_port)
-        .collect();
+    let listening = listening()?;
     let found = sockets(IPPROTO_TCP, connected())?.into_iter();
-    let ours = found.filter(|(_, inode)| inodes.contains(inode));
-    let flows = ours.map(|(flow, _)| OwnFlow {
-        flow,
-        opened_by_local: !listening.contains(&flow.local_port),
-    });
-    Ok(flows.collect())
+    let ours = found.filter(|socket| inodes.contains(&socket.inode));
+    Ok(ours.map(|socket| socket.tcp(&listening)).collect())
+}
+
+/// Ports that somebody listens on.
+fn listening() -> Result<BTreeSet<u16>, NetlinkError> {
+    let found = sockets(IPPROTO_TCP, StateFlags::LISTEN)?.into_iter();
+    Ok(found.map(|socket| socket.flow.local_port).collect())
 }
 
 /// Every state in which segments still travel both ways.
@@ -82,14 +115,25 @@ fn connected() -> StateFlags {
         | StateFlags::CLOSING
 }
 
-fn dump(protocol: u8, states: StateFlags) -> Result<Vec<Flow>, NetlinkError> {
-    let found = sockets(protocol, states)?;
-    Ok(found.into_iter().map(|(flow, _)| flow).collect())
+/// A socket.
+struct Socket {
+    flow: Flow,
+    state: u8,
+    inode: u32,
 }
 
-/// Flows with the inode numbers of their sockets.
-fn sockets(protocol: u8, states: StateFlags) -> Result<Vec<(Flow, u32)>, NetlinkError> {
-    let mut flows = Vec::new();
+impl Socket {
+    fn tcp(&self, listening: &BTreeSet<u16>) -> OwnFlow {
+        OwnFlow {
+            flow: self.flow,
+            opened_by_local: !listening.contains(&self.flow.local_port),
+            stage: Stage::of(self.state),
+        }
+    }
+}
+
+fn sockets(protocol: u8, states: StateFlags) -> Result<Vec<Socket>, NetlinkError> {
+    let mut found = Vec::new();
     for (family, socket_id) in [
         (AF_INET, SocketId::new_v4()),
         (AF_INET6, SocketId::new_v6()),
@@ -114,8 +158,12 @@ fn sockets(protocol: u8, states: StateFlags) -> Result<Vec<(Flow, u32)>, Netlink
                 local_port: id.source_port,
                 remote_port: id.destination_port,
             };
-            flows.push((flow, socket.header.inode));
+            found.push(Socket {
+                flow,
+                state: socket.header.state,
+                inode: socket.header.inode,
+            });
         }
     }
-    Ok(flows)
+    Ok(found)
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sg_common::abi::MAX_INTERFACES;
 
 use crate::{
+    adopt::Adopted,
     attach::Place,
     directory::{self, DirectoryError},
     model::{Hook, Orientation},
@@ -107,6 +108,9 @@ pub struct Attached {
     pub hook: HookInForce,
     /// Why this hook, where the choice was ours.
     pub why: String,
+    /// What became of the flows that there were when it was attached; `None`: nobody looked.
+    #[serde(default)]
+    pub adopted: Option<Adopted>,
 }
 
 /// How ingress of an interface is enforced.
@@ -358,7 +362,7 @@ impl Lock {
         self.replace(FILE, state)
     }
 
-    /// Removes the state and all that belongs to it.
+    /// Removes the state and all that belongs to it. The history stays: it is of no one set of maps.
     ///
     /// # Errors
     /// [`StateError::Io`].
@@ -369,13 +373,25 @@ impl Lock {
         self.remove_rules()
     }
 
-    /// Writes a file beside the one it replaces, which stays whole until the new one is.
+    /// Writes a file beside the one it replaces, which stays whole until the new one is. What could not be written
+    /// takes no room.
     fn replace(&self, name: &str, content: &impl Serialize) -> Result<(), StateError> {
         let new = format!("{name}.new");
-        let path = self.path.join(&new);
+        let replaced = self.write_anew(&new, content).and_then(|()| {
+            rustix::fs::renameat(&self.directory, &*new, &self.directory, name)
+                .map_err(|source| io_error("rename", &self.path.join(&new), source))
+        });
+        if replaced.is_err() {
+            let _ = self.remove(&new);
+        }
+        replaced
+    }
+
+    fn write_anew(&self, name: &str, content: &impl Serialize) -> Result<(), StateError> {
+        let path = self.path.join(name);
         let file = rustix::fs::openat(
             &self.directory,
-            &*new,
+            name,
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::RUSR | Mode::WUSR,
         )
@@ -388,11 +404,9 @@ impl Lock {
             .and_then(|()| file.get_ref().sync_all());
         written.map_err(|source| StateError::Io {
             operation: "write",
-            path: path.clone(),
+            path,
             source,
-        })?;
-        rustix::fs::renameat(&self.directory, &*new, &self.directory, name)
-            .map_err(|source| io_error("rename", &path, source))
+        })
     }
 
     /// Removes the files of a kind that are numbered, but those of these numbers.

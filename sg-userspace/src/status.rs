@@ -9,7 +9,8 @@ use sg_common::{
 };
 
 use crate::{
-    apply::ahead,
+    adopt::Adopted,
+    apply::{ahead, is_there},
     attach::{self, AttachError, EGRESS, INGRESS},
     confirm::{self, Pending},
     history::History,
@@ -66,6 +67,9 @@ pub struct InterfaceStatus {
     pub hook: HookInForce,
     /// Why this hook.
     pub why: String,
+    /// What became of the flows that there were when it was attached; `None`: nobody looked.
+    #[serde(default)]
+    pub adopted: Option<Adopted>,
     /// How programs at TC are attached.
     pub tc: TcAttachment,
     /// Its groups.
@@ -83,6 +87,10 @@ pub struct InterfaceStatus {
     pub orphan: bool,
     /// Both links sit on the device and run our programs.
     pub enforced: bool,
+    /// Its device is there: if it is not enforced, somebody has removed links. A device that nothing tells apart from
+    /// another one under its index counts as there.
+    #[serde(default)]
+    pub present: bool,
     /// What is wrong or worth knowing.
     pub warnings: Vec<String>,
 }
@@ -244,11 +252,12 @@ pub(crate) fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, 
     let namespace = view.state.namespace(one.namespace);
     let resolved = view.state.resolved.get(&one.name);
     let mut warnings = Vec::new();
+    let mut present = true;
     let mut enforced = match links(view, one) {
-        Ok(None) => true,
-        Ok(Some(wrong)) => {
-            warnings.push(wrong);
-            false
+        Ok((wrong, there)) => {
+            present = there;
+            warnings = wrong;
+            warnings.is_empty()
         }
         Err(error) => {
             warnings.push(chain(&error));
@@ -293,6 +302,7 @@ pub(crate) fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, 
         orientation: one.orientation,
         hook: one.hook,
         why: one.why.clone(),
+        adopted: one.adopted.clone(),
         tc: match attach::is_filter(&view.pins.link(one.id, EGRESS)) {
             Ok(true) => TcAttachment::Filter,
             Ok(false) | Err(_) => TcAttachment::Tcx,
@@ -322,38 +332,55 @@ pub(crate) fn interface(view: &View, one: &Attached) -> Result<InterfaceStatus, 
         settings: Settings::of(&record, view.runtime.hz),
         orphan: resolved.is_some_and(|interface| interface.orphan),
         enforced,
+        present,
         warnings,
     })
 }
 
-/// What is wrong with an interface's links, if anything.
-fn links(view: &View, one: &Attached) -> Result<Option<String>, StatusError> {
+/// What is wrong with an interface's links, and whether its device is there.
+fn links(view: &View, one: &Attached) -> Result<(Vec<String>, bool), StatusError> {
     let directory = view.pins.programs(one.namespace);
     let ingress = match one.hook {
         HookInForce::Tc => PROGRAM_TC_INGRESS,
         HookInForce::Xdp | HookInForce::XdpGeneric => PROGRAM_XDP_INGRESS,
     };
+    let place = view.state.place(one);
+    let place = place.unwrap_or(attach::Place::here(one.ifindex));
+    let mut wrong = Vec::new();
+    let mut lives = false;
     for (direction, program) in [(INGRESS, ingress), (EGRESS, PROGRAM_TC_EGRESS)] {
         let program = programs::id(&directory, program)?;
-        let place = view.state.place(one);
-        let place = place.unwrap_or(attach::Place::here(one.ifindex));
-        let wrong = match attach::details(&view.pins.link(one.id, direction), place)? {
+        let found = attach::details(&view.pins.link(one.id, direction), place)?;
+        lives |= found.is_some_and(|found| found.ifindex != 0);
+        let what = match found {
             None => "is not attached: its pin is gone",
             Some(found) if found.ifindex == 0 && found.filter => {
-                "is not attached: its TC filter is gone, or the device"
+                "is not attached: its TC filter is gone"
             }
-            Some(found) if found.ifindex == 0 => {
-                "is not attached: its device is gone, or somebody has detached it"
-            }
+            Some(found) if found.ifindex == 0 => "is not attached: somebody has detached it",
             Some(found) if found.ifindex != one.ifindex => "is attached to another device",
             Some(found) if found.program_id != program => {
                 "runs another program than the one pinned"
             }
             Some(_) => continue,
         };
-        return Ok(Some(format!("{direction} {wrong}; apply again")));
+        wrong.push(format!("{direction} {what}; apply again"));
     }
-    Ok(None)
+    if wrong.is_empty() || lives {
+        return Ok((wrong, true));
+    }
+    match is_there(&view.state, one) {
+        Some(true) => {}
+        Some(false) => {
+            let gone = format!("its device {} is gone, and its links with it", one.device);
+            return Ok((vec![gone], false));
+        }
+        None => wrong.push(format!(
+            "there is a device {}, but nothing tells whether it is still the same",
+            one.device
+        )),
+    }
+    Ok((wrong, true))
 }
 
 /// Who stands before us; runs in the interface's namespace.

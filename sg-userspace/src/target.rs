@@ -261,6 +261,7 @@ mod tests {
             ethernet: true,
             loopback: false,
             peer_elsewhere,
+            peer: None,
             mac: None,
             mtu: 1500,
             addresses: Vec::new(),

@@ -8,6 +8,7 @@ use sg_common::{
 };
 
 use crate::{
+    confirm::{self, Pending},
     control::{Control, ControlError},
     netns::{Netns, NetnsError, NetnsIdentity},
     pin::{PinError, Pins},
@@ -67,12 +68,20 @@ pub enum ViewError {
     Nothing,
     /// Another version is at work.
     #[error(
-        "what is enforced here has the layout of another version ({version}, this sgctl has {ABI_VERSION}): `sgctl apply` or `sgctl run` of this one takes it over"
+        "what is enforced here has the layout of another version ({version}, this sgctl has {ABI_VERSION}): `sgctl apply` or `sgctl run` of this one takes it over{}",
+        pending.map_or_else(String::new, |pending| format!("; but {pending}"))
     )]
     Earlier {
         /// Its version.
         version: u32,
+        /// What waits there.
+        pending: Option<Pending>,
     },
+    /// Everything is being moved to other maps.
+    #[error(
+        "what is enforced here is being moved to other maps, or that was cut short: then the next `sgctl apply` or `sgctl run` goes on with it"
+    )]
+    Moving,
     /// Nothing of that name is attached.
     #[error(
         "no attached interface is called {name}, or several are; attached: {attached} (--netns tells equal devices apart)"
@@ -95,7 +104,10 @@ impl View {
         pins.check()?;
         let Some(runtime) = session::fixed(&pins)? else {
             return Err(match upgrade::other(&context.bpffs)? {
-                Some(version) => ViewError::Earlier { version },
+                Some(version) => ViewError::Earlier {
+                    version,
+                    pending: pending(context),
+                },
                 None => ViewError::Nothing,
             });
         };
@@ -108,6 +120,7 @@ impl View {
                 tables,
                 runtime,
             }),
+            None if State::is_moving(&context.state_dir)? => Err(ViewError::Moving),
             None => Err(ViewError::Strange {
                 pins: pins.root().to_owned(),
                 state: context.state_dir.clone(),
@@ -155,6 +168,12 @@ impl View {
     pub fn now(&self) -> Result<u32, ControlError> {
         Control::open(&self.pins.control())?.clock()
     }
+}
+
+/// The generation that waits, for a message: what cannot be read is not told.
+fn pending(context: &Context) -> Option<Pending> {
+    let found = confirm::peek(context).ok().flatten();
+    found.and_then(|found| found.pending())
 }
 
 /// The namespace a context names, if it names one.

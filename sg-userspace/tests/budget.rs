@@ -12,7 +12,7 @@ use footprint::Budget;
 use sg_userspace::{model::Conntrack, object, session::Session, state::Lock};
 
 #[test]
-fn no_program_exceeds_its_budget() {
+fn l10_no_program_exceeds_its_budget() {
     require!(Root, Object);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sg-ebpf/budget.toml");
     let budget: Budget = toml::from_str(&fs::read_to_string(path).unwrap()).unwrap();

@@ -48,6 +48,11 @@ fn pipelines() {
 }
 
 #[test]
+fn sources() {
+    replay("sources");
+}
+
+#[test]
 fn states() {
     replay("state");
 }

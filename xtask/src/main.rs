@@ -19,6 +19,7 @@ mod linker;
 mod live;
 mod mutants;
 mod process;
+mod python;
 mod run;
 mod setup;
 mod summary;

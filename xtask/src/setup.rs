@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::compiler::{self, Compiler, Rejected};
 use crate::linker::{self, Linker};
-use crate::{Answer, debian, process};
+use crate::{Answer, debian, process, python};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -83,6 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let toolchain = toolchain(&[], effort)?;
     if effort == Effort::Install {
         tools(&[DEMO, TESTS, BENCH].concat())?;
+        python::ensure();
     }
     Ok(report(toolchain.as_ref()))
 }
@@ -258,6 +259,9 @@ fn report(toolchain: Option<&Toolchain>) -> Answer {
     }
     for (program, package) in self::missing(&tools) {
         missing.push(format!("{program} (Debian package {package})"));
+    }
+    if !python::is_installed() {
+        missing.push("Python packages (xtask/requirements.txt)".to_owned());
     }
     section("missing", missing.iter().cloned());
     if missing.is_empty() {

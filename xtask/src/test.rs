@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::ebpf::{self, Flavour};
 use crate::summary::Summary;
-use crate::{Answer, build, kernels, mutants, process, setup};
+use crate::{Answer, build, kernels, mutants, process, python, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -63,6 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     }
 
     if arguments.soak.is_none() {
+        python::ensure();
         build::relaid(arguments.release)?;
     }
     let mut cargo = tests(arguments)?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use sg_userspace::{
     compile::compile,
     definition::{
-        self, Diagnostic, Severity, Source,
+        self, Checked, Diagnostic, Severity, Source,
         diagnostic::{Place, render},
         escape_json,
     },
@@ -14,7 +14,7 @@ use sg_userspace::{
 };
 
 /// Stands between files.
-const SEPARATOR: u8 = 0xff;
+pub(super) const SEPARATOR: u8 = 0xff;
 
 /// Splits the input at [`SEPARATOR`], which is in no UTF-8 text, but for the first two: those it
 /// makes text that is none.
@@ -25,7 +25,11 @@ pub fn run(input: &[u8]) {
         .enumerate()
         .map(|(number, bytes)| Source::new(&format!("{number}.toml"), bytes.to_vec()))
         .collect();
-    let checked = definition::check(&sources);
+    holds(&sources, definition::check(&sources));
+}
+
+/// What is true of every definition.
+pub(super) fn holds(sources: &[Source], checked: Checked) {
     let failed = |one: &Diagnostic| one.severity == Severity::Error;
     assert_eq!(
         checked.model.is_none(),
@@ -37,7 +41,7 @@ pub fn run(input: &[u8]) {
         let places = diagnostic.place.iter();
         let related = diagnostic.related.iter().map(|related| &related.place);
         for place in places.chain(related) {
-            stands_in_its_file(place, &sources);
+            stands_in_its_file(place, sources);
         }
     }
     is_printable(&render(&checked.diagnostics));

@@ -7,16 +7,18 @@ pub mod definition;
 pub mod frame;
 pub mod packets;
 pub mod pipeline;
+pub mod sources;
 pub mod state;
 
 /// Runs a target on one input.
 pub type Run = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Run); 5] = [
+pub const TARGETS: [(&str, Run); 6] = [
     ("definition", definition::run),
     ("frame", frame::run),
     ("packets", packets::run),
     ("pipeline", pipeline::run),
+    ("sources", sources::run),
     ("state", state::run),
 ];

@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    adopt::Adopt,
     confirm::{self, SettleError},
     definition::Format,
     metrics::{Server, ServerError},
@@ -59,7 +60,7 @@ pub struct Options {
     /// Whose files these may be.
     pub trust: Trust,
     /// Track the flows that exist when an interface is first attached.
-    pub adopt: bool,
+    pub adopt: Adopt,
     /// Detach at the end what was attached.
     pub detach_on_exit: bool,
     /// Where figures are served, if at all.

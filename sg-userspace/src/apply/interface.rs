@@ -1,16 +1,13 @@
 //! One interface of an apply: attached, or brought in line.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use crate::{
     adopt::Adoption,
     attach::{self, AttachError},
     detach, index,
     link::Link,
-    model::{Hook, Orientation},
+    model::Hook,
     netns::Netns,
     programs,
     session::Session,
@@ -20,9 +17,9 @@ use crate::{
 };
 
 use super::{
-    ApplyError, Options, attached_as,
+    ApplyError, attached_as,
     error::InterfaceError,
-    report::{self, Change, InterfaceReport},
+    report::{self, Change, InterfaceReport, Report},
 };
 
 /// An error of one interface as one of the whole.
@@ -59,11 +56,11 @@ pub(super) fn check_tags(
 }
 
 /// Attaches a new interface.
-pub(super) fn start(
+pub(super) fn start<'a>(
     session: &mut Session,
-    target: &Target,
+    target: &'a Target,
     id: u32,
-    options: Options,
+    adoption: &mut Adoption<'a>,
 ) -> Result<InterfaceReport, InterfaceError> {
     let namespace = session
         .state
@@ -77,13 +74,7 @@ pub(super) fn start(
         target.link.ifindex,
         id,
     )?;
-    let control = session.control()?;
-    let addresses = adoptable(session, target);
-    let mut adoption = Adoption::new(&control, &target.netns, id, &addresses);
-    let adopting = options.adopt && target.orientation == Orientation::Own;
-    if adopting {
-        adoption.run()?;
-    }
+    adoption.before(session, target, id)?;
     let set = session.programs(namespace);
     let attached = attach::attach(
         &session.pins,
@@ -93,10 +84,7 @@ pub(super) fn start(
         id,
         target.hook,
     )?;
-    if adopting {
-        adoption.run()?;
-    }
-    let adopted = adoption.adopted;
+    adoption.after(session)?;
     for one in &mut session.state.interfaces {
         if one.id == id {
             one.hook = attached.hook;
@@ -104,21 +92,32 @@ pub(super) fn start(
         }
     }
     let mut report = InterfaceReport::new(target, id, attached, Change::Attached);
-    report.adopted = adopted;
     report.warnings = cautions(target, report.hook);
-    if options.adopt && !adopting {
-        report.warnings.push(format!(
-            "flows that exist on {} are the workload's and cannot be seen from here: those that no rule lets begin again are cut",
-            target.link.name
-        ));
-    }
-    if adopted.refused > 0 {
-        report.warnings.push(format!(
-            "{} existing flows found no room and are cut: raise `allowance`",
-            adopted.refused
-        ));
-    }
     Ok(report)
+}
+
+/// Adopts what is left to adopt on the interfaces that were attached, and says what came of it.
+pub(super) fn settle(
+    session: &mut Session,
+    adoption: &mut Adoption<'_>,
+    report: &mut Report,
+) -> Result<(), ApplyError> {
+    let mut done = Vec::new();
+    adoption
+        .settle(session, |id, adopted| done.push((id, adopted)))
+        .map_err(|failed| in_interface(&failed.0, failed.1.into()))?;
+    for (id, adopted) in done {
+        for one in &mut session.state.interfaces {
+            if one.id == id {
+                one.adopted = Some(adopted.clone());
+            }
+        }
+        if let Some(one) = report.interfaces.iter_mut().find(|one| one.id == id) {
+            one.adopted = adopted;
+            one.warn_of_flows();
+        }
+    }
+    Ok(())
 }
 
 /// Kernel ids of programs, by namespace and name.
@@ -161,6 +160,9 @@ pub(super) fn adjust(
             found.hook,
             target.hook,
         )?;
+    } else if attached.why.is_empty() {
+        // The first apply was cut short before it was written down.
+        attached.why = attach::AS_ASKED.to_owned();
     }
     for one in &mut session.state.interfaces {
         if one.id == found.id {
@@ -235,9 +237,14 @@ pub(super) fn move_back(
     Ok(())
 }
 
-/// Whether the device of an attached interface is still there, and no other has taken its place.
-pub(super) fn is_there(state: &State, one: &Attached) -> bool {
-    place(state, one).is_ok_and(|(_, link)| one.mac.is_some() && link.mac == one.mac)
+/// Whether the device of an attached interface is still there, and no other has taken its place, told by its
+/// Ethernet address. `None`: there is one under its index, and nothing tells whether it is the same.
+pub(crate) fn is_there(state: &State, one: &Attached) -> Option<bool> {
+    match place(state, one) {
+        Ok((_, link)) if link.mac != one.mac => Some(false),
+        Ok(_) => one.mac.map(|_| true),
+        Err(_) => Some(false),
+    }
 }
 
 /// The device of an attached interface, found again.
@@ -256,21 +263,4 @@ fn place(state: &State, one: &Attached) -> Result<(Netns, Link), InterfaceError>
 
 fn cautions(target: &Target, hook: HookInForce) -> Vec<String> {
     target.link.cautions(hook)
-}
-
-/// Addresses whose flows are the interface's: what the device has and what the definition says; where
-/// the workload's end of every packet is checked, only those that pass.
-fn adoptable(session: &Session, target: &Target) -> Vec<IpAddr> {
-    let interface = session.state.resolved.get(&target.name);
-    let listed = interface.and_then(|interface| interface.addresses.clone());
-    if let (Some(interface), Some(listed)) = (interface, &listed)
-        && interface.settings.checks_addresses()
-    {
-        return listed.clone();
-    }
-    let mut addresses = target.link.addresses.clone();
-    addresses.extend(listed.into_iter().flatten());
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses
 }

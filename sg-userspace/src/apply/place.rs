@@ -20,14 +20,14 @@ use crate::{
 
 use super::{
     ApplyError, InterfaceError, Report,
-    interface::{self, in_interface},
+    interface::{self, in_interface, is_there},
 };
 
 /// Brings what is remembered of attached interfaces in line with their devices.
 ///
-/// Where both links are dead, the device is gone, and what comes under the same ifindex later is another one. Where only one
-/// link is dead, the device is still the same and somebody removed the link: it is made again, and tracked flows
-/// stay. A link follows its device into another namespace, and so does the interface, with its flows.
+/// Where both links are dead and its device is not there, it is gone, and what comes under the same ifindex later is
+/// another one. Otherwise the device is still the same and somebody removed the links: they are made again, and
+/// tracked flows stay. A link follows its device into another namespace, and so does the interface, with its flows.
 pub(super) fn settle(
     session: &mut Session,
     lock: &Lock,
@@ -88,7 +88,10 @@ pub(super) fn settle(
     // Links of an apply that was cut short belong to nobody.
     for link in session.pins.links()? {
         if !live.contains(link.as_os_str()) {
-            attach::abandon(&link).map_err(DetachError::Attach)?;
+            let owner = session.state.of_pin(&link);
+            let ingress = owner.map(|one| session.pins.link(one.id, INGRESS));
+            let place = owner.and_then(|one| session.state.place(one));
+            attach::abandon(&link, place.zip(ingress.as_deref())).map_err(DetachError::Attach)?;
         }
     }
     Ok(())
@@ -151,16 +154,14 @@ fn is_unchanged(session: &Session, one: &Attached) -> Result<bool, AttachError> 
 
 /// Whether nothing is left of an interface to enforce, by all that is known of its links.
 ///
-/// Filters that stand in for links go with their qdisc, too, and when the device moves: where none is left, the
-/// Ethernet address tells whether the device is still the same. A dead XDP link beside them says that it is not.
+/// Links die with their device, and when somebody removes them; filters that stand in for them also go when the
+/// device moves, even if a link of XDP stays. The Ethernet address tells whether the device is still the same.
 pub(crate) fn is_gone(found: &[LinkDetails], state: &State, one: &Attached) -> bool {
     let is_live = |found: &&LinkDetails| found.ifindex != 0;
-    let filters = found.iter().filter(|found| found.filter);
-    if filters.clone().count() == 0 || filters.clone().any(|found| is_live(&found)) {
-        return !found.iter().any(|found| is_live(&found));
-    }
-    let removed = filters.count() == 2 || found.iter().any(|found| is_live(&found));
-    !removed || !interface::is_there(state, one)
+    let mut live = found.iter().filter(is_live);
+    let filters = found.iter().any(|found| found.filter);
+    let lives = live.any(|found| found.filter || !filters);
+    !lives && is_there(state, one) != Some(true)
 }
 
 /// Follows an interface whose device is not where it was, and answers what is remembered of it now. `link` is one

@@ -62,7 +62,7 @@ pub struct InterfaceReport {
     pub why: String,
     /// What was done.
     pub change: Change,
-    /// Flows taken over from the kernel's sockets.
+    /// Flows that were taken over, and what could not be seen.
     pub adopted: Adopted,
     /// What a reader should know.
     pub warnings: Vec<String>,
@@ -90,6 +90,30 @@ impl InterfaceReport {
             change,
             adopted: Adopted::default(),
             warnings: Vec::new(),
+        }
+    }
+}
+
+impl InterfaceReport {
+    /// Adds what a reader should know of flows that were not adopted.
+    pub(super) fn warn_of_flows(&mut self) {
+        let Adopted {
+            refused,
+            workload_hidden,
+            unseen,
+            ..
+        } = &self.adopted;
+        if *workload_hidden {
+            self.warnings.push(format!(
+                "of the flows that exist on {} some cannot be seen from here, and are cut if no rule lets them begin again: {}",
+                self.device,
+                unseen.join("; ")
+            ));
+        }
+        if *refused > 0 {
+            self.warnings.push(format!(
+                "{refused} existing flows found no room and are cut: raise `allowance`"
+            ));
         }
     }
 }

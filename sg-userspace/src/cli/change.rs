@@ -18,7 +18,10 @@ use sg_userspace::{
     upgrade::Upgraded,
 };
 
-use super::text::{out, print_json, remark};
+use super::{
+    adopting::Adopting,
+    text::{out, print_json, remark},
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Change {
@@ -29,10 +32,8 @@ pub(crate) struct Change {
     /// Stop enforcing on attached interfaces that the definition no longer names
     #[arg(long)]
     detach_missing: bool,
-    /// Do not take over the connections that are open when an interface is first attached: those
-    /// that no rule lets begin again are cut, yours perhaps among them
-    #[arg(long)]
-    no_adopt: bool,
+    #[command(flatten)]
+    adopt: Adopting,
     /// Do it even if it would cut the connection that this command is given over, or keep it from
     /// being opened again
     #[arg(long)]
@@ -52,7 +53,7 @@ impl Change {
     ) -> anyhow::Result<ExitCode> {
         let options = Options {
             detach_missing: self.detach_missing,
-            adopt: !self.no_adopt,
+            adopt: self.adopt.adopt(),
             confirm_within: self.confirm_within,
         };
         self.ask(context, model, options)?;
@@ -174,7 +175,15 @@ fn print(report: &Report) -> io::Result<()> {
             one.hook.name()
         )?;
         if one.adopted.flows > 0 {
-            write!(out, ", {} adopted", one.adopted.connections())?;
+            let (adopted, sources) = (one.adopted.connections(), one.adopted.sources());
+            write!(out, ", {adopted} adopted{sources}")?;
+        }
+        if one.adopted.not_allowed > 0 {
+            write!(
+                out,
+                ", {} left: no rule allows them",
+                one.adopted.not_allowed
+            )?;
         }
         writeln!(out)?;
     }
@@ -190,7 +199,7 @@ fn print(report: &Report) -> io::Result<()> {
     }
     for name in &report.repaired {
         remark(&format!(
-            "warning: {name}: one of its links had been removed; it is attached again\n"
+            "warning: {name}: links of it had been removed; it is attached again\n"
         ));
     }
     for one in &report.interfaces {

@@ -36,8 +36,8 @@ enum Command {
 ///
 /// "unassured": not both sides have answered; such a flow makes room for others when that is scarce.
 ///
-/// "adopted": TCP taken up in its middle: at attachment, by hand-over (it was untracked until a
-/// change) or by `tcp_loose`.
+/// "adopted": taken up in its middle: at attachment, by hand-over (it was untracked until a change) or
+/// by `tcp_loose`.
 ///
 /// "in 4/277B out 3/211B": 4 packets of 277 bytes towards the workload and 3 of 211 from it since it
 /// is tracked, Ethernet headers included; not with `accounting = false`.

@@ -9,7 +9,8 @@ use super::text::{count, out};
 /// Stop enforcing on an interface, or everywhere.
 ///
 /// From then on everything passes there. The interface's tracked connections are forgotten. With
-/// the last interface all maps, programs and remembered state are removed.
+/// the last interface all maps, programs and remembered state are removed. Definitions that were in
+/// force are kept: `sgctl rollback` puts the last one in force again.
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
 #[command(after_help = "\

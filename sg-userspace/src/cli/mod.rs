@@ -9,15 +9,18 @@ use std::{
 use clap::{Parser, Subcommand};
 use sg_userspace::{pin, rcu, session::Context, state};
 
+mod adopting;
 mod apply;
 mod change;
 mod check;
 mod confirm;
+mod convert;
 mod ct;
 mod definition;
 mod detach;
 mod duration;
 mod export;
+mod import;
 mod logger;
 mod plan;
 mod rollback;
@@ -80,6 +83,7 @@ enum Command {
     /// Check a definition without applying it
     Check(check::Check),
     Test(test::Test),
+    Convert(convert::Convert),
     Plan(plan::Plan),
     Apply(apply::Apply),
     Confirm(confirm::Confirm),
@@ -91,6 +95,7 @@ enum Command {
     Stats(stats::Stats),
     Ct(ct::Ct),
     Export(export::Export),
+    Import(import::Import),
     Detach(detach::Detach),
 }
 
@@ -104,6 +109,7 @@ impl Cli {
         let done = match &self.command {
             Command::Check(check) => check::run(check, &context),
             Command::Test(test) => test.run(&context),
+            Command::Convert(convert) => convert.run(),
             Command::Plan(plan) => plan.run(&context),
             Command::Apply(apply) => apply.run(&context),
             Command::Confirm(confirm::Confirm {}) => confirm::Confirm::run(&context),
@@ -114,6 +120,7 @@ impl Cli {
             Command::Status(status) => status.run(&context),
             Command::Stats(stats) => stats.run(&context),
             Command::Ct(ct) => ct.run(&context),
+            Command::Import(import) => import.run(),
             Command::Export(export::Export {}) => export::Export::run(&context),
             Command::Detach(detach) => detach.run(&context),
         };

@@ -20,7 +20,8 @@ use super::{
 ///
 /// The last ten definitions are kept. Going back is an ordinary change: the kept text is applied
 /// anew, as a new generation, as a whole or not at all. Without a generation: what waits to be
-/// confirmed is taken back at once, else the definition before the one in force is applied.
+/// confirmed is taken back at once, else the definition before the one in force is applied; where
+/// nothing is in force any more, the one that was last.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -38,7 +39,8 @@ pub(crate) struct Rollback {
 
 impl Rollback {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<ExitCode> {
-        let pending = confirm::peek(context)?.and_then(|found| found.pending());
+        let confirmation = confirm::peek(context)?;
+        let pending = confirmation.and_then(|found| found.pending());
         if self.generation.is_none() && pending.is_some() {
             let (generation, now) = confirm::take_back(context)?;
             match now {
@@ -54,6 +56,9 @@ impl Rollback {
             Some(generation) => history.of(generation).with_context(|| {
                 format!("no definition of generation {generation} is kept; `sgctl history` lists those that are")
             })?,
+            None if confirmation.is_none() => history
+                .current()
+                .context("no definition before is kept")?,
             None => history
                 .previous()
                 .context("no definition before the one in force is kept; `sgctl history` lists those that are")?,

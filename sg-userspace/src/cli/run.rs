@@ -11,7 +11,7 @@ use sg_userspace::{
     session::Context,
 };
 
-use super::{absolute, definition, logger, text::remark};
+use super::{absolute, adopting::Adopting, definition, logger, text::remark};
 
 /// Enforce a definition and follow changes until stopped.
 ///
@@ -46,10 +46,8 @@ pub(crate) struct Run {
     /// Allow serving figures on an address that others can reach
     #[arg(long)]
     metrics_public: bool,
-    /// Do not take over the connections that are open when an interface is first attached: those
-    /// that no rule lets begin again are cut, yours perhaps among them
-    #[arg(long)]
-    no_adopt: bool,
+    #[command(flatten)]
+    adopt: Adopting,
     #[command(flatten)]
     trust: definition::TrustFiles,
     /// How much to say on standard error
@@ -77,7 +75,7 @@ impl Run {
             files: self.files.paths.iter().map(|file| absolute(file)).collect(),
             format: self.files.format,
             trust: self.trust.trust(),
-            adopt: !self.no_adopt,
+            adopt: self.adopt.adopt(),
             detach_on_exit: self.detach_on_exit,
             metrics: self.metrics,
             metrics_public: self.metrics_public,

@@ -109,6 +109,13 @@ fn print_interface(
         TcAttachment::Filter => ", by filters of a clsact qdisc: the kernel has no tcx (Linux 6.6)",
     };
     writeln!(out, "    egress by tc{tc}")?;
+    if let Some(adopted) = &one.adopted {
+        let (flows, sources) = (adopted.connections(), adopted.sources());
+        writeln!(out, "    when it was attached {flows} adopted{sources}")?;
+        for unseen in &adopted.unseen {
+            writeln!(out, "    not seen then: {unseen}")?;
+        }
+    }
     let groups = if one.groups.is_empty() {
         "none: nothing may pass".to_owned()
     } else {

@@ -7,7 +7,6 @@ use sg_common::layout::IdentityKey;
 
 use super::classes::{Classes, NOTHING};
 use super::error::{Capacity, CompileError};
-use crate::model::Peer;
 use crate::resolve::{Name, Resolved};
 
 /// What members of each group may reach, by scope: one scope per policy that refers to groups.
@@ -70,10 +69,7 @@ impl Membership {
             groups: groups.iter().map(|name| (*name).clone()).collect(),
             identities: numbers.by_groups,
             asked_again: rules
-                .filter_map(|rule| match &rule.peer {
-                    Peer::Group(name) => Some(name.clone()),
-                    Peer::Cidr(_) | Peer::PrefixList(_) => None,
-                })
+                .filter_map(|rule| rule.peer.group().cloned())
                 .collect(),
         }
     }

@@ -12,12 +12,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use sg_common::abi::MAX_NODES;
+use sg_common::classify::{BY_LOCAL, BY_REMOTE};
 use sg_common::layout::{
     Class, IdentityKey, Node, Policy, Range, TIMEOUTS, interface_flags, policy_flags, policy_index,
+    slice,
 };
 use sg_common::verdict::Direction;
 
-use crate::model::{IcmpErrors, OnRevoke, Orientation, RuleId, Track};
+use crate::model::{IcmpErrors, OnRevoke, Orientation, RuleId, Track, protocol};
 use crate::resolve::{Resolved, ResolvedInterface};
 
 mod classes;
@@ -198,6 +200,52 @@ impl Compiled {
         let open = policy_flags::OPEN_TCP | policy_flags::OPEN_UDP;
         let mut policies = self.interfaces.iter().flat_map(|one| &one.policy);
         policies.any(|policy| policy.flags & open != 0)
+    }
+
+    /// The record of an interface.
+    pub fn interface(&self, name: &str) -> Option<&CompiledInterface> {
+        let found = self
+            .interfaces
+            .binary_search_by(|one| one.name.as_str().cmp(name));
+        found.ok().map(|place| &self.interfaces[place])
+    }
+
+    /// Whose opening of a flow passes without being tracked: [`BY_LOCAL`] and [`BY_REMOTE`]; 0: it is tracked.
+    /// See `docs/semantics.md`, section 12.
+    pub fn untracked(
+        &self,
+        interface: &CompiledInterface,
+        ipv6: bool,
+        protocol: u8,
+        local_port: u16,
+        remote_port: u16,
+    ) -> u32 {
+        let (flag, slice) = match protocol {
+            protocol::TCP => (policy_flags::OPEN_TCP, slice::TCP),
+            protocol::UDP => (policy_flags::OPEN_UDP, slice::UDP),
+            _ => return 0,
+        };
+        if interface.flags & interface_flags::TRACK_ALWAYS != 0 {
+            return 0;
+        }
+        let ingress = &interface.policy[policy_index(Direction::Ingress, ipv6)];
+        let egress = &interface.policy[policy_index(Direction::Egress, ipv6)];
+        let mut openers = 0;
+        if egress.flags & flag != 0 && self.covers(ingress.any_class, slice, local_port) {
+            openers |= BY_REMOTE;
+        }
+        if ingress.flags & flag != 0 && self.covers(egress.any_class, slice, remote_port) {
+            openers |= BY_LOCAL;
+        }
+        openers
+    }
+
+    /// Whether a class allows a value of a slice.
+    pub(crate) fn covers(&self, class: u32, slice: usize, value: u16) -> bool {
+        let run = self.classes[class as usize].slices[slice];
+        let ranges = &self.ranges[run.start as usize..][..run.len as usize];
+        let at = ranges.partition_point(|range| range.high < value);
+        ranges.get(at).is_some_and(|range| range.low <= value)
     }
 
     /// Ids of the rules in a set.

@@ -147,7 +147,10 @@ impl<'a> Policies<'a> {
                             sorted.add_net(net, number, ipv6);
                         }
                     }
-                    Peer::Group(group) => sorted.groups.entry(group).or_default().push(number),
+                    Peer::GroupOf(_, family) if family.is_ipv6() != ipv6 => {}
+                    Peer::Group(group) | Peer::GroupOf(group, _) => {
+                        sorted.groups.entry(group).or_default().push(number);
+                    }
                 }
                 if sorted.prefixes.len() > Capacity::Prefixes.limit() {
                     return Err(full(Capacity::Prefixes));

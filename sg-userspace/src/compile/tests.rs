@@ -86,7 +86,41 @@ fn hit(compiled: &Compiled, remote: &str, port: u16) -> Vec<u32> {
 }
 
 #[test]
-fn a_narrow_prefix_does_not_hide_what_a_wide_one_allows() {
+fn l4_a_reference_to_nobody_allows_nobody() {
+    for peer in [
+        Peer::Group("missing".into()),
+        Peer::Group("empty".into()),
+        Peer::PrefixList("none".into()),
+    ] {
+        let rules = vec![
+            rule(1, tcp(80, 80), peer),
+            rule(2, Traffic::All, cidr("192.0.2.0/24")),
+        ];
+        let compiled = compiled(&Model {
+            groups: [
+                ("g".into(), ingress(rules)),
+                ("empty".into(), Group::default()),
+            ]
+            .into(),
+            prefix_lists: [("none".into(), Default::default())].into(),
+            interfaces: [("i".into(), interface(&["g"]))].into(),
+            ..Model::default()
+        });
+        for remote in [
+            "0.0.0.0",
+            "10.0.0.1",
+            "255.255.255.255",
+            "::",
+            "2001:db8::1",
+        ] {
+            assert_eq!(hit(&compiled, remote, 80), NONE, "{remote}");
+        }
+        assert_eq!(hit(&compiled, "192.0.2.1", 80), [2]);
+    }
+}
+
+#[test]
+fn l2_a_narrow_prefix_does_not_hide_what_a_wide_one_allows() {
     let compiled = single(vec![
         rule(1, tcp(80, 80), cidr("10.0.0.0/8")),
         rule(2, tcp(22, 22), cidr("10.1.0.0/16")),

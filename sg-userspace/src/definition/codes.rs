@@ -113,6 +113,10 @@ pub const ALL: &[(&str, &str)] = &[
         "a rule allows nothing that another does not allow",
     ),
     (
+        "sources-disagree",
+        "two files say different things about one group",
+    ),
+    (
         "stale-rule",
         "a rule refers to a group that there is not, and matches nothing",
     ),

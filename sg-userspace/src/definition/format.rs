@@ -54,7 +54,7 @@ pub(super) const EXTENSIONS: [&str; 7] =
     ["toml", "json", "tf", "tfvars", "yaml", "yml", "template"];
 
 /// Keys at the top of a JSON document that tell its kind.
-const KEYS: [(&str, Format); 20] = [
+const KEYS: [(&str, Format); 25] = [
     ("SecurityGroups", Format::Aws),
     ("SecurityGroupRules", Format::Aws),
     ("NetworkInterfaces", Format::Aws),
@@ -76,16 +76,28 @@ const KEYS: [(&str, Format); 20] = [
     ("port", Format::OpenStack),
     ("networks", Format::OpenStack),
     ("subnets", Format::OpenStack),
+    // What `openstack … show -f json` prints has no name around it.
+    ("stateful", Format::OpenStack),
+    ("ether_type", Format::OpenStack),
+    ("ethertype", Format::OpenStack),
+    ("fixed_ips", Format::OpenStack),
+    ("addresses", Format::OpenStack),
 ];
 
 /// Keys of the entries of a list without a name around it, such as `--query SecurityGroups` leaves.
-const ENTRY_KEYS: [(&str, Format); 6] = [
+const ENTRY_KEYS: [(&str, Format); 12] = [
     ("SecurityGroupRuleId", Format::Aws),
     ("IpPermissions", Format::Aws),
     ("NetworkInterfaceId", Format::Aws),
     ("PrefixListId", Format::Aws),
     ("Cidr", Format::Aws),
     ("security_group_rules", Format::OpenStack),
+    ("IP Protocol", Format::OpenStack),
+    ("ethertype", Format::OpenStack),
+    ("fixed_ips", Format::OpenStack),
+    ("Fixed IP Addresses", Format::OpenStack),
+    ("Addresses", Format::OpenStack),
+    ("Project", Format::OpenStack),
 ];
 
 /// What a file is, by its content; where that does not say it, by the ending of its name. `document` is its
@@ -132,15 +144,25 @@ pub(super) fn is_json(source: &Source) -> bool {
 }
 
 fn of_document(document: &Node<'_>) -> Option<Format> {
-    if let Some(entries) = document.list() {
-        let known = |(key, format): &(&str, Format)| {
-            let first = entries.first()?;
-            first.get(key).map(|_| *format)
-        };
-        return ENTRY_KEYS.iter().find_map(known);
-    }
-    KEYS.iter()
-        .find_map(|(key, format)| document.get(key).map(|_| *format))
+    // What is null is there.
+    let has = |node: &Node<'_>, key: &str| {
+        let mut keys = node.map().unwrap_or_default().iter();
+        keys.any(|(own, _)| own.value == key)
+    };
+    let Some(entries) = document.list() else {
+        let whole = KEYS.iter().find(|(key, _)| has(document, key));
+        // What `--query` leaves of a list may be one of its entries.
+        let mut entry = ENTRY_KEYS.iter().filter(|(key, _)| *key != "Cidr");
+        let found = whole.or_else(|| entry.find(|(key, _)| has(document, key)));
+        return found.map(|(_, format)| *format);
+    };
+    let first = entries.first()?;
+    // Pages follow each other in a list.
+    let pages = KEYS.iter().filter(|(_, format)| *format == Format::Aws);
+    let mut known = ENTRY_KEYS.iter().chain(pages);
+    known
+        .find(|(key, _)| has(first, key))
+        .map(|(_, format)| *format)
 }
 
 /// The first line that only one kind has.
@@ -204,7 +226,10 @@ mod tests {
     fn kinds_are_recognised_by_content() {
         for (text, format) in [
             ("{\"SecurityGroups\": []}", Format::Aws),
+            ("{\"SecurityGroups\": null}", Format::Aws),
             ("[{\"IpPermissions\": []}]", Format::Aws),
+            ("{\"IpPermissions\": null}", Format::Aws),
+            ("[{\"NetworkInterfaces\": []}, {}]", Format::Aws),
             ("{\"Entries\": []}", Format::Aws),
             ("{\"format_version\": \"1.0\"}", Format::TerraformShow),
             ("{\"Resources\": {}}", Format::CloudFormation),

@@ -38,6 +38,7 @@ pub use expectation::Outcome;
 pub use format::Format;
 pub use lint::Lints;
 pub use source::{Source, SourceError};
+pub use text::is_name;
 
 /// What became of a definition.
 #[derive(Clone, Debug)]

@@ -19,6 +19,7 @@ pub(super) fn settle(definition: &mut Definition, findings: &mut Findings) -> Id
     let groups = Words::settle(
         "group",
         groups.map(|group| (&mut group.name, &*group.ids)),
+        Ids::derived_group,
         findings,
     );
     let lists = definition
@@ -28,6 +29,7 @@ pub(super) fn settle(definition: &mut Definition, findings: &mut Findings) -> Id
     let lists = Words::settle(
         "prefix list",
         lists.map(|list| (&mut list.name, &*list.ids)),
+        Ids::derived_prefix_list,
         findings,
     );
     for file in &mut definition.files {
@@ -41,7 +43,9 @@ pub(super) fn settle(definition: &mut Definition, findings: &mut Findings) -> Id
                     match &mut peer.value {
                         Peer::Cidr(_) => {}
                         Peer::PrefixList(word) => lists.resolve(word, peer.at, findings),
-                        Peer::Group(word) => groups.resolve(word, peer.at, findings),
+                        Peer::Group(word) | Peer::GroupOf(word, _) => {
+                            groups.resolve(word, peer.at, findings);
+                        }
                     }
                 }
             }
@@ -95,6 +99,7 @@ impl Words {
     fn settle<'t>(
         kind: &'static str,
         things: impl Iterator<Item = (&'t mut Located<String>, &'t [Located<String>])>,
+        derived: fn(&str) -> String,
         findings: &mut Findings,
     ) -> Self {
         let mut words = Self {
@@ -141,6 +146,9 @@ impl Words {
                     continue;
                 }
                 words.ids.insert(id.value.clone(), name.value.clone());
+                if is_address(&id.value) || id.value == derived(&name.value) {
+                    continue;
+                }
                 words
                     .first
                     .entry(name.value.clone())
@@ -162,4 +170,9 @@ impl Words {
             word.clone_from(&names[0]);
         }
     }
+}
+
+/// Whether a word is how Terraform calls a thing, and no id that a cloud gave it.
+fn is_address(word: &str) -> bool {
+    word.starts_with("aws_") || word.contains(".aws_")
 }

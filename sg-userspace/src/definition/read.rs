@@ -69,6 +69,13 @@ fn classify<'s>(
         };
         Some((format, input))
     };
+    if source.utf16 {
+        findings
+            .error(SYNTAX, whole, "this is UTF-16")
+            .help("definitions are UTF-8 text: convert the file; in PowerShell, `| Out-File -Encoding utf8` instead of `>`");
+        findings.lines_are_broken(file, 1..=usize::MAX);
+        return None;
+    }
     if let Some(byte) = source.invalid_at {
         let at = At {
             file,

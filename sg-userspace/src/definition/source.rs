@@ -26,6 +26,8 @@ pub struct Source {
     pub text: String,
     /// Byte at which the file stops being UTF-8.
     pub invalid_at: Option<usize>,
+    /// Whether it seems to be UTF-16, by its first two bytes.
+    pub utf16: bool,
     /// What it is written in, where that was said and is not to be recognised.
     pub format: Option<Format>,
     /// Whether it was found in a directory, where files of other kinds may lie.
@@ -199,6 +201,12 @@ impl SourceError {
 impl Source {
     /// A source from memory.
     pub fn new(name: &str, bytes: Vec<u8>) -> Self {
+        let utf16 = match bytes[..] {
+            // A mark, or a character of ASCII.
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+            [first, second, ..] => (first == 0) != (second == 0),
+            _ => false,
+        };
         let (text, invalid_at) = match String::from_utf8(bytes) {
             Ok(text) => (text, None),
             Err(error) => {
@@ -214,6 +222,7 @@ impl Source {
             name: name.into(),
             text,
             invalid_at,
+            utf16,
             format: None,
             found: false,
             lines,

@@ -5,7 +5,8 @@ use sg_common::layout::Timeout;
 
 use super::*;
 use crate::model::{
-    Hook, Icmp, IcmpErrors, Interface, OnRevoke, Orientation, Peer, Ports, Rule, Track, Traffic,
+    Family, Hook, Icmp, IcmpErrors, Interface, OnRevoke, Orientation, Peer, Ports, Rule, Track,
+    Traffic,
 };
 
 mod files;

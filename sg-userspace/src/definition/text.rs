@@ -22,7 +22,19 @@ const OF_RULES: &str = " ._-:/()#,@[]+=;{}!$*";
 /// Checks the name of a group, list or interface, which stands in `place`.
 pub(super) fn check_name(findings: &mut Findings, place: &str, name: &Located<String>) {
     let text = name.value.as_str();
-    let fault = if text.is_empty() {
+    if let Some(fault) = fault_of_name(text) {
+        let message = format!("the name {} in `{place}` {fault}", quote(text));
+        invalid(findings, name.at, message).help(help(OF_GROUPS));
+    }
+}
+
+/// Whether a group, list or interface may be called so in TOML.
+pub fn is_name(text: &str) -> bool {
+    fault_of_name(text).is_none()
+}
+
+fn fault_of_name(text: &str) -> Option<String> {
+    if text.is_empty() {
         Some("is empty".to_string())
     } else if text.trim() != text {
         Some("begins or ends with a space".into())
@@ -30,10 +42,6 @@ pub(super) fn check_name(findings: &mut Findings, place: &str, name: &Located<St
         Some("begins with `sg-`, which is for ids".into())
     } else {
         fault_of(text, OF_GROUPS)
-    };
-    if let Some(fault) = fault {
-        let message = format!("the name {} in `{place}` {fault}", quote(text));
-        invalid(findings, name.at, message).help(help(OF_GROUPS));
     }
 }
 

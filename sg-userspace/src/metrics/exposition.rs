@@ -71,6 +71,14 @@ impl Collector for Families {
             }),
         )?;
         out.gauge(
+            "sgctl_interface_present",
+            "1 if the device of the attached interface is there, 0 if it is gone: one that is there and not attached has had its links removed",
+            status.interfaces.iter().map(|one| {
+                let labels = vec![("interface", one.name.clone())];
+                (labels, u64::from(one.present))
+            }),
+        )?;
+        out.gauge(
             "sgctl_interface_warnings",
             "What `sgctl status` warns of on the interface, such as a program that runs before ours",
             status.interfaces.iter().map(|one| {
@@ -406,6 +414,7 @@ mod tests {
             orientation: Orientation::Own,
             hook: HookInForce::Tc,
             why: String::new(),
+            adopted: None,
             tc: TcAttachment::Tcx,
             groups: Vec::new(),
             source_dest_check: SourceDestCheck::Off,
@@ -424,6 +433,7 @@ mod tests {
             },
             orphan: false,
             enforced: true,
+            present: true,
             warnings: Vec::new(),
         };
         (stats, status)
@@ -480,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_devices_are_told_apart_and_values_escaped() {
+    fn n8_equal_devices_are_told_apart_and_values_escaped() {
         let hostile = "a\"b\\c\nd\x1b[2J\u{202e}";
         let text = figures(vec![
             interface("one", Some("/run/netns/blue")),

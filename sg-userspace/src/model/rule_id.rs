@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sg_common::verdict::Direction;
 use sha2::{Digest, Sha256};
 
-use super::{Peer, Traffic};
+use super::{Family, Peer, Traffic};
 
 /// Hexadecimal digits behind `sgr-`.
 const DIGITS: usize = 17;
@@ -27,6 +27,8 @@ impl RuleId {
             Peer::Cidr(net) => ("cidr", net.to_string()),
             Peer::PrefixList(name) => ("prefix_list", name.clone()),
             Peer::Group(name) => ("group", name.clone()),
+            Peer::GroupOf(name, Family::Ipv4) => ("group_ipv4", name.clone()),
+            Peer::GroupOf(name, Family::Ipv6) => ("group_ipv6", name.clone()),
         };
         let mut hash = Sha256::new();
         for field in [group, direction.name(), &traffic.to_string(), kind, &peer] {
@@ -125,9 +127,25 @@ mod tests {
             derive("app", Direction::Egress, 22, cidr()),
             derive("app", Direction::Ingress, 23, cidr()),
             derive("app", Direction::Ingress, 22, Peer::Group("x".into())),
+            derive(
+                "app",
+                Direction::Ingress,
+                22,
+                Peer::GroupOf("x".into(), Family::Ipv4),
+            ),
             derive("app", Direction::Ingress, 22, Peer::PrefixList("x".into())),
         ];
         assert!(others.iter().all(|other| *other != id));
         assert_ne!(others[3], others[4]);
+    }
+    #[test]
+    fn l12_names_that_are_equal_when_joined_are_two_rules() {
+        const JOINED: &str = "a-b/c.d:e f";
+        let split = |at: usize| {
+            let (group, peer) = JOINED.split_at(at);
+            derive(group, Direction::Ingress, 22, Peer::Group(peer.into()))
+        };
+        let ids: std::collections::BTreeSet<RuleId> = (0..=JOINED.len()).map(split).collect();
+        assert_eq!(ids.len(), JOINED.len() + 1);
     }
 }

@@ -306,10 +306,12 @@ fn allowing(
         let covered = match &rule.peer {
             Peer::Cidr(net) => within(net),
             peer => named.entry(peer).or_insert_with(|| match peer {
-                Peer::Group(name) => {
+                Peer::Group(name) | Peer::GroupOf(name, _) => {
                     let group = resolved.groups.get(name);
                     let is_member = |place: &usize| {
-                        group.is_some_and(|group| group.members.contains(&packets[*place].0))
+                        let address = packets[*place].0;
+                        let of_family = !matches!(peer, Peer::GroupOf(_, family) if family.is_ipv6() != address.is_ipv6());
+                        of_family && group.is_some_and(|group| group.members.contains(&address))
                     };
                     order.iter().copied().filter(is_member).collect()
                 }

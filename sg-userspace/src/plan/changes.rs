@@ -396,6 +396,7 @@ impl RuleText {
             Peer::Cidr(net) => ("cidr", net.to_string()),
             Peer::PrefixList(name) => ("prefix_list", name.name.clone()),
             Peer::Group(name) => ("group", name.name.clone()),
+            Peer::GroupOf(name, family) => ("group", format!("{} ({})", name.name, family.name())),
         };
         Self {
             traffic: rule.traffic.to_string(),

@@ -11,6 +11,7 @@ use super::PlanError;
 use crate::{
     apply,
     attach::{self, EGRESS, INGRESS},
+    bpf::LinkDetails,
     model::Model,
     resolve::{Resolved, resolve},
     session::Context,
@@ -208,7 +209,7 @@ pub(super) fn look_ahead(
     })
 }
 
-/// Whether nothing is left of an interface to enforce: both its links are dead, as `apply` looks at it.
+/// Whether nothing is left of an interface to enforce, as `apply` looks at it.
 fn is_gone(view: &View, one: &Attached) -> Result<bool, PlanError> {
     let place = view.state.place(one);
     let place = place.unwrap_or(attach::Place::here(one.ifindex));
@@ -216,10 +217,9 @@ fn is_gone(view: &View, one: &Attached) -> Result<bool, PlanError> {
     for hook in [INGRESS, EGRESS] {
         found.extend(attach::details(&view.pins.link(one.id, hook), place)?);
     }
-    if found.iter().any(|found| found.filter) {
-        return Ok(apply::is_gone(&found, &view.state, one));
-    }
-    Ok(found.iter().all(|found| found.ifindex != one.ifindex))
+    // One that lives on elsewhere is not what the definition names here.
+    let elsewhere = |found: &LinkDetails| found.ifindex != 0 && found.ifindex != one.ifindex;
+    Ok(found.iter().any(elsewhere) || apply::is_gone(&found, &view.state, one))
 }
 
 fn is_on(view: &View, one: &Attached, target: &Target) -> bool {

@@ -4,15 +4,13 @@ use std::{collections::HashMap, net::IpAddr};
 
 use ipnet::IpNet;
 use sg_common::{
-    classify::{BY_LOCAL, BY_REMOTE},
-    layout::{NO_TRIE, Policy, interface_flags, policy_flags, policy_index, slice},
+    layout::{NO_TRIE, Policy, policy_index},
     verdict::Direction,
 };
 
 use super::{peers::number, traffic::slice_of};
 use crate::{
     compile::{CompileError, Compiled, CompiledInterface, Trie, compile_within},
-    model::protocol,
     resolve::Resolved,
 };
 
@@ -35,7 +33,7 @@ pub(super) struct Step {
 }
 
 /// A compiled policy.
-pub(super) struct Lookup {
+pub(crate) struct Lookup {
     /// With every trie as such: none is a tree.
     pub(super) compiled: Compiled,
     interfaces: HashMap<String, usize>,
@@ -46,7 +44,7 @@ pub(super) struct Lookup {
 
 impl Lookup {
     /// Compiles a policy.
-    pub(super) fn new(resolved: &Resolved) -> Result<Self, CompileError> {
+    pub(crate) fn new(resolved: &Resolved) -> Result<Self, CompileError> {
         let compiled = compile_within(resolved, 0)?;
         let mut steps: [HashMap<u32, Vec<Step>>; 2] = Default::default();
         for interface in &compiled.interfaces {
@@ -80,7 +78,7 @@ impl Lookup {
     }
 
     /// The record of an interface.
-    pub(super) fn interface(&self, name: &str) -> Option<&CompiledInterface> {
+    pub(crate) fn interface(&self, name: &str) -> Option<&CompiledInterface> {
         let place = *self.interfaces.get(name)?;
         Some(&self.compiled.interfaces[place])
     }
@@ -114,7 +112,7 @@ impl Lookup {
     }
 
     /// Whether a rule lets a flow begin; arguments as for [`Resolved::evaluate`].
-    pub(super) fn allows(
+    pub(crate) fn allows(
         &self,
         interface: &CompiledInterface,
         direction: Direction,
@@ -135,8 +133,7 @@ impl Lookup {
                 && self.covers(self.class_of(policy, self.identity(remote)), slice, value))
     }
 
-    /// Whose opening of a flow passes without being tracked: [`BY_LOCAL`] and [`BY_REMOTE`]; 0: it is tracked.
-    /// See `docs/semantics.md`, section 12.
+    /// As [`Compiled::untracked`].
     pub(super) fn untracked(
         &self,
         interface: &CompiledInterface,
@@ -145,24 +142,8 @@ impl Lookup {
         local_port: u16,
         remote_port: u16,
     ) -> u32 {
-        let (flag, slice) = match protocol {
-            protocol::TCP => (policy_flags::OPEN_TCP, slice::TCP),
-            protocol::UDP => (policy_flags::OPEN_UDP, slice::UDP),
-            _ => return 0,
-        };
-        if interface.flags & interface_flags::TRACK_ALWAYS != 0 {
-            return 0;
-        }
-        let ingress = &interface.policy[policy_index(Direction::Ingress, ipv6)];
-        let egress = &interface.policy[policy_index(Direction::Egress, ipv6)];
-        let mut openers = 0;
-        if egress.flags & flag != 0 && self.covers(ingress.any_class, slice, local_port) {
-            openers |= BY_REMOTE;
-        }
-        if ingress.flags & flag != 0 && self.covers(egress.any_class, slice, remote_port) {
-            openers |= BY_LOCAL;
-        }
-        openers
+        self.compiled
+            .untracked(interface, ipv6, protocol, local_port, remote_port)
     }
 
     fn identity(&self, address: IpAddr) -> u32 {
@@ -185,10 +166,7 @@ impl Lookup {
     }
 
     fn covers(&self, class: u32, slice: usize, value: u16) -> bool {
-        let run = self.compiled.classes[class as usize].slices[slice];
-        let ranges = &self.compiled.ranges[run.start as usize..][..run.len as usize];
-        let at = ranges.partition_point(|range| range.high < value);
-        ranges.get(at).is_some_and(|range| range.low <= value)
+        self.compiled.covers(class, slice, value)
     }
 }
 

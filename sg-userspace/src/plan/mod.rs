@@ -18,7 +18,7 @@ mod changes;
 mod difference;
 mod flows;
 mod in_force;
-mod lookup;
+pub(crate) mod lookup;
 mod peers;
 mod traffic;
 

@@ -63,10 +63,15 @@ impl Resolved {
                 .prefix_lists
                 .get(name)
                 .is_some_and(|entries| entries.iter().any(|net| net.contains(&remote))),
-            Peer::Group(name) => self
-                .groups
-                .get(name)
-                .is_some_and(|group| group.members.contains(&remote)),
+            Peer::Group(name) => self.is_member(name, remote),
+            Peer::GroupOf(name, family) => {
+                family.is_ipv6() == remote.is_ipv6() && self.is_member(name, remote)
+            }
         }
+    }
+
+    fn is_member(&self, group: &Name, address: IpAddr) -> bool {
+        let group = self.groups.get(group);
+        group.is_some_and(|group| group.members.contains(&address))
     }
 }

@@ -89,7 +89,7 @@ impl Resolved {
                 self.prefix_lists
                     .insert(name.frozen(interface), entries.unwrap_or_default());
             }
-            Peer::Group(name) => {
+            Peer::Group(name) | Peer::GroupOf(name, _) => {
                 let members = stored.groups.get(name).map(|group| group.members.clone());
                 let frozen: &mut ResolvedGroup =
                     self.groups.entry(name.frozen(interface)).or_default();

@@ -128,7 +128,7 @@ fn members_of_one_group_are_strangers_without_a_rule() {
 }
 
 #[test]
-fn a_family_never_stands_for_the_other() {
+fn l7_a_family_never_stands_for_the_other() {
     // Fact 1.21.
     for (everywhere, remote, other) in [
         ("0.0.0.0/0", "192.0.2.1", "2001:db8::1"),

@@ -66,7 +66,7 @@ impl<'a> Change<'a> {
         for pin in self.old.links()? {
             let Some(one) = self.journal.state.of_pin(&pin) else {
                 // Of an apply that was cut short: it belongs to nobody.
-                attach::abandon(&pin)?;
+                attach::abandon(&pin, None)?;
                 continue;
             };
             let place = self.journal.state.place(one);
@@ -179,7 +179,12 @@ impl<'a> Change<'a> {
     /// Restores every flow that is not yet known as it is now.
     fn look(&mut self, again: bool) -> Result<(), UpgradeError> {
         let (control, done) = (&self.restore, &mut self.journal.done);
+        let interfaces = &self.journal.state.interfaces;
         self.predecessor.flows(&mut self.known, again, |flow| {
+            if interfaces.iter().all(|one| one.id != flow.owner >> 8) {
+                // Of an interface whose first policy was taken back.
+                return Ok(());
+            }
             match control.restore(flow)? {
                 Inserted::Added => done.flows += 1,
                 Inserted::Full => done.refused += 1,

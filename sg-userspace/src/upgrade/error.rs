@@ -6,9 +6,9 @@ use sg_common::abi::ABI_VERSION;
 
 use super::PredecessorError;
 use crate::{
-    attach::AttachError, bank::BankError, compile::CompileError, control::ControlError,
-    index::IndexError, pin::PinError, programs::ProgramsError, session::SessionError,
-    shape::ShapeError, state::StateError, table::TableError,
+    attach::AttachError, bank::BankError, compile::CompileError, confirm::Pending,
+    control::ControlError, index::IndexError, pin::PinError, programs::ProgramsError,
+    session::SessionError, shape::ShapeError, state::StateError, table::TableError,
 };
 
 /// Why a layout cannot be left.
@@ -44,6 +44,17 @@ pub enum UpgradeError {
         pins: PathBuf,
         /// Where the state is.
         state: PathBuf,
+    },
+    /// A generation waits.
+    #[error("{0}")]
+    Pending(Pending),
+    /// This build cannot say it to that one.
+    #[error(
+        "what is enforced here has layout {version}, whose generations only the sgctl that made them can confirm or take back; or wait until the time is over"
+    )]
+    Commands {
+        /// Its version.
+        version: u32,
     },
     /// The earlier layout's maps cannot be read.
     #[error(transparent)]

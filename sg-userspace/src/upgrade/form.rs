@@ -2,7 +2,12 @@
 //!
 //! All offsets are in bytes from the beginning of a value; numbers are native.
 
-use sg_common::abi::ABI_VERSION;
+use std::mem::offset_of;
+
+use sg_common::{
+    abi::ABI_VERSION,
+    layout::{CtCommand, ct_op},
+};
 
 /// One layout.
 #[derive(Debug)]
@@ -25,6 +30,45 @@ pub(super) struct Form {
     pub(super) drops: usize,
     /// `CT_LOCAL`.
     pub(super) events: Events,
+    /// `CONFIRMATION`; `None`: there was no such thing.
+    pub(super) confirmation: Option<Confirmation>,
+}
+
+/// What has become of a generation that was to be confirmed.
+#[derive(Debug)]
+pub(super) struct Confirmation {
+    pub(super) size: u32,
+    /// `generation << 32 | phase`.
+    pub(super) word: usize,
+    /// Nanoseconds of CLOCK_BOOTTIME, like `taken_back_at`.
+    pub(super) deadline: usize,
+    pub(super) taken_back: usize,
+    pub(super) taken_back_at: usize,
+    pub(super) commands: Commands,
+}
+
+/// How `ct_control` is told to confirm a generation and to take it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Commands {
+    pub(super) size: usize,
+    /// The generation.
+    pub(super) argument: usize,
+    /// Whether a change failed.
+    pub(super) count: usize,
+    /// Numbers of both.
+    pub(super) confirm: u32,
+    pub(super) take_back: u32,
+}
+
+impl Commands {
+    /// As this build gives them.
+    pub(super) const PRESENT: Self = Self {
+        size: size_of::<CtCommand>(),
+        argument: offset_of!(CtCommand, argument),
+        count: offset_of!(CtCommand, count),
+        confirm: ct_op::CONFIRM,
+        take_back: ct_op::TAKE_BACK,
+    };
 }
 
 /// What is fixed while attached.
@@ -158,6 +202,7 @@ const V3: Form = Form {
         replaced: 48,
         removed: 56,
     },
+    confirmation: None,
 };
 
 const V3_IPV4: Entry = Entry {
@@ -188,7 +233,7 @@ const V3_IPV6: Entry = Entry {
     account: None,
 };
 
-/// Shorter accounts; more is known of an interface.
+/// Shorter accounts; more is known of an interface; generations can wait to be confirmed.
 const V4: Form = Form {
     version: 4,
     runtime: Runtime {
@@ -230,6 +275,20 @@ const V4: Form = Form {
         ),
     ],
     passes: 16,
+    confirmation: Some(Confirmation {
+        size: 64,
+        word: 16,
+        deadline: 24,
+        taken_back: 48,
+        taken_back_at: 56,
+        commands: Commands {
+            size: 64,
+            argument: 52,
+            count: 56,
+            confirm: 8,
+            take_back: 9,
+        },
+    }),
     ..V3
 };
 
@@ -240,8 +299,8 @@ mod tests {
     use sg_common::{
         abi::{MAX_COUNTED, MAX_INTERFACES},
         layout::{
-            Accounted4, Accounted6, Counters, CtLocal, Interface as Record, Live, Runtime as Fixed,
-            Slot4, Slot6,
+            Accounted4, Accounted6, Confirmation as Waiting, Counters, CtLocal,
+            Interface as Record, Live, Runtime as Fixed, Slot4, Slot6,
         },
         verdict::{OUTCOMES, PASS_KINDS},
     };
@@ -336,6 +395,14 @@ mod tests {
                 replaced: offset_of!(CtLocal, replaced),
                 removed: offset_of!(CtLocal, removed),
             },
+            confirmation: Some(Confirmation {
+                size: size_of::<Waiting>() as u32,
+                word: offset_of!(Waiting, word),
+                deadline: offset_of!(Waiting, deadline),
+                taken_back: offset_of!(Waiting, taken_back),
+                taken_back_at: offset_of!(Waiting, taken_back_at),
+                commands: Commands::PRESENT,
+            }),
         };
         assert_eq!(format!("{present:?}"), format!("{form:?}"));
         assert_eq!(format!("{:?}", present.tables), format!("{tables:?}"));

@@ -27,6 +27,7 @@ mod change;
 mod error;
 mod form;
 mod predecessor;
+mod settle;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -38,6 +39,7 @@ use sg_common::{
     verdict::OUTCOMES,
 };
 
+pub(crate) use self::settle::Before;
 use self::{
     change::Change,
     form::Form,
@@ -130,7 +132,11 @@ pub fn take_over(context: &Context, lock: &Lock) -> Result<Option<Upgraded>, Upg
                     return Err(UpgradeError::Both { path, version });
                 }
                 let old = Pins::of_version(&context.bpffs, version);
-                begin(context, lock, &old, version, known(&old, version)?, None)?
+                let form = known(&old, version)?;
+                match begin(context, lock, &old, version, form, None)? {
+                    Some(journal) => journal,
+                    None => return Ok(None),
+                }
             }
             None => return Ok(None),
         },
@@ -177,7 +183,8 @@ pub fn take_over(context: &Context, lock: &Lock) -> Result<Option<Upgraded>, Upg
     Ok(Some(journal.done))
 }
 
-/// Moves everything to tables for another allowance, or with accounts or without. `None`: this build cannot.
+/// Moves everything to tables for another allowance, or with accounts or without. `None`: this build cannot, or
+/// nothing is enforced any more.
 ///
 /// # Errors
 /// See [`UpgradeError`]; enforcement goes on whatever it is.
@@ -191,8 +198,10 @@ pub fn resize(
     };
     let own = Pins::new(&context.bpffs);
     let wanted = Some((wanted.allowance, wanted.accounting));
-    begin(context, lock, &own, ABI_VERSION, form, wanted)?;
-    take_over(context, lock)
+    match begin(context, lock, &own, ABI_VERSION, form, wanted)? {
+        Some(_) => take_over(context, lock),
+        None => Ok(None),
+    }
 }
 
 fn known(old: &Pins, version: u32) -> Result<&'static Form, UpgradeError> {
@@ -206,7 +215,7 @@ fn unknown(old: &Pins, version: u32) -> UpgradeError {
     }
 }
 
-/// Writes down what there is.
+/// Writes down what there is; `None` if that is nothing any more.
 fn begin(
     context: &Context,
     lock: &Lock,
@@ -214,20 +223,15 @@ fn begin(
     version: u32,
     form: &'static Form,
     wanted: Option<(u32, bool)>,
-) -> Result<Journal, UpgradeError> {
+) -> Result<Option<Journal>, UpgradeError> {
     old.check()?;
     let predecessor = Predecessor::open(old, form)?;
-    let strange = || UpgradeError::Strange {
-        pins: old.root().to_owned(),
-        state: context.state_dir.clone(),
+    let Some(state) = settle::settle(context, lock, old, &predecessor)? else {
+        return Ok(None);
     };
-    let state = lock.read()?.ok_or_else(strange)?;
-    if state.runtime != predecessor.id {
-        return Err(strange());
-    }
     let book = lock.read_book()?;
     let book = book.filter(|book| book.belongs_to(predecessor.id));
-    let generation = predecessor.generation;
+    let generation = settle::generation(old)?;
     let counted = book.as_ref().map(Book::generations).unwrap_or_default();
     let sets = |generation: u32| {
         let sets = counted
@@ -250,7 +254,7 @@ fn begin(
         },
     };
     lock.write_upgrade(&journal)?;
-    Ok(journal)
+    Ok(Some(journal))
 }
 
 /// Makes maps and programs beside those in use. Nobody runs them yet.

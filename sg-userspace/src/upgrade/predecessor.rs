@@ -65,7 +65,7 @@ pub(super) type Known = Vec<BTreeMap<u32, [u64; 5]>>;
 /// The maps of an earlier layout.
 #[derive(Debug)]
 pub(super) struct Predecessor {
-    form: &'static Form,
+    pub(super) form: &'static Form,
     interfaces: Raw,
     counters: Raw,
     events: Raw,
@@ -356,7 +356,7 @@ fn address(entry: &Entry, value: &[u8], at: usize) -> IpAddr {
 
 /// A map whose values are bytes.
 #[derive(Debug)]
-struct Raw {
+pub(super) struct Raw {
     name: &'static str,
     map: MapData,
     id: u32,
@@ -367,7 +367,11 @@ struct Raw {
 }
 
 impl Raw {
-    fn open(pins: &Pins, name: &'static str, size: u32) -> Result<Self, PredecessorError> {
+    pub(super) fn open(
+        pins: &Pins,
+        name: &'static str,
+        size: u32,
+    ) -> Result<Self, PredecessorError> {
         let failed = |source| PredecessorError::Open {
             name,
             source: Box::new(source),
@@ -409,7 +413,7 @@ impl Raw {
     }
 
     /// The value, or the values of all CPUs one after the other.
-    fn get(&self, index: u32) -> Result<Vec<u8>, PredecessorError> {
+    pub(super) fn get(&self, index: u32) -> Result<Vec<u8>, PredecessorError> {
         let mut value = vec![0; self.size * self.cpus];
         // SAFETY: the map's keys have four bytes, and there is room for a value of each CPU.
         let found = unsafe { bpf::lookup(self.map.fd().as_fd(), &index.to_ne_bytes(), &mut value) };
@@ -476,10 +480,10 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_ne_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }

@@ -8,6 +8,10 @@ use crate::common::{
     pair::{FAR, NEAR, Pair, web},
     require::{require, skip},
 };
+use sg_userspace::{
+    attach::{EGRESS, INGRESS},
+    pin::Pins,
+};
 
 fn interface(name: &str, device: &str, namespace: &str) -> String {
     format!(
@@ -21,6 +25,32 @@ fn applied(agent: &Agent) -> usize {
     lines
         .filter(|line| line.contains("applied generation"))
         .count()
+}
+
+#[test]
+fn both_links_that_somebody_removes_are_attached_again_and_flows_stay() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _servers = [8080, 9090].map(|port| pair.near.serve(NEAR, port));
+    let definition = web("g", 8080) + &pair.interface("web", "[\"g\"]", "");
+    let agent = Agent::start(&enforcer, &definition, &[]);
+    if enforcer.is_by_filters() {
+        return skip("the kernel has no tcx, and filters outlive their pins");
+    }
+    let mut stream = pair.far.connect(NEAR, 8080).unwrap();
+    assert!(answers(&mut stream));
+    let pins = Pins::new(&enforcer.context.bpffs);
+    for direction in [INGRESS, EGRESS] {
+        fs::remove_file(pins.link(1, direction)).unwrap();
+    }
+    agent.says("web: a link that was removed is attached again");
+    eventually("enforcement", || pair.far.connect_is_dropped(NEAR, 9090));
+    assert!(answers(&mut stream));
+    assert_eq!(
+        enforcer.figure("web", "conntrack_created"),
+        1,
+        "the same flow"
+    );
 }
 
 #[test]

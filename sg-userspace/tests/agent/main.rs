@@ -7,6 +7,7 @@ mod devices;
 mod metrics;
 mod seccomp;
 mod service;
+mod systemd;
 mod trust;
 mod wait;
 
@@ -42,7 +43,7 @@ use sg_userspace::{
 };
 
 #[test]
-fn a_file_replaced_by_rename_comes_into_force_and_a_broken_one_does_not() {
+fn l14_a_file_replaced_by_rename_comes_into_force_and_a_broken_one_does_not() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _servers = [8080, 9090].map(|port| pair.near.serve(NEAR, port));
@@ -221,7 +222,7 @@ fn said(agent: &Agent, words: &str) -> bool {
 }
 
 #[test]
-fn ctrl_c_leaves_enforcement_and_only_what_the_agent_attached_is_detached_on_exit() {
+fn m14_ctrl_c_leaves_enforcement_and_only_what_the_agent_attached_is_detached_on_exit() {
     require!(Root, Object);
     let (one, two, enforcer) = (Pair::new(), Pair::new(), Enforcer::new());
     let _servers: Vec<_> = [&one, &two]
@@ -261,7 +262,7 @@ fn ctrl_c_leaves_enforcement_and_only_what_the_agent_attached_is_detached_on_exi
 }
 
 #[test]
-fn a_device_that_comes_goes_and_comes_back_is_attached_each_time() {
+fn l15_m6_a_device_that_comes_goes_and_comes_back_is_attached_each_time() {
     require!(Root, Object);
     let (near, far, enforcer) = (
         Namespace::new("near"),
@@ -308,7 +309,7 @@ fn a_device_that_comes_goes_and_comes_back_is_attached_each_time() {
 }
 
 #[test]
-fn a_link_that_somebody_removes_is_attached_again_and_flows_stay() {
+fn m7_a_link_that_somebody_removes_is_attached_again_and_flows_stay() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _servers = [8080, 9090].map(|port| pair.near.serve(NEAR, port));
@@ -342,7 +343,7 @@ fn a_link_that_somebody_removes_is_attached_again_and_flows_stay() {
 }
 
 #[test]
-fn an_agent_with_a_mistaken_definition_does_not_start() {
+fn l14_an_agent_with_a_mistaken_definition_does_not_start() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let wrong = web("g", 8080) + &pair.interface("web", "[\"missing\"]", "");

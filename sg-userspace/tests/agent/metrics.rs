@@ -62,7 +62,7 @@ fn figures_are_served_as_openmetrics_and_exported_alike() {
 }
 
 #[test]
-fn idle_clients_do_not_keep_others_from_the_figures() {
+fn n6_idle_clients_do_not_keep_others_from_the_figures() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let definition = web("g", 8080) + &pair.interface("web", "[\"g\"]", "");
@@ -123,7 +123,7 @@ fn clients_that_do_not_wait_start_no_more_than_one_reading() {
 }
 
 #[test]
-fn figures_for_everybody_need_permission() {
+fn n6_figures_for_everybody_need_permission() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let definition = web("g", 8080) + &pair.interface("web", "[\"g\"]", "");

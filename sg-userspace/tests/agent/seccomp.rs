@@ -117,7 +117,7 @@ fn confine(command: &mut Command, program: Vec<libc::sock_filter>) {
 }
 
 #[test]
-fn the_system_calls_of_the_unit_are_enough() {
+fn n3_the_system_calls_of_the_unit_are_enough() {
     require!(Root, Object);
     let (Some(numbers), Some(allowed)) = (numbers(), allowed()) else {
         return skip("there is no systemd-analyze, or no header with the numbers of system calls");

@@ -24,7 +24,7 @@ fn definition(near: &Namespace) -> String {
 
 /// Made down, waited for, set up: no packet has passed before the rules held.
 #[test]
-fn a_device_is_enforced_before_its_first_packet() {
+fn m1_a_device_is_enforced_before_its_first_packet() {
     require!(Root, Object);
     let (near, far, enforcer) = (
         Namespace::new("near"),

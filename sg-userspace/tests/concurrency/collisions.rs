@@ -89,7 +89,7 @@ fn set_seed(rig: &mut Rig, seed: &Seed) {
 /// as before, and established ones go on, those in the same buckets too. Under another secret the same
 /// tuples are like any others.
 #[test]
-fn crafted_collisions_harm_new_flows_of_their_buckets_only() {
+fn k10_crafted_collisions_harm_new_flows_of_their_buckets_only() {
     require!(Root, Object);
     let (known, flows) = (0..)
         .map(seed)

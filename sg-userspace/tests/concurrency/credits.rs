@@ -17,7 +17,7 @@ const STEPS: u32 = 6000;
 
 /// However many flows CPUs make and others end, the sum of what each says and keeps to itself is exact.
 #[test]
-fn occupancy_is_exact_while_every_cpu_has_a_credit() {
+fn k11_occupancy_is_exact_while_every_cpu_has_a_credit() {
     require!(Root, Object);
     // Credits are parts of the allowance, by the number of possible CPUs.
     let cpus = nr_cpus().unwrap() as u32;

@@ -33,7 +33,7 @@ fn assured(ip: Ip, n: u32) -> Flow {
 /// Nothing is refused below 99.9 % of the allowance, and nothing but new flows at 100 %; no assured flow makes
 /// room for another; when all are gone nothing is left.
 #[test]
-fn a_full_table_refuses_at_its_limit_only_and_evicts_no_assured_flow() {
+fn k1_k2_a_full_table_refuses_at_its_limit_only_and_evicts_no_assured_flow() {
     require!(Root, Object);
     with_rig(ALLOWANCE, |rig| {
         assert_eq!(rig.session.runtime.credit, 0);

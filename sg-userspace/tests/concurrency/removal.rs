@@ -28,7 +28,7 @@ const FLUSH: u32 = 200;
 /// What is charged, tagged and counted for a flow goes with it, whoever meets it at that moment, and only
 /// once.
 #[test]
-fn flows_deleted_and_flushed_while_all_other_cpus_hit_them_leave_nothing_behind() {
+fn k5_flows_deleted_and_flushed_while_all_other_cpus_hit_them_leave_nothing_behind() {
     require!(Root, Object);
     with_rig(ALLOWANCE, |rig| {
         let (mut ended, mut spilled) = (0, 0);

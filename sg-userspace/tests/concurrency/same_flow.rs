@@ -27,7 +27,7 @@ const ROUNDS: [[Hook; 2]; 4] = [
 
 /// Both directions of a flow, met at once in an empty and in a crowded table, make one entry.
 #[test]
-fn i7_all_cpus_open_the_same_flows_and_each_stands_once() {
+fn i7_k4_all_cpus_open_the_same_flows_and_each_stands_once() {
     require!(Root, Object);
     with_rig(ALLOWANCE, |rig| {
         for ip in Ip::BOTH {

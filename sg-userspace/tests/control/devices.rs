@@ -34,7 +34,7 @@ fn reaches(from: &UdpSocket, to: &UdpSocket) -> bool {
 }
 
 #[test]
-fn a_device_that_goes_down_is_renamed_or_gets_another_mtu_stays_enforced() {
+fn m6_a_device_that_goes_down_is_renamed_or_gets_another_mtu_stays_enforced() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _servers = [8080, 9090].map(|port| pair.near.serve(NEAR, port));
@@ -269,7 +269,7 @@ fn a_device_that_took_the_place_of_one_that_moved_is_another_interface() {
 }
 
 #[test]
-fn a_namespace_that_is_deleted_takes_nothing_with_it_but_its_own() {
+fn m10_a_namespace_that_is_deleted_takes_nothing_with_it_but_its_own() {
     require!(Root, Object);
     let (one, two, enforcer) = (Pair::new(), Pair::new(), Enforcer::new());
     let _servers = [8080, 9090].map(|port| one.near.serve(NEAR, port));
@@ -300,7 +300,7 @@ fn a_namespace_that_is_deleted_takes_nothing_with_it_but_its_own() {
 }
 
 #[test]
-fn xdp_of_somebody_else_makes_us_take_tc_and_status_says_so() {
+fn m8_xdp_of_somebody_else_makes_us_take_tc_and_status_says_so() {
     require!(Root, Object);
     let (pair, theirs, ours) = (Pair::new(), Enforcer::new(), Enforcer::new());
     pair.near.ip("link add vx0 type vxlan id 7 dstport 4789");
@@ -356,7 +356,7 @@ fn a_link_that_somebody_removed_is_in_status_and_figures_until_it_is_there_again
         );
         let said = enforcer.apply(&definition, &[]).ok();
         assert!(
-            said.err.contains("one of its links had been removed"),
+            said.err.contains("links of it had been removed"),
             "{said:?}"
         );
         enforcer.sgctl(&["status"]).ok();
@@ -364,7 +364,7 @@ fn a_link_that_somebody_removed_is_in_status_and_figures_until_it_is_there_again
 }
 
 #[test]
-fn of_many_writers_at_once_one_writes_and_the_others_say_who() {
+fn l15_of_many_writers_at_once_one_writes_and_the_others_say_who() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _server = pair.near.serve(NEAR, 8080);

@@ -18,7 +18,7 @@ use sg_userspace::{
 };
 
 #[test]
-fn a_failed_attachment_leaves_nothing_half_attached() {
+fn m8_a_failed_attachment_leaves_nothing_half_attached() {
     require!(Root, Object);
     let (good, bad) = (Pair::new(), Pair::without_native_xdp());
     let enforcer = Enforcer::new();
@@ -99,6 +99,94 @@ fn an_apply_that_was_killed_between_hook_and_record_is_put_right() {
 }
 
 #[test]
+fn a_hook_that_was_not_written_down_before_the_kill_gets_its_reason() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let with = |hook: &str| {
+        let hook = format!("hook = \"{hook}\"");
+        web("g", 8080) + &pair.interface("a", "[\"g\"]", &hook)
+    };
+    let state = enforcer.context.state_dir.join("state.json");
+    for (asked, words) in [
+        ("auto", "ingress by tc: native XDP on a veth"),
+        ("tc", "ingress by tc: as asked"),
+        ("xdp-generic", "ingress by xdp-generic: as asked"),
+    ] {
+        enforcer.apply(&with(asked), &[]).ok();
+        // As the first apply leaves it until it writes again.
+        let text = fs::read_to_string(&state).unwrap();
+        let mut whole: serde_json::Value = serde_json::from_str(&text).unwrap();
+        whole["interfaces"][0]["hook"] = "tc".into();
+        whole["interfaces"][0]["why"] = "".into();
+        fs::write(&state, whole.to_string()).unwrap();
+        enforcer.apply(&with(asked), &[]).ok();
+        let status = enforcer.sgctl(&["status"]).ok();
+        assert!(status.out.contains(words), "{status:?}");
+        assert!(!status.out.contains("warning"), "{status:?}");
+        enforcer.sgctl(&["detach", "a"]).ok();
+    }
+}
+
+/// The handle that our filters have, by the directory of the pins: "SG", and FNV-1a folded to 16 bits.
+fn handle(bpffs: &std::path::Path) -> u32 {
+    let bytes = bpffs.as_os_str().as_encoded_bytes();
+    let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    });
+    0x5347 << 16 | (hash ^ hash >> 16) & 0xffff
+}
+
+/// A filter beside the XDP link that ingress was to leave, as a kill leaves them where there is no tcx. The kernel
+/// knows filters whether or not it knows tcx, too.
+#[test]
+fn a_filter_to_which_ingress_was_moving_goes() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _server = pair.near.serve(NEAR, 8080);
+    let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "hook = \"xdp-generic\"");
+    let tc = |arguments: &str| {
+        let run = || Command::new("tc").args(arguments.split(' ')).output();
+        let done = pair.near.run(run).unwrap();
+        assert!(done.status.success(), "{arguments}: {done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let pins = Pins::new(&enforcer.context.bpffs);
+    let leave = || {
+        enforcer
+            .apply(&(definition.replace("xdp-generic", "tc")), &[])
+            .ok();
+        enforcer.apply(&definition, &[]).ok();
+        let program = pins.programs(1).join("tc_ingress");
+        let mut opened = aya::programs::SchedClassifier::from_pin(&program).unwrap();
+        opened.pin(pins.link(1, "ingress-new")).unwrap();
+        let _ = pair.near.run(|| {
+            Command::new("tc")
+                .args("qdisc add dev eth0 clsact".split(' '))
+                .output()
+        });
+        let (handle, program) = (handle(&enforcer.context.bpffs), program.display());
+        tc(&format!(
+            "filter add dev eth0 ingress prio 1 handle {handle:#x} bpf da pinned {program}"
+        ));
+        assert!(tc("filter show dev eth0 ingress").contains("direct-action"));
+    };
+    for ended_by in ["apply", "detach"] {
+        leave();
+        if ended_by == "apply" {
+            enforcer.apply(&definition, &[]).ok();
+            assert!(answers(&mut pair.far.connect(NEAR, 8080).unwrap()));
+            assert!(pair.far.connect_is_dropped(NEAR, 9090));
+        } else {
+            enforcer.sgctl(&["detach", "a"]).ok();
+            assert!(!enforcer.context.bpffs.exists(), "every pin is gone");
+            assert!(answers(&mut pair.far.connect(NEAR, 8080).unwrap()));
+        }
+        assert_eq!(tc("filter show dev eth0 ingress"), "", "{ended_by}");
+        assert!(!pins.link(1, "ingress-new").exists());
+    }
+}
+
+#[test]
 fn filters_go_when_they_are_detached_and_their_qdisc_only_if_it_was_made_for_them() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
@@ -137,7 +225,7 @@ fn filters_go_when_they_are_detached_and_their_qdisc_only_if_it_was_made_for_the
 }
 
 #[test]
-fn filters_do_not_follow_a_device_that_moves_away() {
+fn m5_filters_do_not_follow_a_device_that_moves_away() {
     require!(Root, Object);
     let (pair, other, enforcer) = (Pair::new(), Namespace::new("other"), Enforcer::new());
     let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
@@ -187,7 +275,7 @@ fn hooks_change_while_connections_are_open() {
 }
 
 #[test]
-fn a_hook_of_our_choice_comes_with_its_reason() {
+fn m11_a_hook_of_our_choice_comes_with_its_reason() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     pair.near.ip("link add vx0 type vxlan id 7 dstport 4789");
@@ -321,7 +409,7 @@ fn a_name_that_moves_to_another_device_leaves_the_old_one_enforced() {
 }
 
 #[test]
-fn a_device_made_anew_is_another_interface() {
+fn m6_a_device_made_anew_is_another_interface() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");

@@ -269,7 +269,7 @@ fn n1_directories_on_an_open_way_are_refused() {
 }
 
 #[test]
-fn l16_names_do_not_reach_the_terminal_as_they_are() {
+fn l16_n8_names_do_not_reach_the_terminal_as_they_are() {
     require!(Root, Object);
     let (pair, mut enforcer, scratch) = (Pair::new(), Enforcer::new(), Scratch::new());
     let hostile = "x\x1b[2J\u{9b}31m\u{202e}\r\n\u{7}.toml";

@@ -55,7 +55,7 @@ fn enforcement_starts_with_apply_outlives_the_process_and_ends_with_detach() {
 }
 
 #[test]
-fn j7_equal_names_indexes_and_addresses_in_two_namespaces_are_two_interfaces() {
+fn j7_l12_equal_names_indexes_and_addresses_in_two_namespaces_are_two_interfaces() {
     require!(Root, Object);
     let (one, two, enforcer) = (Pair::new(), Pair::new(), Enforcer::new());
     let _servers: Vec<_> = [&one, &two]
@@ -88,7 +88,7 @@ fn j7_equal_names_indexes_and_addresses_in_two_namespaces_are_two_interfaces() {
 }
 
 #[test]
-fn open_connections_live_on_through_the_first_attachment() {
+fn m2_open_connections_live_on_through_the_first_attachment() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     // A socket of both families has IPv4 peers too.
@@ -142,7 +142,7 @@ fn open_connections_live_on_through_the_first_attachment() {
 }
 
 #[test]
-fn h2_without_adoption_open_connections_are_cut() {
+fn h2_m2_without_adoption_open_connections_are_cut() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _near = pair.near.serve(NEAR, 22);

@@ -7,6 +7,7 @@ mod devices;
 mod hooks;
 mod hostile;
 mod life;
+mod links;
 mod plan;
 mod refusals;
 mod scale;

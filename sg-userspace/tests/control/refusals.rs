@@ -51,7 +51,7 @@ fn j11_a_device_on_top_of_another_comes_with_a_caution() {
 }
 
 #[test]
-fn a_hostile_pin_directory_is_refused() {
+fn n1_a_hostile_pin_directory_is_refused() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
@@ -75,7 +75,7 @@ fn a_hostile_pin_directory_is_refused() {
 }
 
 #[test]
-fn a_directory_in_somebody_elses_is_refused() {
+fn n1_a_directory_in_somebody_elses_is_refused() {
     require!(Root);
     let (pair, mut enforcer) = (Pair::new(), Enforcer::new());
     let definition = web("g", 8080) + &pair.interface("a", "[\"g\"]", "");
@@ -89,7 +89,7 @@ fn a_directory_in_somebody_elses_is_refused() {
 }
 
 #[test]
-fn a_pinned_map_of_another_shape_is_refused() {
+fn m4_a_pinned_map_of_another_shape_is_refused() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _server = pair.near.serve(NEAR, 9090);
@@ -144,7 +144,7 @@ fn pins_without_their_state_are_not_touched() {
 }
 
 #[test]
-fn a_definition_with_mistakes_changes_nothing() {
+fn l14_a_definition_with_mistakes_changes_nothing() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let wrong = web("g", 8080) + &pair.interface("a", "[\"missing\"]", "");

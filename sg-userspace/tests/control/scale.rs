@@ -72,7 +72,7 @@ fn a_hundred_thousand_members_of_a_thousand_groups() {
 
 #[test]
 #[ignore = "minutes; see CONTRIBUTING.md"]
-fn a_million_prefixes_of_each_family() {
+fn l9_a_million_prefixes_of_each_family() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _servers = [8001, 8002, 8500].map(|port| pair.near.serve(NEAR, port));
@@ -115,7 +115,7 @@ fn a_million_prefixes_of_each_family() {
 
 #[test]
 #[ignore = "minutes; see CONTRIBUTING.md"]
-fn a_thousand_interfaces_with_a_policy_each() {
+fn k12_a_thousand_interfaces_with_a_policy_each() {
     require!(Root, Object);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let _servers = [8002, 8003].map(|port| pair.near.serve(NEAR, port));

@@ -13,7 +13,7 @@ use std::{
 use crate::cases;
 
 /// Groups of attacks, and how many each has.
-const GROUPS: [(char, u8); 10] = [
+const GROUPS: [(char, u8); 14] = [
     ('A', 8),
     ('B', 8),
     ('C', 7),
@@ -24,6 +24,10 @@ const GROUPS: [(char, u8); 10] = [
     ('H', 17),
     ('I', 7),
     ('J', 13),
+    ('K', 12),
+    ('L', 16),
+    ('M', 14),
+    ('N', 9),
 ];
 
 /// What a row without a test must say, and go on to say why.

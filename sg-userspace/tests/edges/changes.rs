@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[test]
-fn no_switch_lets_anything_through_or_cuts_anything() {
+fn l1_n9_no_switch_lets_anything_through_or_cuts_anything() {
     require!(Root, Object);
     switch();
 }

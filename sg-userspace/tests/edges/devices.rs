@@ -62,7 +62,7 @@ const EVENTS: [Event; 5] = [
 ];
 
 #[test]
-fn nothing_that_happens_to_a_device_lets_anything_through_or_cuts_anything() {
+fn m6_nothing_that_happens_to_a_device_lets_anything_through_or_cuts_anything() {
     require!(Root, Object);
     events();
 }
@@ -123,7 +123,7 @@ fn rename(signals: &Signals, wire: &Wire, from: &str, to: &str) {
 /// Deleted, made again under the same index, and enforced before it is up: what is denied never passes, not even
 /// the first packet, and the other link does not notice.
 #[test]
-fn a_device_that_is_made_again_is_enforced_before_its_first_packet() {
+fn m1_m6_a_device_that_is_made_again_is_enforced_before_its_first_packet() {
     require!(Root, Object);
     let bed = Bed::new();
     for number in 0..2 {

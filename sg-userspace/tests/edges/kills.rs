@@ -49,7 +49,7 @@ fn kill(enforcer: &Enforcer, arguments: &[&str], delay: Duration) -> bool {
 }
 
 #[test]
-fn an_apply_that_is_killed_leaves_one_generation_or_the_other() {
+fn m3_an_apply_that_is_killed_leaves_one_generation_or_the_other() {
     require!(Root, Object);
     kill_some();
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[test]
-fn no_end_of_the_agent_lets_anything_through_or_cuts_anything() {
+fn m3_no_end_of_the_agent_lets_anything_through_or_cuts_anything() {
     require!(Root, Object);
     restart();
 }

@@ -36,6 +36,20 @@ pub(crate) fn calls(count: usize, random: &mut Random) -> Vec<usize> {
     (first..count).step_by(step).collect()
 }
 
+/// The same of something that takes longer: fewer of them, the last one always.
+pub(crate) fn some_calls(count: usize, random: &mut Random) -> Vec<usize> {
+    let step = if ALL.load(Ordering::Relaxed) {
+        1
+    } else {
+        count.div_ceil((4 / divisor()).max(2))
+    };
+    let first = random.below(step as u64) as usize;
+    let last = count.saturating_sub(1);
+    let mut chosen: Vec<usize> = (first..last).step_by(step).collect();
+    chosen.extend(last..count);
+    chosen
+}
+
 /// From now on every call is made to fail.
 pub(crate) fn all_calls() {
     ALL.store(true, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use crate::{
 const CAP: usize = 8;
 
 #[test]
-fn a_full_interface_refuses_new_flows_and_keeps_live_ones() {
+fn k1_a_full_interface_refuses_new_flows_and_keeps_live_ones() {
     require!(Root, Object);
     let link = Link::new(Orientation::Own, "tc");
     let _server = link.workload.serve(Ipv6Addr::UNSPECIFIED, 8080);

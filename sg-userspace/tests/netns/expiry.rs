@@ -29,7 +29,7 @@ const LIFE: Duration = Duration::from_secs(1);
 const EXPERIMENT: NonZeroU32 = NonZeroU32::new(253).unwrap();
 
 #[test]
-fn idle_flows_are_over_at_once_and_swept_without_any_process() {
+fn k7_idle_flows_are_over_at_once_and_swept_without_any_process() {
     require!(Root, Object);
     let link = Link::new(Orientation::Own, "tc");
     let life = LIFE.as_secs();

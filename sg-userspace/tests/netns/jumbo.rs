@@ -25,25 +25,25 @@ const LARGE: usize = 8000;
 const PAGE: usize = 4096;
 
 #[test]
-fn by_tc() {
+fn m9_by_tc() {
     require!(Root, Object);
     judge(Orientation::Own, "tc");
 }
 
 #[test]
-fn by_native_xdp() {
+fn m9_by_native_xdp() {
     require!(Root, Object);
     judge(Orientation::Own, "xdp");
 }
 
 #[test]
-fn by_generic_xdp() {
+fn m9_by_generic_xdp() {
     require!(Root, Object);
     judge(Orientation::Own, "xdp-generic");
 }
 
 #[test]
-fn by_native_xdp_at_the_hosts_end() {
+fn m9_by_native_xdp_at_the_hosts_end() {
     require!(Root, Object);
     judge(Orientation::Host, "xdp");
 }

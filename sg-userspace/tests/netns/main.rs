@@ -30,4 +30,5 @@ mod rules;
 mod settings;
 mod silence;
 mod traffic;
+mod tutorial;
 mod vlan;

@@ -17,13 +17,13 @@ const ALL: usize = 256 << 20;
 const PIECE: usize = 4 << 20;
 
 #[test]
-fn j13_big_tcp_passes_at_its_own_device() {
+fn j13_m12_big_tcp_passes_at_its_own_device() {
     require!(Root, Object);
     transfer(Orientation::Own);
 }
 
 #[test]
-fn j13_big_tcp_passes_behind_the_hosts_end() {
+fn j13_m12_big_tcp_passes_behind_the_hosts_end() {
     require!(Root, Object);
     transfer(Orientation::Host);
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[test]
-fn a_revoked_flow_is_kept_or_cut_as_its_group_says() {
+fn l11_a_revoked_flow_is_kept_or_cut_as_its_group_says() {
     require!(Root, Object);
     let link = Link::new(Orientation::Own, "tc");
     let with = |on_revoke: &str, ingress: &str| {

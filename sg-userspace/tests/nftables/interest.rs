@@ -129,7 +129,7 @@ fn remotes(resolved: &Resolved) -> BTreeSet<IpAddr> {
         .flat_map(|group| group.ingress.iter().chain(&group.egress));
     let named = rules.filter_map(|rule| match &rule.peer {
         Peer::Cidr(net) => Some(*net),
-        Peer::PrefixList(_) | Peer::Group(_) => None,
+        Peer::PrefixList(_) | Peer::Group(_) | Peer::GroupOf(..) => None,
     });
     let listed = resolved.prefix_lists.values().flatten().copied();
     let members = resolved.groups.values().flat_map(|group| &group.members);

@@ -35,7 +35,7 @@ const PROBES: usize = 1200;
 const DEFINITIONS: usize = 12;
 
 #[test]
-fn definitions_mean_the_same_to_nftables() {
+fn l2_l5_l6_l7_definitions_mean_the_same_to_nftables() {
     require!(Root, Object);
     let Some(mut trial) = trial("tc") else { return };
     for (number, case) in definitions::all().iter().enumerate() {

@@ -174,6 +174,10 @@ impl Trial {
                 Peer::Cidr(_) => false,
                 Peer::PrefixList(list) => whole.prefix_lists[list].is_empty(),
                 Peer::Group(group) => whole.groups[group].members.is_empty(),
+                Peer::GroupOf(group, family) => !whole.groups[group]
+                    .members
+                    .iter()
+                    .any(|member| member.is_ipv6() == family.is_ipv6()),
             };
             if idle {
                 continue;
@@ -321,7 +325,7 @@ fn everywhere(
             Peer::PrefixList(name) => resolved.prefix_lists[name]
                 .iter()
                 .any(|net| net.prefix_len() == 0 && Family::of(net.addr()) == family),
-            Peer::Group(_) => false,
+            Peer::Group(_) | Peer::GroupOf(..) => false,
         });
     rules
         .filter_map(|rule| match (rule.traffic, protocol) {

@@ -98,6 +98,17 @@ fn what_is_kept_outlives_what_is_pinned() {
     assert!(opens(&pair, 8080) && pair.far.connect_is_dropped(NEAR, 9090));
     let said = enforcer.sgctl(&["history"]).ok().out;
     assert_eq!(said.matches("generation 1:").count(), 1, "{said}");
+
+    // Where nothing is in force, going back is to what was last; what waited then was never confirmed.
+    let tried = web("g", 9090) + &interface;
+    enforcer.apply(&tried, &["--confirm-within=5m"]).ok();
+    enforcer.sgctl(&["detach", "--all"]).ok();
+    let said = enforcer.sgctl(&["history"]).ok().out;
+    assert!(!said.contains("to be confirmed"), "{said}");
+    let said = enforcer.sgctl(&["rollback"]).ok();
+    assert!(said.err.contains("going back to generation 1"), "{said:?}");
+    assert!(opens(&pair, 8080) && pair.far.connect_is_dropped(NEAR, 9090));
+    assert_eq!(crate::attempt::status(&enforcer)["taken_back"], 1);
 }
 
 #[test]

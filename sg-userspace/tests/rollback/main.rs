@@ -8,4 +8,5 @@ mod attempt;
 mod failure;
 mod kept;
 mod own_session;
+mod review;
 mod timer;

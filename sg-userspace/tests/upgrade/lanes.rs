@@ -8,12 +8,13 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::common::{
     netns::{Namespace, SOON, Server},
     pair::Pair,
+    scale::patient,
 };
 
 /// Let in.
@@ -227,12 +228,20 @@ impl<'a> Lanes<'a> {
             echo.join().unwrap();
         }
         // Every packet that one side sent is one that the other received, but for those denied.
-        let mut counts = [0; 4];
-        crate::common::netns::eventually("the last packet", || {
+        let start = Instant::now();
+        let counts = loop {
             let now = both(self.pair);
-            counts = std::array::from_fn(|place| now[place] - self.before[place]);
-            counts[3] == counts[0] + done.denied && counts[1] == counts[2]
-        });
+            let counts: [u64; 4] = std::array::from_fn(|place| now[place] - self.before[place]);
+            if counts[3] == counts[0] + done.denied && counts[1] == counts[2] {
+                break counts;
+            }
+            assert!(
+                start.elapsed() < patient(SOON),
+                "{counts:?} packets in and out, near and far, and {} denied",
+                done.denied
+            );
+            thread::sleep(Duration::from_millis(10));
+        };
         assert!(counts[0] > 0, "there was traffic");
         assert!(
             self.must_not.recv(&mut [0; 8]).is_err(),

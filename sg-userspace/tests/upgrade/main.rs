@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod confirmation;
 mod lanes;
 
 use std::{
@@ -114,7 +115,7 @@ fn check(enforcer: &Enforcer, done: &Done, killed: bool) {
 }
 
 #[test]
-fn another_layout_takes_over_under_traffic() {
+fn m3_another_layout_takes_over_under_traffic() {
     require!(Root, Object, Relaid);
     let (pair, enforcer) = (Pair::new(), Enforcer::new());
     let definition = definition(&pair, "");

@@ -27,8 +27,15 @@ use crate::{Answer, process, setup, workspace};
 
 /// Integration tests of sg-userspace that no guest runs: those without a kernel in them, the budget, which is of
 /// one verifier, and the comparison with nftables, which is about the host's packets whatever judges ours.
-const NOT_IN_GUESTS: [&str; 7] = [
-    "budget", "check", "corpora", "example", "nftables", "object", "oracle",
+const NOT_IN_GUESTS: [&str; 8] = [
+    "budget",
+    "check",
+    "corpora",
+    "example",
+    "nftables",
+    "object",
+    "oracle",
+    "producers",
 ];
 
 /// Programs that tests call, where this machine has them.

@@ -62,7 +62,8 @@ impl Enforcement {
             if one.change == Change::Attached {
                 self.attached.insert(one.id);
                 let (hook, adopted) = (one.hook.name(), one.adopted.connections());
-                info!("{name} ({device}): attached, ingress by {hook}, {adopted} adopted");
+                let sources = one.adopted.sources();
+                info!("{name} ({device}): attached, ingress by {hook}, {adopted} adopted{sources}");
             }
             for warning in &one.warnings {
                 warn!("{name}: {warning}");

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::Icmp;
+use crate::model::{Family, Icmp};
 use crate::resolve::Resolved;
 
 const GROUPS: [&str; 4] = ["a", "b", "c", "d"];
@@ -68,11 +68,17 @@ fn net() -> impl Strategy<Value = IpNet> {
     })
 }
 
+fn family() -> impl Strategy<Value = Family> {
+    prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)]
+}
+
 fn peer() -> impl Strategy<Value = Peer> {
     prop_oneof![
         5 => net().prop_map(Peer::Cidr),
         1 => prop::sample::select(&LISTS[..]).prop_map(|name| Peer::PrefixList(name.into())),
         2 => prop::sample::select(&GROUPS[..]).prop_map(|name| Peer::Group(name.into())),
+        1 => (prop::sample::select(&GROUPS[..]), family())
+            .prop_map(|(name, family)| Peer::GroupOf(name.into(), family)),
     ]
 }
 
@@ -198,7 +204,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn compiled_answers_as_the_rules_do(
+    fn l2_compiled_answers_as_the_rules_do(
         model in model(),
         nodes in prop_oneof![Just(0), 1..10_u32, Just(MAX_NODES)],
     ) {

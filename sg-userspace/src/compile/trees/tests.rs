@@ -209,7 +209,7 @@ fn nodes_are_full_or_filled_up() {
 }
 
 #[test]
-fn halves_of_the_address_space_meet() {
+fn l8_halves_of_the_address_space_meet() {
     let halves = ["0.0.0.0/1", "128.0.0.0/1"].map(|net| net.parse().unwrap());
     let trie = trie(halves.into_iter().zip([1, 2]));
     let planted = Planted::new(std::slice::from_ref(&trie));

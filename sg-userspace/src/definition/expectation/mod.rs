@@ -254,7 +254,8 @@ impl Packet<'_> {
                 .prefix_lists
                 .get(name)
                 .is_some_and(|nets| nets.iter().any(in_net)),
-            Peer::Group(name) => other.member_of.contains(&name.as_str()),
+            Peer::GroupOf(_, family) if family.is_ipv6() != self.ipv6 => false,
+            Peer::Group(name) | Peer::GroupOf(name, _) => other.member_of.contains(&name.as_str()),
         }
     }
 }

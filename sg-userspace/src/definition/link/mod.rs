@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Severity;
-use super::escape::quote;
+use super::escape::{escape, quote};
 use super::findings::Findings;
 use super::parse::nearest;
 use super::source::Source;
@@ -289,6 +289,9 @@ impl<'d> Linker<'d, '_> {
     }
 
     fn near_group(&mut self, name: &Located<String>) -> String {
+        if name.value.starts_with("sg-") {
+            return "it is gone, of another account, or in a file that is not here; in TOML, a group with this `id` and [members.GROUP] stands for it".into();
+        }
         let near = Self::nearest(&mut self.comparisons, &name.value, &self.places.groups);
         match near {
             Some(near) => format!("did you mean {}?", quote(near)),
@@ -307,6 +310,11 @@ impl<'d> Linker<'d, '_> {
             &self.places.prefix_lists,
         );
         let help = match near {
+            // What is called by its id was not typed.
+            _ if name.value.starts_with("pl-") => format!(
+                "its entries are not here: `aws ec2 get-managed-prefix-list-entries --prefix-list-id {0} --output json > {0}.json` fetches them",
+                escape(&name.value)
+            ),
             Some(near) => format!("did you mean {}?", quote(near)),
             None => "define it as [prefix_lists.NAME]".into(),
         };

@@ -8,7 +8,7 @@ use sg_common::verdict::Direction;
 use super::super::escape::quote;
 use super::super::tree::{At, Entry, Group, Quotas};
 use super::Linker;
-use crate::model::Peer;
+use crate::model::{Family, Peer};
 
 /// Rules of a group in one direction and family (fact 2.2).
 const RULES: usize = 60;
@@ -156,6 +156,8 @@ fn count(entries: &[Entry], weights: &Weights<'_>) -> [usize; 2] {
                 Peer::Cidr(IpNet::V6(_)) => [0, 1],
                 Peer::PrefixList(name) => weights.get(name.as_str()).copied().unwrap_or([0, 0]),
                 Peer::Group(_) => [1, 1],
+                Peer::GroupOf(_, Family::Ipv4) => [1, 0],
+                Peer::GroupOf(_, Family::Ipv6) => [0, 1],
             };
             for (count, weight) in counts.iter_mut().zip(weight) {
                 *count += weight * entry.traffic.len();

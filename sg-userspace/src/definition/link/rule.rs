@@ -126,7 +126,9 @@ impl<'d> Linker<'d, '_> {
                 Peer::PrefixList(name) => {
                     self.check_prefix_list(&named(name));
                 }
-                Peer::Group(name) => self.check_reference(name, peer.at),
+                Peer::Group(name) | Peer::GroupOf(name, _) => {
+                    self.check_reference(name, peer.at);
+                }
             }
         }
     }
@@ -138,6 +140,7 @@ impl<'d> Linker<'d, '_> {
             Peer::Cidr(net) => net.to_string(),
             Peer::PrefixList(name) => format!("prefix list {name}"),
             Peer::Group(name) => format!("group {name}"),
+            Peer::GroupOf(name, family) => format!("group {name} ({})", family.name()),
         };
         let severity = self.quota_severity();
         let message = format!(
@@ -185,7 +188,7 @@ impl<'d> Linker<'d, '_> {
             groups.flat_map(|group| group.ingress.iter().chain(group.egress.iter().flatten()))
         {
             for peer in &entry.peers {
-                if let Peer::Group(name) = &peer.value {
+                if let Some(name) = peer.value.group() {
                     referred.entry(name).or_insert(peer.at);
                 }
             }

@@ -65,6 +65,7 @@ impl Look<'_, '_> {
             Peer::PrefixList(name) => of_nets(self.entries(name)),
             // Its members may change.
             Peer::Group(_) => BOTH,
+            Peer::GroupOf(_, family) => [!family.is_ipv6(), family.is_ipv6()],
         };
         let carries = |ipv6| rule.traffic.slices(ipv6).next().is_some();
         [of_peer[0] && carries(false), of_peer[1] && carries(true)]

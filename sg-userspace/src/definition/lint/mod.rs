@@ -133,7 +133,7 @@ impl Look<'_, '_> {
         match peer {
             Peer::Cidr(net) => whole(net),
             Peer::PrefixList(name) => self.entries(name).iter().any(whole),
-            Peer::Group(_) => false,
+            Peer::Group(_) | Peer::GroupOf(..) => false,
         }
     }
 
@@ -175,7 +175,9 @@ impl Look<'_, '_> {
                     match &rule.peer {
                         Peer::Cidr(_) => {}
                         Peer::PrefixList(name) => drop(lists.insert(name.as_str())),
-                        Peer::Group(name) => drop(groups.insert(name.as_str())),
+                        Peer::Group(name) | Peer::GroupOf(name, _) => {
+                            groups.insert(name.as_str());
+                        }
                     }
                 }
             }

@@ -66,7 +66,9 @@ impl<'m> Index<'m> {
             match &rule.peer {
                 Peer::Cidr(net) => index.nets.entry(*net).or_default().push(number),
                 Peer::PrefixList(name) => lists.entry(name).or_default().push(number),
-                Peer::Group(name) => index.groups.entry(name).or_default().push(number),
+                Peer::Group(name) | Peer::GroupOf(name, _) => {
+                    index.groups.entry(name).or_default().push(number);
+                }
             }
         }
         index.lists = lists.into_iter().collect();
@@ -85,7 +87,9 @@ impl<'m> Index<'m> {
         let mut among = |candidates: &[usize]| {
             *left = left.saturating_sub(candidates.len());
             candidates.iter().copied().find(|other| {
-                let covers = |a: &Rule, b: &Rule| includes(&a.traffic, &b.traffic);
+                let covers = |a: &Rule, b: &Rule| {
+                    includes(&a.traffic, &b.traffic) && includes_family(&a.peer, &b.peer)
+                };
                 let other_rule = &self.rules[*other];
                 *other != number
                     && *left > 0
@@ -94,13 +98,13 @@ impl<'m> Index<'m> {
                         || !(covers(rule, other_rule) && same_peer(rule, other_rule, &entries)))
             })
         };
-        if let Peer::Group(name) = &rule.peer {
+        if let Some(name) = rule.peer.group() {
             return among(&self.groups[name.as_str()]);
         }
         let nets: &[IpNet] = match &rule.peer {
             Peer::PrefixList(name) => entries(name),
             Peer::Cidr(net) => std::slice::from_ref(net),
-            Peer::Group(_) => &[],
+            Peer::Group(_) | Peer::GroupOf(..) => &[],
         };
         let first = nets.first()?;
         for len in 0..=first.prefix_len() {
@@ -135,9 +139,18 @@ fn same_peer<'l>(a: &Rule, b: &Rule, entries: &impl Fn(&str) -> &'l [IpNet]) -> 
             nets.sort_unstable();
             nets
         }
-        Peer::Group(_) => Vec::new(),
+        Peer::Group(_) | Peer::GroupOf(..) => Vec::new(),
     };
     a.peer == b.peer || nets(&a.peer) == nets(&b.peer)
+}
+
+/// Whether the families of `wide` are all of `narrow`, both peers being the same group; others say it themselves.
+fn includes_family(wide: &Peer, narrow: &Peer) -> bool {
+    match (wide, narrow) {
+        (Peer::GroupOf(_, wide), Peer::GroupOf(_, narrow)) => wide == narrow,
+        (Peer::GroupOf(..), _) => false,
+        _ => true,
+    }
 }
 
 /// Whether all of `narrow` is in `wide`, with peers of the same family.
@@ -162,5 +175,8 @@ fn in_words(rule: &Rule) -> String {
         Peer::Cidr(net) => format!("\"{}, {net}\"", rule.traffic),
         Peer::PrefixList(name) => format!("\"{}, prefix list {name}\"", rule.traffic),
         Peer::Group(name) => format!("\"{}, group {name}\"", rule.traffic),
+        Peer::GroupOf(name, family) => {
+            format!("\"{}, group {name} ({})\"", rule.traffic, family.name())
+        }
     }
 }

@@ -5,7 +5,7 @@ use toml::de::DeValue;
 use super::super::escape::quote;
 use super::super::tree::{At, Entry, Group, Located};
 use super::value::{Parser, Table, Value};
-use crate::model::{Icmp, OnRevoke, Peer, Ports, Traffic, protocol};
+use crate::model::{Family, Icmp, OnRevoke, Peer, Ports, Traffic, protocol};
 
 /// Keys of a group.
 pub(super) const KEYS: &[&str] = &["id", "description", "on_revoke", "ingress", "egress"];
@@ -19,6 +19,7 @@ const ENTRY: &[&str] = &[
     "cidr",
     "prefix_list",
     "group",
+    "family",
     "description",
     "id",
 ];
@@ -30,6 +31,7 @@ struct Parts<'a> {
     ports: Option<Value<'a>>,
     kind: Option<Value<'a>>,
     code: Option<Value<'a>>,
+    family: Option<Value<'a>>,
     /// `cidr`, `prefix_list`, `group`: at most one may be given (fact 1.19).
     peers: Vec<(&'static str, Value<'a>)>,
 }
@@ -116,6 +118,7 @@ impl Parser<'_> {
                 "ports" => parts.ports = Some(value),
                 "type" => parts.kind = Some(value),
                 "code" => parts.code = Some(value),
+                "family" => parts.family = Some(value),
                 "description" => entry.description = self.rule_description(value),
                 "id" => entry.id = self.rule_id(value),
                 _ => parts.peers.push((key, value)),
@@ -132,7 +135,32 @@ impl Parser<'_> {
             entry.traffic = self.traffic(protocol, value.at, &parts, table.at);
         }
         entry.peers = self.peers(&parts.peers, table);
+        if let Some(value) = parts.family {
+            self.of_family(value, &mut entry.peers);
+        }
         entry
+    }
+
+    /// A group's members of one family only.
+    fn of_family(&mut self, value: Value<'_>, peers: &mut Vec<Located<Peer>>) {
+        let words = [("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)];
+        let Some(family) = self.choice(value, &words) else {
+            // Nothing is allowed to more than was asked for.
+            peers.clear();
+            return;
+        };
+        for peer in peers {
+            match &mut peer.value {
+                Peer::Group(name) => {
+                    peer.value = Peer::GroupOf(std::mem::take(name), family.value);
+                }
+                Peer::Cidr(_) | Peer::PrefixList(_) | Peer::GroupOf(..) => {
+                    self.invalid(value.at, "`family` belongs to `group`")
+                        .help("prefixes are of the family that they are written in");
+                    return;
+                }
+            }
+        }
     }
 
     fn rule_id(&mut self, value: Value<'_>) -> Option<Located<crate::model::RuleId>> {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn egress_is_a_conscious_choice() {
+fn l13_egress_is_a_conscious_choice() {
     let without = "[groups.g]\n";
     assert_eq!(found(&[without]), [("missing-egress", 1, 9)]);
     let allow = model(&format!("defaults.egress = \"allow\"\n{without}"));

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn protocols_by_name_and_number() {
+fn l6_protocols_by_name_and_number() {
     let tcp = Traffic::Tcp(ports(22, 22));
     for protocol in [r#""tcp""#, "6", r#""6""#] {
         assert_eq!(
@@ -71,7 +71,7 @@ fn icmp_is_of_its_own_family() {
 }
 
 #[test]
-fn ports_are_numbers_ranges_and_lists() {
+fn l5_ports_are_numbers_ranges_and_lists() {
     assert_eq!(
         traffic(r#"protocol = "tcp", ports = [0, "443", "8000-8100", 65535]"#),
         [(0, 0), (443, 443), (8000, 8100), (65535, 65535)]
@@ -176,7 +176,7 @@ fn ids_are_given_or_derived() {
 }
 
 #[test]
-fn prefixes_are_canonical_or_refused() {
+fn l3_prefixes_are_canonical_or_refused() {
     let net = |text: &str| {
         let entry = format!(r#"{{ protocol = "all", cidr = "{text}" }}"#);
         let checked = checked(&[&ingress(&entry)]);
@@ -298,7 +298,7 @@ fn rules_of_a_group_are_counted_by_direction_and_family() {
 }
 
 #[test]
-fn what_refers_to_nobody_is_reported() {
+fn l4_what_refers_to_nobody_is_reported() {
     // Fact 1.41: AWS keeps such rules, which match nothing, and lists them as stale.
     let text = ingress(r#"{ protocol = "all", group = "h" }"#);
     assert_eq!(found(&[&text]), [("stale-rule", 3, 40)]);
@@ -338,4 +338,36 @@ fn a_group_says_what_becomes_of_flows_whose_rule_goes() {
         let text = group(&format!("on_revoke = {bad}"));
         assert_eq!(codes(&text), ["wrong-type"], "{bad}");
     }
+}
+
+#[test]
+fn a_group_may_stand_for_its_members_of_one_family() {
+    let of = |keys: &str| {
+        let text = format!("{{ protocol = \"tcp\", ports = 22, {keys} }}");
+        let members = "[members.g]\naddresses = [\"10.0.0.1\"]";
+        model(&format!("{}\n{members}", ingress(&text)))
+            .groups
+            .remove("g")
+            .unwrap()
+            .ingress
+    };
+    let [both, v4, v6] = ["", ", family = \"ipv4\"", ", family = \"ipv6\""]
+        .map(|family| of(&format!("group = \"g\"{family}")).remove(0));
+    assert_eq!(both.peer, Peer::Group("g".into()));
+    assert_eq!(v4.peer, Peer::GroupOf("g".into(), Family::Ipv4));
+    assert_eq!(v6.peer, Peer::GroupOf("g".into(), Family::Ipv6));
+    assert!(both.id != v4.id && v4.id != v6.id);
+    let refused = |keys: &str| {
+        codes(&ingress(&format!(
+            "{{ protocol = \"tcp\", ports = 22, {keys} }}"
+        )))
+    };
+    assert_eq!(
+        refused("cidr = \"10.0.0.0/8\", family = \"ipv4\""),
+        ["InvalidParameterValue"]
+    );
+    assert_eq!(
+        refused("group = \"g\", family = \"both\""),
+        ["InvalidParameterValue"]
+    );
 }
