@@ -45,6 +45,7 @@ pub const ALL: &[(&str, &str)] = &[
         "capacity",
         "the definition does not fit the kernel's tables",
     ),
+    ("cycle", "things are defined by each other"),
     (
         "default-egress-revoked",
         "AWS may take away a rule that lets everything out",
@@ -57,6 +58,7 @@ pub const ALL: &[(&str, &str)] = &[
         "two things have one name, or a setting stands twice",
     ),
     ("empty", "an empty list allows nothing"),
+    ("evaluation", "an expression has no value"),
     (
         "from-configuration",
         "a plan does not tell a list, but what its configuration refers to",
@@ -120,8 +122,11 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     ("syntax", "a file is not what it is written in"),
     ("test-failed", "the rules do not do what a test expects"),
+    ("too-large", "a file asks for more than is evaluated"),
     ("unknown-key", "a key has no meaning there"),
+    ("unknown-name", "a name stands for nothing there"),
     ("unknown-value", "the file does not say what a value is"),
+    ("unknown-variable", "a value is given to no variable"),
     (
         "unsupported-version",
         "a file is of a version that is not known",

@@ -1,5 +1,6 @@
 //! Diagnostics as they are found, before their places are looked up.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use super::codes;
@@ -147,6 +148,20 @@ impl Findings {
         for finding in since.filter(|finding| finding.code == code) {
             finding.help.get_or_insert_with(|| help.to_owned());
         }
+    }
+
+    /// Takes errors of a code back that were found since, if they name `said` or stand for what another says of the
+    /// same place.
+    pub(super) fn thin_since(&mut self, mark: usize, code: &str, said: &str) {
+        let mut seen = HashSet::new();
+        let since = self.list.split_off(mark);
+        let before = since.len();
+        let kept = since.into_iter().filter(|finding| {
+            let place = (finding.at.file, finding.at.start, finding.message.clone());
+            finding.code != code || !finding.message.contains(said) && seen.insert(place)
+        });
+        self.list.extend(kept);
+        self.found[Severity::Error as usize] -= mark + before - self.list.len();
     }
 
     /// Notes that lines are not TOML.

@@ -103,6 +103,12 @@ const ENTRY_KEYS: [(&str, Format); 12] = [
 /// What a file is, by its content; where that does not say it, by the ending of its name. `document` is its
 /// content if it is JSON. `None`: it is none of the kinds.
 pub(super) fn recognise(source: &Source, document: Option<&Node<'_>>) -> Option<Format> {
+    if [".tfvars.json", ".tf.json"]
+        .iter()
+        .any(|end| source.name.ends_with(end))
+    {
+        return Some(Format::Terraform);
+    }
     if let Some(document) = document {
         return of_document(document);
     }
@@ -240,6 +246,7 @@ mod tests {
             assert_eq!(kind("file", text), Some(format), "{text}");
         }
         assert_eq!(kind("f.tfvars", "a = 1"), Some(Format::Terraform));
+        assert_eq!(kind("f.tfvars.json", "{}"), Some(Format::Terraform));
         assert_eq!(kind("f.toml", "locals {}"), Some(Format::Toml));
         assert_eq!(kind("package.json", "{\"name\": 1}"), None);
         assert_eq!(kind("f.yaml", "a: b"), None);

@@ -55,6 +55,15 @@ pub(super) fn rule_description(findings: &mut Findings, text: Located<&str>) -> 
     description(findings, text, OF_RULES)
 }
 
+/// A comment as the description of a rule: what is not allowed there becomes `_`, what is too long is cut.
+pub(super) fn rule_comment(text: &str) -> Option<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || OF_RULES.contains(c);
+    let plain = |c| if allowed(c) { c } else { '_' };
+    let text: String = text.trim().chars().map(plain).take(MAX).collect();
+    let says_something = text.contains(|c: char| c.is_ascii_alphanumeric());
+    says_something.then_some(text)
+}
+
 fn description(findings: &mut Findings, text: Located<&str>, allowed: &str) -> Option<String> {
     if let Some(fault) = fault_of(text.value, allowed) {
         invalid(findings, text.at, format!("the description {fault}")).help(help(allowed));

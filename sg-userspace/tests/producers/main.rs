@@ -1,5 +1,6 @@
 //! Definitions that programs of others write: moto stands for AWS, and the AWS CLI and boto3 create groups in it and
-//! ask for them. What they print is read, and compared with what was created.
+//! ask for them. What they print is read, and compared with what was created. And what a parser of another's reads
+//! of Terraform's language, compared with ours.
 //!
 //! `cargo xtask setup` installs the programs; without them these tests are skipped.
 
@@ -8,6 +9,7 @@
 mod require;
 
 mod asked;
+mod hcl;
 mod server;
 
 use std::{

@@ -10,6 +10,9 @@ mod hcl;
 mod resources;
 mod show;
 
+/// What to do about what the text of a configuration does not say.
+const SHOW: &str = "`terraform show -json` of a plan or state prints what Terraform knows: give that instead, or write the value";
+
 /// A resource whose attributes are evaluated.
 #[derive(Clone, Debug)]
 pub(super) struct Resource<'s> {
@@ -41,7 +44,12 @@ pub(super) enum Meaning {
 /// Terraform's language and its variable files.
 pub(super) fn read(inputs: &[Input<'_>], findings: &mut Findings) -> File {
     let resources = hcl::read(inputs, findings);
-    resources::tree(resources, Meaning::Configuration, findings)
+    let mark = findings.mark();
+    let file = resources::tree(resources, Meaning::Configuration, findings);
+    // Instances share their expressions, and what has an error was reported.
+    findings.thin_since(mark, "unknown-value", hcl::FAULTY);
+    findings.help_since(mark, "unknown-value", SHOW);
+    file
 }
 
 /// What `terraform show -json` prints.

@@ -1,0 +1,6 @@
+resource "aws_security_group" "a" {
+  name = "a"
+  ingress {
+    from_port = 80,
+  }
+}
