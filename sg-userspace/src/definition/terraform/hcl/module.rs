@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use hcl_edit::Span as _;
-use hcl_edit::expr::Expression;
+use hcl_edit::expr::{Expression, TraversalOperator};
 use hcl_edit::structure::{Attribute, Block, Body, Structure};
 
 use super::super::super::escape::quote;
@@ -22,6 +22,8 @@ pub(super) struct Module<'a> {
     pub(super) locals: HashMap<&'a str, (Place, &'a Attribute)>,
     pub(super) resources: Vec<Declaration<'a>>,
     by_name: HashMap<(bool, &'a str, &'a str), usize>,
+    /// `import` blocks.
+    imports: Vec<(Place, &'a Block)>,
 }
 
 /// A `variable` block.
@@ -57,12 +59,11 @@ pub(super) struct Declaration<'a> {
 }
 
 /// Blocks that say nothing of groups.
-const WITHOUT_EFFECT: [&str; 8] = [
+const WITHOUT_EFFECT: [&str; 7] = [
     "output",
     "provider",
     "terraform",
     "moved",
-    "import",
     "removed",
     "check",
     "ephemeral",
@@ -129,6 +130,7 @@ impl<'a> Module<'a> {
                         }
                     }
                 }
+                ("import", []) => self.imports.push((place, block)),
                 ("module", [name]) => {
                     findings
                         .warning("not-carried-over", at, format!("the module {} is not read: groups, rules and interfaces in it are not seen", quote(name)))
@@ -144,6 +146,25 @@ impl<'a> Module<'a> {
                     let message = format!("there are no {} blocks", quote(kind));
                     findings.error("unknown-key", at, message);
                 }
+            }
+        }
+    }
+
+    /// Gives resources the ids under which `import` blocks of their file say that they exist already.
+    pub(super) fn bind_imports(&mut self) {
+        for (place, block) in std::mem::take(&mut self.imports) {
+            let [Some(to), Some(id)] = ["to", "id"].map(|key| block.body.get_attribute(key)) else {
+                continue;
+            };
+            let Some((kind, name)) = address(&to.value) else {
+                continue;
+            };
+            let Some(resource) = self.resource(false, kind, name) else {
+                continue;
+            };
+            let resource = &mut self.resources[resource];
+            if resource.place.file == place.file {
+                resource.attributes.entry("id").or_insert(id);
             }
         }
     }
@@ -266,5 +287,19 @@ fn header(block: &Block, place: Place) -> At {
             ..start
         },
         None => start,
+    }
+}
+
+/// `kind.name`, without the key of an instance.
+fn address(expression: &Expression) -> Option<(&str, &str)> {
+    let Expression::Traversal(traversal) = expression else {
+        return None;
+    };
+    match (&traversal.expr, &traversal.operators[..]) {
+        (Expression::Variable(kind), [operator]) => match operator.value() {
+            TraversalOperator::GetAttr(name) => Some((kind.as_str(), name.as_str())),
+            _ => None,
+        },
+        _ => None,
     }
 }

@@ -51,6 +51,7 @@ pub(super) fn module(
     for (place, body) in &code {
         module.declare(body, *place, findings);
     }
+    module.bind_imports();
     let mut ignored = Findings::default();
     let said = if several {
         &mut ignored
