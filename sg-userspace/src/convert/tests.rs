@@ -90,7 +90,6 @@ proptest! {
     }
 
     #[test]
-    #[ignore = "waits for the reader of Terraform"]
     fn terraform_reads_as_the_same_model(model in model()) {
         comes_back(&model, Target::Terraform)?;
     }
