@@ -141,6 +141,7 @@ mod tests {
             ethernet: true,
             loopback: false,
             peer_elsewhere: false,
+            peer: None,
             mac: None,
             mtu: 1500,
             addresses: Vec::new(),

@@ -154,11 +154,11 @@ impl Permission<'_> {
     }
 }
 
-fn invalid<'f>(
-    findings: &'f mut Findings,
+fn invalid(
+    findings: &mut Findings,
     at: At,
     message: impl Into<String>,
-) -> &'f mut super::findings::Finding {
+) -> &mut super::findings::Finding {
     findings.error("InvalidParameterValue", at, message)
 }
 

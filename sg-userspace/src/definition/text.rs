@@ -312,10 +312,10 @@ fn malformed<T>(findings: &mut Findings, at: At, message: String) -> Option<T> {
     None
 }
 
-fn invalid<'f>(
-    findings: &'f mut Findings,
+fn invalid(
+    findings: &mut Findings,
     at: At,
     message: impl Into<String>,
-) -> &'f mut super::findings::Finding {
+) -> &mut super::findings::Finding {
     findings.error("InvalidParameterValue", at, message)
 }

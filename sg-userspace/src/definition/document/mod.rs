@@ -20,6 +20,9 @@ pub(super) struct Node<'s> {
     pub(super) value: Value<'s>,
 }
 
+/// A key and its value.
+pub(super) type Entry<'s> = (Located<Cow<'s, str>>, Node<'s>);
+
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value<'s> {
@@ -30,7 +33,7 @@ pub(super) enum Value<'s> {
     String(Cow<'s, str>),
     List(Vec<Node<'s>>),
     /// In the order of the file; no key stands twice.
-    Map(Vec<(Located<Cow<'s, str>>, Node<'s>)>),
+    Map(Vec<Entry<'s>>),
     /// Something that the file does not say: how it calls it.
     Unknown(Cow<'s, str>),
 }
@@ -49,7 +52,7 @@ impl<'s> Node<'s> {
         (node.value != Value::Null).then_some(node)
     }
 
-    pub(super) fn map(&self) -> Option<&[(Located<Cow<'s, str>>, Node<'s>)]> {
+    pub(super) fn map(&self) -> Option<&[Entry<'s>]> {
         match &self.value {
             Value::Map(entries) => Some(entries),
             _ => None,

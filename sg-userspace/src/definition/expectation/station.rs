@@ -189,7 +189,7 @@ fn internet(model: &Model) -> Vec<IpAddr> {
     // Some address of each family, wherever there is one.
     let v4 = (1..224u32).map(|high| IpAddr::V4(Ipv4Addr::from((high << 24) | 0x0050_4321)));
     let v6 =
-        (0..64u128).map(|low| IpAddr::V6(Ipv6Addr::from((0x2a00_4321 + (low << 16) << 96) | 1)));
+        (0..64u128).map(|low| IpAddr::V6(Ipv6Addr::from(((0x2a00_4321 + (low << 16)) << 96) | 1)));
     addresses.extend(v4.into_iter().find(|address| plain(address)));
     addresses.extend(v6.into_iter().find(|address| plain(address)));
     addresses.into_iter().collect()

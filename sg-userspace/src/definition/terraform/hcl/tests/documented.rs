@@ -14,6 +14,7 @@ fn shown(rules: &[Rule]) -> Vec<String> {
             Peer::Cidr(net) => net.to_string(),
             Peer::PrefixList(name) => format!("list {name}"),
             Peer::Group(name) => format!("group {name}"),
+            Peer::GroupOf(name, family) => format!("group {name}, {family:?}"),
         };
         let description = rule.description.as_deref().unwrap_or("-");
         format!("{}, {peer}: {description}", rule.traffic)
