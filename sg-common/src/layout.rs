@@ -657,6 +657,8 @@ pub mod known {
     pub const BEFORE: u16 = 1 << 0;
     /// It may have been restored before, with what it had carried.
     pub const PERHAPS: u16 = 1 << 1;
+    /// An entry that packets have made is left as it is.
+    pub const ONLY_NEW: u16 = 1 << 2;
 }
 
 /// Operations of [`CtCommand`] and their answers (the program's return value).

@@ -15,7 +15,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sg_common::abi::CT_UNASSURED_PERCENT;
+use sg_common::{abi::CT_UNASSURED_PERCENT, layout::known};
 
 use crate::{
     compile::{CompileError, Compiled, CompiledInterface},
@@ -168,6 +168,10 @@ impl<'a> Adoption<'a> {
             return Ok(());
         };
         if self.adopt == Adopt::None {
+            return Ok(());
+        }
+        if !target.link.up {
+            // Nothing has passed it yet: what exists is somebody else's, or was cut.
             return Ok(());
         }
         if self.waiting.is_empty() {
@@ -340,20 +344,26 @@ impl<'a> Adoption<'a> {
                 // It has just begun; and packets may have made it an entry.
                 When::After => one.assured,
             };
-            let inserted = if !one.assured && !waiting.has_room_for_unassured() {
+            let bounded = !one.assured || one.word;
+            let inserted = if bounded && !waiting.has_room_for_unassured() {
                 Inserted::Full
             } else if plain {
                 control.insert(waiting.interface, &one.flow, opener == Side::Local)?
             } else {
                 let (generation, record) = (self.policy.generation, waiting.record);
                 let timeouts = &record.timeouts;
-                let entry = one.restored(waiting.interface, opener, generation, clock, timeouts);
+                let mut entry =
+                    one.restored(waiting.interface, opener, generation, clock, timeouts);
+                if when == When::After {
+                    // Handshakes and answers that came meanwhile have made better entries.
+                    entry.record.known |= known::ONLY_NEW;
+                }
                 self.restore(session)?.restore(&entry)?
             };
             match inserted {
                 Inserted::Added => {
                     waiting.adopted.add(one.source);
-                    waiting.unassured += u64::from(!one.assured);
+                    waiting.unassured += u64::from(bounded);
                 }
                 Inserted::Known | Inserted::Impossible => {}
                 Inserted::Full => waiting.adopted.refused += 1,
@@ -381,7 +391,9 @@ impl<'a> Adoption<'a> {
             waiting.adopted.untracked += 1;
             return Ok(None);
         }
-        let policy = self.adopt == Adopt::Policy;
+        // What nobody has answered to who began it elsewhere has nothing to lose.
+        let knock = !one.answered && one.opener == Some(Side::Remote);
+        let policy = self.adopt == Adopt::Policy || knock;
         if let Some(opener) = one.opener
             && !policy
         {
@@ -425,7 +437,8 @@ impl<'a> Adoption<'a> {
 }
 
 impl Waiting<'_> {
-    /// Whether as many may still be adopted that only one side is known to want: no more of the interface's allowance
+    /// Whether as many may still be adopted that only one side is known to want, or that only the workload speaks of,
+    /// which may say what it likes: no more of the interface's allowance
     /// than new ones could take.
     fn has_room_for_unassured(&self) -> bool {
         let share = u64::from(self.record.allowance) * u64::from(CT_UNASSURED_PERCENT) / 100;

@@ -34,6 +34,8 @@ pub struct Link {
     pub ethernet: bool,
     /// Whether it is the loopback device.
     pub loopback: bool,
+    /// Whether it is set up.
+    pub up: bool,
     /// Whether the device it is paired with or stands on lies in another network namespace.
     pub peer_elsewhere: bool,
     /// The other end, where the device is one of a pair.
@@ -224,6 +226,7 @@ impl Link {
             kind: None,
             ethernet: message.header.link_layer_type == LinkLayerType::Ether,
             loopback: message.header.flags.contains(LinkFlags::Loopback),
+            up: message.header.flags.contains(LinkFlags::Up),
             peer_elsewhere: false,
             peer: None,
             mac: None,

@@ -260,6 +260,7 @@ mod tests {
             kind: kind.map(str::to_owned),
             ethernet: true,
             loopback: false,
+            up: true,
             peer_elsewhere,
             peer: None,
             mac: None,

@@ -93,11 +93,14 @@ pub unsafe fn gain<T: Tables, F: Family>(
     record: *const CtRecord,
     existed: bool,
 ) {
+    // SAFETY: the caller's promise.
+    let (known, opening) = unsafe { (told!(record, known), opening(record)) };
+    if existed && known & known::ONLY_NEW != 0 {
+        return;
+    }
     let Some(mut entry) = lookup::<T, F>(context, hash, flow) else {
         return;
     };
-    // SAFETY: the caller's promise.
-    let (known, opening) = unsafe { (told!(record, known), opening(record)) };
     if existed {
         let newer = known & known::BEFORE != 0;
         merge(context, &mut entry, &opening, newer, flow.owner >> 8);

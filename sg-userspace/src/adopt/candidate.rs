@@ -30,6 +30,8 @@ pub(super) struct Candidate {
     pub(super) assured: bool,
     /// The other side has sent something, as far as anybody knows.
     pub(super) answered: bool,
+    /// Only the workload says so, and could say so of anything.
+    pub(super) word: bool,
     state: State,
     /// Who has sent FIN.
     fins: u8,
@@ -52,7 +54,10 @@ impl Candidate {
             opener: tcp.then_some(opener),
             source,
             assured: true,
-            answered: true,
+            // A UDP socket that is connected has perhaps not even sent anything.
+            answered: tcp && !(own.stage == Stage::Opening && own.opened_by_local),
+            // A handshake takes two.
+            word: !tcp && source == Source::WorkloadSockets,
             state: if tcp {
                 State::TcpEstablished
             } else {
@@ -122,6 +127,7 @@ impl Candidate {
             source: Source::NfConntrack,
             assured,
             answered: tracked.replied,
+            word: false,
             state,
             fins,
             expires: Some(tracked.expires),

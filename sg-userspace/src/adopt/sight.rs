@@ -31,6 +31,8 @@ pub(super) struct Sight {
     ifindex: u32,
     /// The workload's.
     addresses: Vec<IpAddr>,
+    /// They are those of the workload's end, and nobody else's word.
+    claimed: bool,
     /// No other address passes.
     checked: bool,
     /// The workload's namespace, of a `host` interface.
@@ -64,6 +66,7 @@ impl Sight {
             orientation: target.orientation,
             ifindex: target.link.ifindex,
             addresses: listed.clone().unwrap_or_default(),
+            claimed: false,
             checked,
             behind: None,
             routes,
@@ -84,6 +87,7 @@ impl Sight {
 
     fn look_behind(&mut self, netns: Netns, link: &Link, listed: bool) {
         if !listed {
+            self.claimed = true;
             self.addresses.clone_from(&link.addresses);
         }
         self.behind = Some(Behind {
@@ -135,9 +139,9 @@ impl Sight {
         let mut found = Vec::new();
         for tracked in table {
             for (flow, opener) in views(tracked, self.orientation) {
-                if self.is_own(&flow) {
-                    found.extend(Candidate::of_netfilter(tracked, flow, opener));
-                }
+                // Most of a flood is nothing yet, and routes take asking.
+                let candidate = Candidate::of_netfilter(tracked, flow, opener);
+                found.extend(candidate.filter(|_| self.is_own(&flow)));
             }
         }
         found
@@ -151,7 +155,11 @@ impl Sight {
         for tracked in table {
             for (flow, opener) in views(tracked, Orientation::Own) {
                 if has(&flow.local) && !has(&flow.remote) {
-                    found.extend(Candidate::of_netfilter(tracked, flow, opener));
+                    let mut candidate = Candidate::of_netfilter(tracked, flow, opener);
+                    if let Some(candidate) = &mut candidate {
+                        candidate.word = true;
+                    }
+                    found.extend(candidate);
                 }
             }
         }
@@ -166,7 +174,8 @@ impl Sight {
             return false;
         }
         if has(&flow.local) {
-            return true;
+            // Addresses that the workload has given itself may be its neighbours'.
+            return !self.claimed || self.is_towards(flow.local);
         }
         match self.orientation {
             // An address of another device here, or of somebody whom this host forwards for.
@@ -216,12 +225,15 @@ fn views(tracked: &Tracked, orientation: Orientation) -> [(Flow, Side); 2] {
     }
 }
 
-/// Who opened flows, where netfilter has seen it.
+/// Who opened flows, where netfilter has seen it: the host's own rather than the workload's.
 pub(super) fn openers(found: &[Candidate]) -> BTreeMap<Flow, Side> {
-    let known = found.iter().filter(|one| one.source == Source::NfConntrack);
-    known
-        .filter_map(|one| Some((one.flow, one.opener?)))
-        .collect()
+    let mut openers = BTreeMap::new();
+    for word in [true, false] {
+        let tracked = |one: &&Candidate| one.source == Source::NfConntrack && one.word == word;
+        let known = found.iter().filter(tracked);
+        openers.extend(known.filter_map(|one| Some((one.flow, one.opener?))));
+    }
+    openers
 }
 
 #[cfg(test)]

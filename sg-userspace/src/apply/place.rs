@@ -156,7 +156,11 @@ fn is_unchanged(session: &Session, one: &Attached) -> Result<bool, AttachError> 
 ///
 /// Links die with their device, and when somebody removes them; filters that stand in for them also go when the
 /// device moves, even if a link of XDP stays. The Ethernet address tells whether the device is still the same.
+/// An interface that no link was ever made for, since its first apply was cut short, is one to begin with.
 pub(crate) fn is_gone(found: &[LinkDetails], state: &State, one: &Attached) -> bool {
+    if found.is_empty() && one.why.is_empty() {
+        return true;
+    }
     let is_live = |found: &&LinkDetails| found.ifindex != 0;
     let mut live = found.iter().filter(is_live);
     let filters = found.iter().any(|found| found.filter);

@@ -140,6 +140,7 @@ mod tests {
             kind: kind.map(str::to_owned),
             ethernet: true,
             loopback: false,
+            up: true,
             peer_elsewhere: false,
             peer: None,
             mac: None,

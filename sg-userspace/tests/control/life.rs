@@ -1,6 +1,11 @@
 //! Apply, adopt, change, detach: the life of an enforced interface.
 
-use std::net::{Ipv6Addr, UdpSocket};
+use std::{
+    fs,
+    net::{Ipv6Addr, UdpSocket},
+};
+
+use sg_userspace::pin::Pins;
 
 use crate::common::{
     netns::{Enforcer, NEVER, SOON, answers},
@@ -153,6 +158,36 @@ fn h2_m2_without_adoption_open_connections_are_cut() {
     enforcer.apply(&definition, &["--no-adopt"]).ok();
     assert!(!answers(&mut inbound));
     assert!(enforcer.figure("a", "ingress_dropped_mid_stream_packets") >= 1);
+}
+
+#[test]
+fn an_interface_that_a_first_apply_had_not_come_to_is_begun_with_anew() {
+    require!(Root, Object);
+    let (pair, enforcer) = (Pair::new(), Enforcer::new());
+    let _near = pair.near.serve(NEAR, 22);
+    let definition = denies_all("none") + &pair.interface("a", "[\"none\"]", "");
+    enforcer.apply(&definition, &[]).ok();
+    // As SIGKILL leaves it after the switch and before the first link: named in the state, and never attached.
+    for link in ["1-egress", "1-ingress"] {
+        fs::remove_file(
+            Pins::new(&enforcer.context.bpffs)
+                .root()
+                .join("links")
+                .join(link),
+        )
+        .unwrap();
+    }
+    let state = enforcer.context.state_dir.join("state.json");
+    let mut written: serde_json::Value =
+        serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    written["interfaces"][0]["why"] = "".into();
+    fs::write(&state, written.to_string()).unwrap();
+    let mut inbound = pair.far.connect(NEAR, 22).unwrap();
+    assert!(answers(&mut inbound));
+    let said = enforcer.apply(&definition, &[]).ok();
+    assert!(said.out.contains("1 open connection adopted"), "{said:?}");
+    assert!(answers(&mut inbound), "what was open lives");
+    assert!(pair.far.connect_is_dropped(NEAR, 22));
 }
 
 #[test]

@@ -186,6 +186,25 @@ fn a_flood_of_openings_does_not_live_for_days() {
 }
 
 #[test]
+fn what_a_socket_alone_says_of_its_other_end_is_not_believed() {
+    let of = |number, stage, opened_by_local, source| {
+        let own = OwnFlow {
+            flow: flow(number),
+            opened_by_local,
+            stage,
+        };
+        let found = Candidate::of_socket(&own, source, &TIMEOUTS_DEFAULT);
+        (found.answered, found.word)
+    };
+    let (own, behind) = (Source::Sockets, Source::WorkloadSockets);
+    assert_eq!(of(6, Stage::Open, true, behind), (true, false));
+    assert_eq!(of(6, Stage::Opening, false, own), (true, false));
+    assert_eq!(of(6, Stage::Opening, true, own), (false, false));
+    assert_eq!(of(17, Stage::Open, true, own), (false, false));
+    assert_eq!(of(17, Stage::Open, true, behind), (false, true));
+}
+
+#[test]
 fn nothing_is_adopted_that_no_packet_can_be_of() {
     let of = |local: &str, remote: &str, number| {
         let flow = Flow {

@@ -26,6 +26,7 @@ fn sight(orientation: Orientation, addresses: &[&str]) -> Sight {
         orientation,
         ifindex: u32::MAX,
         addresses: addresses.iter().map(|one| one.parse().unwrap()).collect(),
+        claimed: false,
         checked: true,
         behind: None,
         routes: Arc::default(),
@@ -75,4 +76,12 @@ fn each_side_of_a_translation_sees_its_own_ends() {
     // Others see nothing of it.
     let found = sight(Orientation::Host, &["10.0.0.6"]).tracked_here(&table);
     assert_eq!(found, []);
+}
+
+#[test]
+fn an_address_that_the_workload_gave_itself_is_not_its_own_where_routes_lead_elsewhere() {
+    let mut sight = sight(Orientation::Host, &["10.0.0.5"]);
+    sight.claimed = true;
+    // No device has that index, so no route leads to it.
+    assert_eq!(sight.tracked_here(&[translated()]), []);
 }
