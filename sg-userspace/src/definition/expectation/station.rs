@@ -47,7 +47,7 @@ fn of_interface<'m>(name: &'m str, model: &'m Model) -> Vec<Station<'m>> {
         name: Some(name),
         address,
         groups: Some(groups.clone()),
-        member_of: groups.clone(),
+        member_of: address.map_or_else(|| groups.clone(), |address| member_of(address, model)),
     };
     match interface.addresses.as_deref() {
         None | Some([]) => vec![station(None)],
@@ -58,7 +58,8 @@ fn of_interface<'m>(name: &'m str, model: &'m Model) -> Vec<Station<'m>> {
     }
 }
 
-/// Interfaces that carry the group, and members elsewhere, which are judged by it alone.
+/// Interfaces that carry the group, and members elsewhere, which are judged by all groups that they are members of; if
+/// there are none, somebody whom it alone judges.
 fn of_group<'m>(group: &'m str, model: &'m Model) -> Vec<Station<'m>> {
     let carry = model
         .interfaces
@@ -67,18 +68,41 @@ fn of_group<'m>(group: &'m str, model: &'m Model) -> Vec<Station<'m>> {
     let mut stations: Vec<Station<'_>> = carry
         .flat_map(|(name, _)| of_interface(name, model))
         .collect();
-    let alone = |address| Station {
-        name: Some(group),
-        address,
-        groups: Some(vec![group]),
-        member_of: vec![group],
-    };
     let elsewhere = model.members.get(group).into_iter().flatten();
-    stations.extend(elsewhere.map(|address| alone(Some(*address))));
+    stations.extend(elsewhere.map(|address| {
+        let groups = member_of(*address, model);
+        Station {
+            name: Some(group),
+            address: Some(*address),
+            groups: Some(groups.clone()),
+            member_of: groups,
+        }
+    }));
     if stations.is_empty() {
-        stations.push(alone(None));
+        stations.push(Station {
+            name: Some(group),
+            address: None,
+            groups: Some(vec![group]),
+            member_of: vec![group],
+        });
     }
     stations
+}
+
+/// Groups that an address is a member of: those of interfaces that have it, and those that list it.
+fn member_of(address: IpAddr, model: &Model) -> Vec<&str> {
+    let carried = model.interfaces.values().filter(|interface| {
+        let addresses = interface.addresses.as_deref().unwrap_or_default();
+        addresses.contains(&address)
+    });
+    let carried = carried.flat_map(|interface| &interface.groups);
+    let lists = model.members.iter();
+    let listed = lists.filter(|(_, members)| members.contains(&address));
+    let groups: BTreeSet<&str> = carried
+        .chain(listed.map(|(group, _)| group))
+        .map(String::as_str)
+        .collect();
+    groups.into_iter().collect()
 }
 
 /// An address: that of an interface, or one that nobody here judges.
@@ -92,19 +116,15 @@ fn outside(address: IpAddr, model: &Model) -> Station<'_> {
         return Station {
             name: Some(name),
             address: Some(address),
-            groups: Some(groups.clone()),
-            member_of: groups,
+            groups: Some(groups),
+            member_of: member_of(address, model),
         };
     }
-    let member_of = model
-        .members
-        .iter()
-        .filter(|(_, members)| members.contains(&address));
     Station {
         name: None,
         address: Some(address),
         groups: None,
-        member_of: member_of.map(|(group, _)| group.as_str()).collect(),
+        member_of: member_of(address, model),
     }
 }
 

@@ -240,6 +240,52 @@ groups = ["db"]
 }
 
 #[test]
+fn members_are_those_of_every_group_that_lists_an_address() {
+    let rules = r#"
+[groups.a]
+ingress = []
+egress = [{ protocol = "all", cidr = "0.0.0.0/0" }]
+[groups.jump]
+ingress = []
+egress = []
+[groups.db]
+ingress = [{ protocol = "tcp", ports = 22, group = "jump" }]
+egress = []
+[members.jump]
+addresses = ["10.0.0.1", "10.0.0.2"]
+[members.a]
+addresses = ["10.0.0.2"]
+[interfaces.eth0]
+groups = ["a"]
+addresses = ["10.0.0.1"]
+"#;
+    for (from, because) in [
+        ("interface:eth0", "from eth0 (10.0.0.1) to db is allowed"),
+        ("10.0.0.1", "from eth0 (10.0.0.1) to db is allowed"),
+        ("10.0.0.2", "from 10.0.0.2 to db is allowed"),
+    ] {
+        fails_of(
+            &format!(
+                r#"from = "{from}", to = "group:db", protocol = "tcp", port = 22, expect = "deny""#
+            ),
+            rules,
+            because,
+        );
+    }
+    // The member elsewhere, without the interface.
+    let from_group = |group: &str| {
+        format!(
+            r#"from = "group:{group}", to = "group:db", protocol = "tcp", port = 22, expect = "deny""#
+        )
+    };
+    let elsewhere = rules.replace(r#""10.0.0.1", "10.0.0.2""#, r#""10.0.0.2""#);
+    for group in ["a", "jump"] {
+        let because = format!("from {group} (10.0.0.2) to db is allowed by egress of a");
+        fails_of(&from_group(group), &elsewhere, &because);
+    }
+}
+
+#[test]
 fn what_a_test_says_is_checked() {
     fails(
         r#"from = "group:no", to = "group:app", protocol = "tcp", port = 1, expect = "deny""#,
