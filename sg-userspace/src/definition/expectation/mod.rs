@@ -16,9 +16,11 @@ use super::findings::Findings;
 use super::tree::{Definition, Endpoint, Expectation, Expected};
 use crate::model::{Model, Peer, Rule, Traffic};
 
+mod internet;
 mod parts;
 mod station;
 
+pub(super) use internet::is_wide;
 use parts::Part;
 use station::Station;
 

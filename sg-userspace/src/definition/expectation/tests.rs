@@ -286,6 +286,32 @@ addresses = ["10.0.0.1"]
 }
 
 #[test]
+fn every_wide_prefix_is_of_the_internet() {
+    for (net, within) in [
+        ("192.0.0.0/2", "IPv4 from 192.0.1.0 to a"),
+        ("0.0.0.0/1", "IPv4 from 1.0.0.0 to a"),
+        ("96.0.0.0/3", "IPv4 from 96.0.0.0 to a"),
+        ("2000::/12", "IPv6 from 2000:: to a"),
+        ("3000::/4", "IPv6 from 3000:: to a"),
+    ] {
+        let rules = format!(
+            "[groups.a]\ningress = [{{ protocol = \"tcp\", ports = 22, cidr = \"{net}\" }}]\negress = []"
+        );
+        let test =
+            r#"from = "internet", to = "group:a", protocol = "tcp", port = 22, expect = "deny""#;
+        fails_of(test, &rules, within);
+        // One part of it only.
+        fails_of(&test.replace("deny", "allow"), &rules, "is denied");
+    }
+    let narrow = "[groups.a]\ningress = [{ protocol = \"tcp\", ports = 22, cidr = [\"12.0.0.0/8\", \"fc00::/7\", \"224.0.0.0/4\"] }]\negress = []";
+    outcome_of(
+        r#"from = "internet", to = "group:a", protocol = "tcp", port = 22, expect = "deny""#,
+        narrow,
+    )
+    .unwrap();
+}
+
+#[test]
 fn what_a_test_says_is_checked() {
     fails(
         r#"from = "group:no", to = "group:app", protocol = "tcp", port = 1, expect = "deny""#,
