@@ -112,8 +112,8 @@ impl Look<'_, '_> {
                 let over = |number| rule.traffic.matches(false, number, **port);
                 over(protocol::TCP) || over(protocol::UDP)
             };
-            // Halves of the world are open to the world, too.
             let open: Vec<String> = ports.iter().filter(open).map(u16::to_string).collect();
+            // Two halves are the world, too.
             if open.is_empty() || !self.has_net(&rule.peer, is_wide) {
                 continue;
             }
