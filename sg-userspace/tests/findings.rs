@@ -182,6 +182,23 @@ fn tests_pass_and_fail_and_keep_a_definition_out() {
         assert!(!case.0.join("state").exists() && !case.0.join("bpf").exists());
     }
 
+    // The address of eth0 is not known.
+    let private = OPEN.replace(
+        "cidr = \"0.0.0.0/0\" },\n]\negress = []",
+        "cidr = \"0.0.0.0/0\" },\n]\negress = [{ protocol = \"all\", cidr = \"10.0.0.0/8\" }]",
+    );
+    assert_ne!(private, OPEN);
+    case.write("private.toml", &private);
+    case.write("tests.toml", "tests = [{ from = \"group:web\", to = \"interface:eth0\", protocol = \"all\", expect = \"deny\" }]\n");
+    let undecided = case.sgctl(&["test", "private.toml", "tests.toml"]);
+    assert_eq!(undecided.code, 1, "{undecided:?}");
+    assert!(
+        undecided.out.contains(
+            "IPv4 tcp 22 from eth0 to eth0 cannot be decided: the addresses of eth0 are not known"
+        ),
+        "{undecided:?}"
+    );
+
     let broken = case.sgctl(&["test", "tests.toml"]);
     assert_eq!(broken.code, 2, "{broken:?}");
     assert!(broken.err.contains("InvalidGroup.NotFound"), "{broken:?}");

@@ -193,7 +193,7 @@ pub struct Members {
     pub derived: bool,
 }
 
-/// One of `tests`: a packet that opens a flow, and what is to become of it.
+/// One of `tests`: packets that open a flow, and what is to become of them.
 #[derive(Clone, Debug)]
 pub struct Expectation {
     /// The whole test.
@@ -227,7 +227,7 @@ pub enum Endpoint {
     Internet,
 }
 
-/// What is to become of a packet.
+/// What is to become of the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// Every such packet passes.

@@ -1,24 +1,30 @@
 //! `tests` of a definition: who is expected to reach whom, asked of the model.
 //!
 //! What is asked is whether a new flow may be opened: the egress rules of the one side and the ingress rules of the
-//! other, each where the definition says what they are. Addresses that are read from devices when the definition is
-//! applied are not known here; such a side is known by its groups, and rules for narrower prefixes than everywhere do
-//! not count for it.
+//! other, each where the definition says what they are; of the traffic of a test one packet of each part that rules tell
+//! apart. Addresses that are read from devices when the definition is applied are not known here; such a side is known
+//! by its groups, and a rule for a narrower prefix than everywhere does not show that a packet is allowed, nor that it is
+//! denied.
 
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use sg_common::verdict::Direction;
 
 use super::findings::Findings;
 use super::tree::{Definition, Endpoint, Expectation, Expected};
-use crate::model::{Group, Model, Peer, Rule, Traffic, protocol};
+use crate::model::{Model, Peer, Rule, Traffic};
 
+mod internet;
+mod parts;
 mod station;
 
+pub(super) use internet::is_wide;
+use parts::Part;
 use station::Station;
 
-/// Pairs of stations times rules that one test may take.
+/// Pairs of stations times rules, and packets times the rules that may be for them, that one test may take.
 const STEPS: usize = 50_000_000;
 
 /// What became of one test.
@@ -102,13 +108,41 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// One packet that opens a flow, without its ports.
+/// One packet that opens a flow.
 struct Packet<'s> {
     ipv6: bool,
-    protocol: u8,
-    port: u16,
+    part: Part,
+    /// Whether the test asks for other traffic, too.
+    of_many: bool,
     from: &'s Station<'s>,
     to: &'s Station<'s>,
+}
+
+/// Rules of one side for the other.
+struct Side<'m> {
+    direction: Direction,
+    groups: &'m [&'m str],
+    other: &'m Station<'m>,
+    rules: Vec<(&'m str, &'m Rule)>,
+    /// Those that are for some address of the other side, which is not known.
+    perhaps: Vec<(&'m str, &'m Rule)>,
+}
+
+/// What becomes of a packet.
+enum Verdict<'v, 'm> {
+    Allowed(Vec<(Direction, &'m str, &'m Rule)>),
+    Denied(&'v Side<'m>),
+    /// A rule allows it if it is for an address that is not known.
+    Undecided(&'v Side<'m>, (&'m str, &'m Rule)),
+}
+
+/// Whether a rule is for somebody.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Covers {
+    No,
+    /// It depends on an address that is not known.
+    Perhaps,
+    Yes,
 }
 
 fn judge(test: &Expectation, model: &Model) -> (bool, String) {
@@ -116,10 +150,13 @@ fn judge(test: &Expectation, model: &Model) -> (bool, String) {
         station::stations(&test.from.value, model),
         station::stations(&test.to.value, model),
     );
+    let too_many = || {
+        let message = "too many addresses and rules to try each: name narrower sides";
+        (false, message.to_owned())
+    };
     let rules = 1 + model.rule_count();
     if from.len().saturating_mul(to.len()).saturating_mul(rules) > STEPS {
-        let message = "too many addresses and rules to try each: name narrower sides";
-        return (false, message.into());
+        return too_many();
     }
     if !from
         .iter()
@@ -131,8 +168,7 @@ fn judge(test: &Expectation, model: &Model) -> (bool, String) {
             "no rule of this definition judges what goes between the two".into(),
         );
     }
-    let (protocol, port) = packet_of(test.traffic);
-    let mut example = None;
+    let (mut example, mut steps) = (None, 0usize);
     for (from, to) in from
         .iter()
         .flat_map(|from| to.iter().map(move |to| (from, to)))
@@ -143,27 +179,41 @@ fn judge(test: &Expectation, model: &Model) -> (bool, String) {
                     .address
                     .is_none_or(|address| address.is_ipv6() == ipv6)
             };
-            let asked = test.ipv6.is_none_or(|own| own == ipv6) && travels(test.traffic, ipv6);
+            let asked = test.ipv6.is_none_or(|own| own == ipv6);
             if !asked || !fits(from) || !fits(to) {
                 continue;
             }
-            let packet = Packet {
-                ipv6,
-                protocol,
-                port,
-                from,
-                to,
-            };
-            let verdict = packet.verdict(model);
-            let as_expected = verdict.is_ok() == (test.expect == Expected::Allow);
-            let because = match verdict {
-                Ok(rules) => format!("{packet} is allowed by {rules}"),
-                Err(who) => format!("{packet} is denied: no {who} allows it"),
-            };
-            if !as_expected {
-                return (false, because);
+            let sides: Vec<Side<'_>> = [
+                (Direction::Egress, from, to),
+                (Direction::Ingress, to, from),
+            ]
+            .into_iter()
+            .filter_map(|(direction, own, other)| Side::new(model, ipv6, direction, own, other))
+            .collect();
+            let rules: Vec<Traffic> = sides.iter().flat_map(Side::traffic).collect();
+            let parts = parts::parts(test.traffic, ipv6, &rules);
+            steps = steps.saturating_add(parts.len().saturating_mul(1 + rules.len()));
+            if steps > STEPS {
+                return too_many();
             }
-            example.get_or_insert(because);
+            for part in &parts {
+                let packet = Packet {
+                    ipv6,
+                    part: *part,
+                    of_many: parts.len() > 1,
+                    from,
+                    to,
+                };
+                let verdict = packet.verdict(&sides);
+                let as_expected = match test.expect {
+                    Expected::Allow => matches!(verdict, Verdict::Allowed(_)),
+                    Expected::Deny => matches!(verdict, Verdict::Denied(_)),
+                };
+                if !as_expected {
+                    return (false, format!("{packet} {verdict}"));
+                }
+                example.get_or_insert_with(|| format!("{packet} {verdict}"));
+            }
         }
     }
     match example {
@@ -175,87 +225,120 @@ fn judge(test: &Expectation, model: &Model) -> (bool, String) {
     }
 }
 
-/// Whether it is carried by a family at all.
-fn travels(traffic: Traffic, ipv6: bool) -> bool {
-    match traffic {
-        Traffic::Icmp(_) => !ipv6,
-        Traffic::Icmpv6(_) => ipv6,
-        _ => true,
+impl<'m> Side<'m> {
+    /// `None`: nobody here judges it.
+    fn new(
+        model: &'m Model,
+        ipv6: bool,
+        direction: Direction,
+        own: &'m Station<'m>,
+        other: &'m Station<'m>,
+    ) -> Option<Self> {
+        let groups = own.groups.as_deref()?;
+        let (mut rules, mut perhaps) = (Vec::new(), Vec::new());
+        for name in groups {
+            let group = model.groups.get(*name);
+            for rule in group.map_or(&[][..], |group| group.rules(direction)) {
+                match covers(model, ipv6, &rule.peer, other) {
+                    Covers::No => {}
+                    Covers::Perhaps => perhaps.push((*name, rule)),
+                    Covers::Yes => rules.push((*name, rule)),
+                }
+            }
+        }
+        Some(Self {
+            direction,
+            groups,
+            other,
+            rules,
+            perhaps,
+        })
     }
-}
 
-/// Protocol number and port, as [`Traffic::matches`] takes them.
-fn packet_of(traffic: Traffic) -> (u8, u16) {
-    match traffic {
-        // A protocol that no rule can name, by its number, in a sensible definition (RFC 3692).
-        Traffic::All => (253, 0),
-        Traffic::Tcp(ports) => (protocol::TCP, ports.from),
-        Traffic::Udp(ports) => (protocol::UDP, ports.from),
-        Traffic::Icmp(icmp) => (protocol::ICMP, icmp.range().0),
-        Traffic::Icmpv6(icmp) => (protocol::ICMPV6, icmp.range().0),
-        Traffic::Protocol(number) => (number, 0),
+    fn traffic(&self) -> impl Iterator<Item = Traffic> {
+        let rules = self.rules.iter().chain(&self.perhaps);
+        rules.map(|(_, rule)| rule.traffic)
     }
 }
 
 impl Packet<'_> {
-    /// The rules that allow it, or whose rules do not.
-    fn verdict(&self, model: &Model) -> Result<String, String> {
-        let mut allowed = Vec::new();
-        for (direction, own, other) in [
-            (Direction::Egress, self.from, self.to),
-            (Direction::Ingress, self.to, self.from),
-        ] {
-            let Some(groups) = &own.groups else { continue };
-            match self.rule(model, direction, groups, other) {
-                Some((group, rule)) => {
-                    let place = rule.origin.as_ref().map_or_else(String::new, |origin| {
-                        format!(" ({}:{})", origin.file, origin.line)
-                    });
-                    allowed.push(format!("{} of {group}{place}", direction.name()));
-                }
-                None => {
-                    let rule = format!("{} rule of {}", direction.name(), list(groups));
-                    return Err(rule);
-                }
+    fn verdict<'v, 'm>(&self, sides: &'v [Side<'m>]) -> Verdict<'v, 'm> {
+        let first = |rules: &[(&'m str, &'m Rule)]| {
+            let Part { protocol, port } = self.part;
+            let mut rules = rules.iter();
+            rules
+                .find(|(_, rule)| rule.traffic.matches(self.ipv6, protocol, port))
+                .copied()
+        };
+        let (mut allowed, mut undecided) = (Vec::new(), None);
+        for side in sides {
+            if let Some((group, rule)) = first(&side.rules) {
+                allowed.push((side.direction, group, rule));
+            } else if let Some(rule) = first(&side.perhaps) {
+                undecided = undecided.or(Some((side, rule)));
+            } else {
+                return Verdict::Denied(side);
             }
         }
-        Ok(allowed.join(" and "))
+        match undecided {
+            Some((side, rule)) => Verdict::Undecided(side, rule),
+            None => Verdict::Allowed(allowed),
+        }
     }
+}
 
-    fn rule<'m>(
-        &self,
-        model: &'m Model,
-        direction: Direction,
-        groups: &[&'m str],
-        other: &Station<'_>,
-    ) -> Option<(&'m str, &'m Rule)> {
-        groups.iter().find_map(|name| {
-            let group: &Group = model.groups.get(*name)?;
-            let matches = |rule: &&Rule| {
-                rule.traffic.matches(self.ipv6, self.protocol, self.port)
-                    && self.covers(model, &rule.peer, other)
-            };
-            group
-                .rules(direction)
-                .iter()
-                .find(matches)
-                .map(|rule| (*name, rule))
-        })
+fn covers(model: &Model, ipv6: bool, peer: &Peer, other: &Station<'_>) -> Covers {
+    let certain = |yes| if yes { Covers::Yes } else { Covers::No };
+    let in_net = |net: &IpNet| match other.address {
+        Some(address) => certain(net.contains(&address)),
+        None if matches!(net, IpNet::V6(_)) != ipv6 => Covers::No,
+        None if net.prefix_len() == 0 => Covers::Yes,
+        None => Covers::Perhaps,
+    };
+    match peer {
+        Peer::Cidr(net) => in_net(net),
+        Peer::PrefixList(name) => {
+            let nets = model.prefix_lists.get(name).into_iter().flatten();
+            nets.map(in_net).max().unwrap_or(Covers::No)
+        }
+        Peer::GroupOf(_, family) if family.is_ipv6() != ipv6 => Covers::No,
+        Peer::Group(name) | Peer::GroupOf(name, _) => {
+            certain(other.member_of.contains(&name.as_str()))
+        }
     }
+}
 
-    fn covers(&self, model: &Model, peer: &Peer, other: &Station<'_>) -> bool {
-        let in_net = |net: &ipnet::IpNet| match other.address {
-            Some(address) => net.contains(&address),
-            None => net.prefix_len() == 0 && matches!(net, ipnet::IpNet::V6(_)) == self.ipv6,
-        };
-        match peer {
-            Peer::Cidr(net) => in_net(net),
-            Peer::PrefixList(name) => model
-                .prefix_lists
-                .get(name)
-                .is_some_and(|nets| nets.iter().any(in_net)),
-            Peer::GroupOf(_, family) if family.is_ipv6() != self.ipv6 => false,
-            Peer::Group(name) | Peer::GroupOf(name, _) => other.member_of.contains(&name.as_str()),
+/// What a group's rule is called.
+fn called(direction: Direction, group: &str, rule: &Rule) -> String {
+    let place = rule.origin.as_ref().map_or_else(String::new, |origin| {
+        format!(" ({}:{})", origin.file, origin.line)
+    });
+    format!("{} of {group}{place}", direction.name())
+}
+
+impl fmt::Display for Verdict<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allowed(rules) => {
+                let rules = rules
+                    .iter()
+                    .map(|(direction, group, rule)| called(*direction, group, rule));
+                let rules: Vec<String> = rules.collect();
+                write!(f, "is allowed by {}", rules.join(" and "))
+            }
+            Self::Denied(side) => {
+                let (direction, groups) = (side.direction.name(), list(side.groups));
+                write!(f, "is denied: no {direction} rule of {groups} allows it")
+            }
+            Self::Undecided(side, (group, rule)) => {
+                let (other, rule) = (side.other.name, called(side.direction, group, rule));
+                write!(
+                    f,
+                    "cannot be decided: the addresses of {} are not known, and {rule} is for some only; \
+                     list them in `addresses` of the interface, or in `[members.GROUP]`",
+                    other.unwrap_or("one side")
+                )
+            }
         }
     }
 }
@@ -271,7 +354,11 @@ impl fmt::Display for Packet<'_> {
             ),
         };
         let family = if self.ipv6 { "IPv6" } else { "IPv4" };
-        write!(f, "{family} from {} to {}", side(self.from), side(self.to))
+        f.write_str(family)?;
+        if self.of_many {
+            write!(f, " {}", self.part.traffic())?;
+        }
+        write!(f, " from {} to {}", side(self.from), side(self.to))
     }
 }
 

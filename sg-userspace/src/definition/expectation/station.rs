@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::super::tree::Endpoint;
+use super::internet::internet;
 use crate::model::{Model, Peer};
 
 /// One end of a packet.
@@ -47,7 +48,7 @@ fn of_interface<'m>(name: &'m str, model: &'m Model) -> Vec<Station<'m>> {
         name: Some(name),
         address,
         groups: Some(groups.clone()),
-        member_of: groups.clone(),
+        member_of: address.map_or_else(|| groups.clone(), |address| member_of(address, model)),
     };
     match interface.addresses.as_deref() {
         None | Some([]) => vec![station(None)],
@@ -58,7 +59,8 @@ fn of_interface<'m>(name: &'m str, model: &'m Model) -> Vec<Station<'m>> {
     }
 }
 
-/// Interfaces that carry the group, and members elsewhere, which are judged by it alone.
+/// Interfaces that carry the group, and members elsewhere, which are judged by all groups that they are members of; if
+/// there are none, somebody whom it alone judges.
 fn of_group<'m>(group: &'m str, model: &'m Model) -> Vec<Station<'m>> {
     let carry = model
         .interfaces
@@ -67,18 +69,41 @@ fn of_group<'m>(group: &'m str, model: &'m Model) -> Vec<Station<'m>> {
     let mut stations: Vec<Station<'_>> = carry
         .flat_map(|(name, _)| of_interface(name, model))
         .collect();
-    let alone = |address| Station {
-        name: Some(group),
-        address,
-        groups: Some(vec![group]),
-        member_of: vec![group],
-    };
     let elsewhere = model.members.get(group).into_iter().flatten();
-    stations.extend(elsewhere.map(|address| alone(Some(*address))));
+    stations.extend(elsewhere.map(|address| {
+        let groups = member_of(*address, model);
+        Station {
+            name: Some(group),
+            address: Some(*address),
+            groups: Some(groups.clone()),
+            member_of: groups,
+        }
+    }));
     if stations.is_empty() {
-        stations.push(alone(None));
+        stations.push(Station {
+            name: Some(group),
+            address: None,
+            groups: Some(vec![group]),
+            member_of: vec![group],
+        });
     }
     stations
+}
+
+/// Groups that an address is a member of: those of interfaces that have it, and those that list it.
+fn member_of(address: IpAddr, model: &Model) -> Vec<&str> {
+    let carried = model.interfaces.values().filter(|interface| {
+        let addresses = interface.addresses.as_deref().unwrap_or_default();
+        addresses.contains(&address)
+    });
+    let carried = carried.flat_map(|interface| &interface.groups);
+    let lists = model.members.iter();
+    let listed = lists.filter(|(_, members)| members.contains(&address));
+    let groups: BTreeSet<&str> = carried
+        .chain(listed.map(|(group, _)| group))
+        .map(String::as_str)
+        .collect();
+    groups.into_iter().collect()
 }
 
 /// An address: that of an interface, or one that nobody here judges.
@@ -92,19 +117,15 @@ fn outside(address: IpAddr, model: &Model) -> Station<'_> {
         return Station {
             name: Some(name),
             address: Some(address),
-            groups: Some(groups.clone()),
-            member_of: groups,
+            groups: Some(groups),
+            member_of: member_of(address, model),
         };
     }
-    let member_of = model
-        .members
-        .iter()
-        .filter(|(_, members)| members.contains(&address));
     Station {
         name: None,
         address: Some(address),
         groups: None,
-        member_of: member_of.map(|(group, _)| group.as_str()).collect(),
+        member_of: member_of(address, model),
     }
 }
 
@@ -148,7 +169,7 @@ fn edges(model: &Model) -> BTreeSet<IpAddr> {
 }
 
 /// Prefixes of all rules and lists.
-fn nets(model: &Model) -> impl Iterator<Item = IpNet> + '_ {
+pub(super) fn nets(model: &Model) -> impl Iterator<Item = IpNet> + '_ {
     let rules = model
         .groups
         .values()
@@ -158,68 +179,6 @@ fn nets(model: &Model) -> impl Iterator<Item = IpNet> + '_ {
         _ => None,
     });
     of_rules.chain(model.prefix_lists.values().flatten().copied())
-}
-
-/// Prefix lengths from which a prefix is somebody in particular.
-const PARTICULAR: [u8; 2] = [8, 16];
-
-/// Public addresses of both families that are nobody in particular: not in a prefix that a rule or list
-/// singles out, no member, no interface.
-fn internet(model: &Model) -> Vec<IpAddr> {
-    let narrow: Vec<IpNet> = nets(model)
-        .filter(|net| net.prefix_len() >= PARTICULAR[usize::from(matches!(net, IpNet::V6(_)))])
-        .collect();
-    let plain = |address: &IpAddr| {
-        is_public(*address)
-            && !narrow.iter().any(|net| net.contains(address))
-            && outside(*address, model).groups.is_none()
-            && outside(*address, model).member_of.is_empty()
-    };
-    let wide = nets(model)
-        .filter(|net| net.prefix_len() > 0)
-        .flat_map(|net| {
-            [
-                Some(net.network()),
-                Some(net.broadcast()),
-                before(net.network()),
-                behind(net.broadcast()),
-            ]
-        });
-    let mut addresses: BTreeSet<IpAddr> = wide.flatten().filter(plain).collect();
-    // Some address of each family, wherever there is one.
-    let v4 = (1..224u32).map(|high| IpAddr::V4(Ipv4Addr::from((high << 24) | 0x0050_4321)));
-    let v6 =
-        (0..64u128).map(|low| IpAddr::V6(Ipv6Addr::from(((0x2a00_4321 + (low << 16)) << 96) | 1)));
-    addresses.extend(v4.into_iter().find(|address| plain(address)));
-    addresses.extend(v6.into_iter().find(|address| plain(address)));
-    addresses.into_iter().collect()
-}
-
-/// Whether an address can be met on the internet (the IANA special-purpose registries).
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            let [a, b, c, _] = address.octets();
-            let special = address.is_private()
-                || address.is_loopback()
-                || address.is_link_local()
-                || address.is_multicast()
-                || address.is_documentation()
-                || a == 0
-                || a >= 240
-                || (a == 100 && (64..128).contains(&b))
-                || (a == 192 && b == 0 && c == 0)
-                || (a == 198 && (18..20).contains(&b));
-            !special
-        }
-        // Global unicast but documentation (RFC 3849, RFC 9637).
-        IpAddr::V6(address) => {
-            let [first, second, ..] = address.segments();
-            (0x2000..0x4000).contains(&first)
-                && (first, second) != (0x2001, 0xdb8)
-                && !(first == 0x3fff && second < 0x1000)
-        }
-    }
 }
 
 fn before(address: IpAddr) -> Option<IpAddr> {

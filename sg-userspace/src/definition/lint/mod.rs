@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use sg_common::verdict::Direction;
 
 use super::escape::quote;
+use super::expectation::is_wide;
 use super::findings::Findings;
 use super::source::Source;
 use super::tree::{At, Definition};
@@ -112,7 +113,8 @@ impl Look<'_, '_> {
                 over(protocol::TCP) || over(protocol::UDP)
             };
             let open: Vec<String> = ports.iter().filter(open).map(u16::to_string).collect();
-            if open.is_empty() || !self.is_world(&rule.peer) {
+            // Two halves are the world, too.
+            if open.is_empty() || !self.has_net(&rule.peer, is_wide) {
                 continue;
             }
             let message = match open.as_slice() {
@@ -128,11 +130,11 @@ impl Look<'_, '_> {
         }
     }
 
-    fn is_world(&self, peer: &Peer) -> bool {
-        let whole = |net: &IpNet| net.prefix_len() == 0;
+    /// Whether a peer is, or has, such a prefix.
+    fn has_net(&self, peer: &Peer, such: impl Fn(&IpNet) -> bool) -> bool {
         match peer {
-            Peer::Cidr(net) => whole(net),
-            Peer::PrefixList(name) => self.entries(name).iter().any(whole),
+            Peer::Cidr(net) => such(net),
+            Peer::PrefixList(name) => self.entries(name).iter().any(such),
             Peer::Group(_) | Peer::GroupOf(..) => false,
         }
     }
@@ -143,10 +145,11 @@ impl Look<'_, '_> {
 
     /// AWS's default lets everything out; that should be somebody's choice.
     fn egress(&mut self, name: &str, group: &Group) {
+        let whole = |net: &IpNet| net.prefix_len() == 0;
         let mut open = group
             .egress
             .iter()
-            .filter(|rule| rule.traffic == Traffic::All && self.is_world(&rule.peer));
+            .filter(|rule| rule.traffic == Traffic::All && self.has_net(&rule.peer, whole));
         let Some(rule) = open.next() else { return };
         const HELP: &str = "list what it has to reach; `egress = []` lets out nothing but replies";
         if let Some(at) = self.places.rule(rule) {

@@ -27,6 +27,9 @@ ingress = [
     { protocol = "all", prefix_list = "all" },
     { protocol = "tcp", ports = 22, cidr = "10.0.0.0/8" },
     { protocol = "tcp", ports = 443, cidr = "0.0.0.0/0" },
+    { protocol = "tcp", ports = 22, cidr = "128.0.0.0/1" },
+    { protocol = "tcp", ports = 22, cidr = "2000::/3" },
+    { protocol = "tcp", ports = 22, cidr = "fc00::/7" },
 ]
 egress = []
 [prefix_lists.all]
@@ -43,7 +46,9 @@ groups = ["a"]
         [
             ("open-management-port", 4),
             ("open-management-port", 5),
-            ("open-management-port", 6)
+            ("open-management-port", 6),
+            ("open-management-port", 9),
+            ("open-management-port", 10)
         ]
     );
 }

@@ -55,7 +55,7 @@ impl Parser<'_> {
                 "code" => {
                     code = self
                         .integer(value, 0..=255)
-                        .map(|number| number.value as u8)
+                        .map(|number| (number.value as u8, value))
                 }
                 "family" => {
                     let words = [("ipv4", false), ("ipv6", true)];
@@ -88,19 +88,35 @@ impl Parser<'_> {
                     Traffic::Udp(ports)
                 }
             }
-            // One packet is asked for: of ICMP an echo request, where nothing else is said.
-            Some(protocol::ICMP) => {
-                Traffic::Icmp(message(icmp_type.map(|(kind, _)| kind), code, 8))
-            }
-            Some(protocol::ICMPV6) => {
-                Traffic::Icmpv6(message(icmp_type.map(|(kind, _)| kind), code, 128))
+            Some(number @ (protocol::ICMP | protocol::ICMPV6)) => {
+                let message = match (icmp_type, code) {
+                    (Some((kind, _)), Some((code, _))) => Icmp::Code(kind, code),
+                    (Some((kind, _)), None) => Icmp::Type(kind),
+                    (None, Some(_)) => {
+                        self.require(&table, "type", "a code belongs to a type");
+                        return None;
+                    }
+                    // What is commonly meant by letting ICMP through, and by not doing so.
+                    (None, None) if expect == Some(Expected::Deny) => Icmp::Any,
+                    (None, None) if number == protocol::ICMP => Icmp::Code(8, 0),
+                    (None, None) => Icmp::Code(128, 0),
+                };
+                if number == protocol::ICMP {
+                    Traffic::Icmp(message)
+                } else {
+                    Traffic::Icmpv6(message)
+                }
             }
             Some(number) => Traffic::Protocol(number),
             None => Traffic::All,
         };
         let out_of_place = match traffic {
-            Traffic::Tcp(_) | Traffic::Udp(_) => icmp_type.map(|(_, value)| value),
-            _ => port.map(|(_, value)| value),
+            Traffic::Tcp(_) | Traffic::Udp(_) => icmp_type.or(code).map(|(_, value)| value),
+            Traffic::Icmp(_) | Traffic::Icmpv6(_) => port.map(|(_, value)| value),
+            _ => {
+                let of_icmp = icmp_type.or(code).map(|(_, value)| value);
+                port.map(|(_, value)| value).or(of_icmp)
+            }
         };
         if let Some(value) = out_of_place {
             self.invalid(
@@ -145,8 +161,4 @@ impl Parser<'_> {
             at: text.at,
         })
     }
-}
-
-fn message(kind: Option<u8>, code: Option<u8>, default: u8) -> Icmp {
-    Icmp::Code(kind.unwrap_or(default), code.unwrap_or(0))
 }
