@@ -203,7 +203,10 @@ impl Ambiguous {
         }
         let (message, help) = match self.is_id {
             true => (
-                format!("{} is the id of one {kind} and the name of another", quote(word)),
+                format!(
+                    "{} is the id of one {kind} and the name of another",
+                    quote(word)
+                ),
                 format!("give one of them another name or id: {names}"),
             ),
             false => (
@@ -264,7 +267,11 @@ mod tests {
         let ambiguous = found.iter().filter(|(code, _)| *code == "ambiguous-name");
         let helps: Vec<&String> = ambiguous.map(|(_, help)| help).collect();
         assert!(helps.len() > 100);
-        assert!(helps.iter().all(|help| help.matches("default (").count() == 5));
+        assert!(
+            helps
+                .iter()
+                .all(|help| help.matches("default (").count() == 5)
+        );
         assert!(helps[0].ends_with(" and 995 more"), "{}", helps[0]);
     }
 }

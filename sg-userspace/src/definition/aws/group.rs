@@ -164,8 +164,9 @@ fn rules(
 
 fn permissions(node: &Node<'_>, key: &str, findings: &mut Findings) -> Vec<Entry> {
     let mut entries = Vec::new();
+    let owner = text_of(node, "OwnerId", findings).map(|owner| owner.value);
     for permission in fields::list(node, key, findings) {
-        rule::permission(permission, &mut entries, findings);
+        rule::permission(permission, owner, &mut entries, findings);
     }
     entries
 }

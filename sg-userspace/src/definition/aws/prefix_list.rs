@@ -43,7 +43,7 @@ pub(super) fn read(
         let name = text_of(node, "PrefixListName", findings);
         let name = name.map(|name| text::carried_name(findings, name));
         lists.push(PrefixList {
-            name: name.unwrap_or_else(|| id.clone()),
+            name: name.unwrap_or_else(|| name_of(&id)),
             ids: vec![id],
             entries,
         });
@@ -51,7 +51,7 @@ pub(super) fn read(
     for id in entries.order {
         if let Some((id, entries)) = entries.by_list.remove(&id) {
             lists.push(PrefixList {
-                name: id.clone(),
+                name: name_of(&id),
                 ids: vec![id],
                 entries,
             });
@@ -59,6 +59,14 @@ pub(super) fn read(
     }
     report_unused(&without, groups, findings);
     lists
+}
+
+/// What a list is called of which only the id is known.
+fn name_of(id: &Located<String>) -> Located<String> {
+    Located {
+        value: text::name_of(&id.value),
+        at: id.at,
+    }
 }
 
 /// Entries by the id of their list.

@@ -5,6 +5,8 @@ use super::super::{Checked, Device, Source, check, check_on};
 use super::list_of_file;
 use crate::model::{Icmp, Model, OnRevoke, Peer, Ports, Rule, Traffic};
 
+mod sources;
+
 /// Ids of what the cases are about.
 const WEB: &str = "sg-00000000000000001";
 const APP: &str = "sg-00000000000000002";
@@ -202,7 +204,7 @@ fn a_permission_is_a_rule_for_each_peer() {
             cidr("10.1.0.0/16"),
             cidr("10.2.0.1/32"),
             cidr("2001:db8::/32"),
-            Peer::PrefixList("pl-01".into()),
+            Peer::PrefixList("pl_01".into()),
             Peer::Group("web".into()),
         ]
     );
