@@ -167,12 +167,12 @@ fn rules(
     if !has_key {
         return rows;
     }
-    // What is wrong with them is said of those that count.
+    // What is wrong is said of the rows, where there are any.
     let mut unsaid = Findings::default();
     let by_rows = is_whole || !rows.is_empty();
-    let permissions = match by_rows {
-        true => permissions(node, key, &mut unsaid),
-        false => permissions(node, key, findings),
+    let permissions = match rows.is_empty() {
+        true => permissions(node, key, findings),
+        false => permissions(node, key, &mut unsaid),
     };
     compare(name, direction, by_rows, [&rows, &permissions], findings);
     if by_rows { rows } else { permissions }
