@@ -9,7 +9,7 @@ use sg_common::verdict::Direction;
 
 use super::clouds::{family, group_id, list_id, portable, rules};
 use super::{Converted, ConvertedFile, host, permission};
-use crate::model::{Interface, Model, OnRevoke, Peer, Rule};
+use crate::model::{Ids, Interface, Model, OnRevoke, Peer, Rule};
 
 pub(super) fn convert(model: &Model) -> Converted {
     let (model, mut left_out) = portable(model);
@@ -33,10 +33,14 @@ pub(super) fn convert(model: &Model) -> Converted {
                 .iter()
                 .map(|net| json!({ "Cidr": net.to_string() }))
                 .collect();
-            // The id is told by the file's name and inside.
+            // The id is told by the file's name and inside; what could lead out of the directory inside alone.
+            let file_name = match id.contains('/') || id.contains("..") {
+                true => Ids::derived_prefix_list(name).into(),
+                false => id.clone(),
+            };
             let entries = json!({ "PrefixListId": id, "Entries": entries });
             files.push(file(
-                &format!("{id}.json"),
+                &format!("{file_name}.json"),
                 "entries of a prefix list",
                 entries,
             ));

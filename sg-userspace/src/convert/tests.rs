@@ -203,3 +203,20 @@ fn timeouts_that_are_aws_defaults_too_come_back() {
     let read = read(&convert(&model, Target::Toml)).unwrap();
     assert_eq!(read, without_places(model));
 }
+
+#[test]
+fn no_id_leads_a_file_out_of_its_directory() {
+    let mut model = small();
+    model.prefix_lists.insert("l".into(), Vec::new());
+    let id = "pl-x/../../evil".to_owned();
+    model.ids.prefix_lists.insert("l".into(), id);
+    let files = super::aws::convert(&model).files;
+    assert!(files.len() > 3);
+    for file in files {
+        assert!(
+            !file.name.contains(['/', '\\']) && !file.name.contains(".."),
+            "{}",
+            file.name
+        );
+    }
+}

@@ -91,8 +91,17 @@ struct Words {
     ids: HashMap<String, String>,
     /// The first id of each name.
     first: BTreeMap<String, String>,
-    /// Names that several have, and what they are called instead.
-    ambiguous: HashMap<String, Vec<String>>,
+    /// Words that mean several things.
+    ambiguous: HashMap<String, Ambiguous>,
+}
+
+/// What a word means that means several things.
+#[derive(Default)]
+struct Ambiguous {
+    /// Their names, which are unique: sorted.
+    names: Vec<String>,
+    /// Whether it is the id of one and the name of another.
+    is_id: bool,
 }
 
 impl Words {
@@ -116,6 +125,11 @@ impl Words {
                 .or_default()
                 .push(index);
         }
+        // Those that they have in their files.
+        let mut named: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, (name, _)) in things.iter().enumerate() {
+            named.entry(name.value.clone()).or_default().push(index);
+        }
         for indices in same.into_values().filter(|indices| indices.len() > 1) {
             let ids = indices.iter().map(|index| things[*index].1.first());
             let mut distinct: Vec<&str> = ids.flatten().map(|id| id.value.as_str()).collect();
@@ -129,13 +143,12 @@ impl Words {
                 let (name, ids) = &mut things[index];
                 let unique = format!("{} ({})", name.value, ids[0].value);
                 let others = words.ambiguous.entry(name.value.clone()).or_default();
-                others.push(unique.clone());
-                others.sort_unstable();
+                others.names.push(unique.clone());
                 name.value = unique;
             }
         }
         let mut places: HashMap<&str, At> = HashMap::new();
-        for (name, ids) in &things {
+        for (index, (name, ids)) in things.iter().enumerate() {
             for id in *ids {
                 if let Some(first) = places.insert(&id.value, id.at) {
                     let message = format!("the id {} is taken", quote(&id.value));
@@ -146,6 +159,14 @@ impl Words {
                     continue;
                 }
                 words.ids.insert(id.value.clone(), name.value.clone());
+                let namesakes = named.get(&id.value).into_iter().flatten();
+                let mut others = namesakes.filter(|other| **other != index).peekable();
+                if others.peek().is_some() {
+                    let all = words.ambiguous.entry(id.value.clone()).or_default();
+                    let others = others.map(|other| things[*other].0.value.clone());
+                    all.names = others.chain([name.value.clone()]).collect();
+                    all.is_id = true;
+                }
                 if is_address(&id.value) || id.value == derived(&name.value) {
                     continue;
                 }
@@ -155,24 +176,102 @@ impl Words {
                     .or_insert_with(|| id.value.clone());
             }
         }
+        for ambiguous in words.ambiguous.values_mut() {
+            ambiguous.names.sort_unstable();
+        }
         words
     }
 
     fn resolve(&self, word: &mut String, at: At, findings: &mut Findings) {
-        if let Some(name) = self.ids.get(word.as_str()) {
-            word.clone_from(name);
-        } else if let Some(names) = self.ambiguous.get(word.as_str()) {
-            let message = format!("several {}s are called {}", self.kind, quote(word));
-            findings
-                .error("ambiguous-name", at, message)
-                .help(format!("use the id: {}", names.join(", ")));
+        if let Some(ambiguous) = self.ambiguous.get(word.as_str()) {
+            ambiguous.report(self.kind, word, at, findings);
             // So that it is not said to be missing as well.
-            word.clone_from(&names[0]);
+            word.clone_from(&ambiguous.names[0]);
+        } else if let Some(name) = self.ids.get(word.as_str()) {
+            word.clone_from(name);
         }
+    }
+}
+
+impl Ambiguous {
+    fn report(&self, kind: &str, word: &str, at: At, findings: &mut Findings) {
+        /// Names in one finding: there may be thousands, and as many references.
+        const LISTED: usize = 5;
+        let mut names = self.names[..self.names.len().min(LISTED)].join(", ");
+        if let Some(more @ 1..) = self.names.len().checked_sub(LISTED) {
+            names += &format!(" and {more} more");
+        }
+        let (message, help) = match self.is_id {
+            true => (
+                format!(
+                    "{} is the id of one {kind} and the name of another",
+                    quote(word)
+                ),
+                format!("give one of them another name or id: {names}"),
+            ),
+            false => (
+                format!("several {kind}s are called {}", quote(word)),
+                format!("use the id: {names}"),
+            ),
+        };
+        findings.error("ambiguous-name", at, message).help(help);
     }
 }
 
 /// Whether a word is how Terraform calls a thing, and no id that a cloud gave it.
 fn is_address(word: &str) -> bool {
     word.starts_with("aws_") || word.contains(".aws_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Checked, Source, check};
+
+    fn found(name: &str, text: &str) -> Vec<(&'static str, String)> {
+        let Checked { diagnostics, .. } = check(&[Source::new(name, text.as_bytes().to_vec())]);
+        let told = diagnostics.into_iter();
+        told.map(|one| (one.code, one.help.unwrap_or_default()))
+            .collect()
+    }
+
+    #[test]
+    fn a_word_that_is_an_id_and_another_name_is_refused_where_it_is_used() {
+        let text = |reference: &str| {
+            format!(
+                "[groups.a]\nid = \"db\"\negress = []\n[groups.db]\nid = \"other\"\negress = []\n\
+                 [groups.c]\negress = []\ningress = [{{ protocol = \"all\", group = \"{reference}\" }}]\n\
+                 [members.a]\naddresses = [\"10.0.0.1\"]\n[members.other]\naddresses = [\"10.0.0.2\"]\n"
+            )
+        };
+        let codes = |reference: &str| {
+            let found = found("f.toml", &text(reference));
+            found.into_iter().map(|(code, _)| code).collect::<Vec<_>>()
+        };
+        assert_eq!(codes("db"), ["ambiguous-name"]);
+        assert_eq!(codes("a"), [""; 0]);
+        assert_eq!(codes("other"), [""; 0]);
+    }
+
+    #[test]
+    fn many_things_of_one_name_are_refused_in_few_words() {
+        const GROUPS: usize = 1000;
+        let groups = (0..GROUPS).map(|number| {
+            format!(
+                "{{\"GroupId\": \"sg-{number:08x}\", \"GroupName\": \"default\", \"IpPermissionsEgress\": [], \
+                 \"IpPermissions\": [{{\"IpProtocol\": \"-1\", \"UserIdGroupPairs\": [{{\"GroupName\": \"default\"}}]}}]}}"
+            )
+        });
+        let groups: Vec<String> = groups.collect();
+        let text = format!("{{\"SecurityGroups\": [{}]}}", groups.join(","));
+        let found = found("f.json", &text);
+        let ambiguous = found.iter().filter(|(code, _)| *code == "ambiguous-name");
+        let helps: Vec<&String> = ambiguous.map(|(_, help)| help).collect();
+        assert!(helps.len() > 100);
+        assert!(
+            helps
+                .iter()
+                .all(|help| help.matches("default (").count() == 5)
+        );
+        assert!(helps[0].ends_with(" and 995 more"), "{}", helps[0]);
+    }
 }

@@ -96,15 +96,8 @@ impl Permission<'_> {
         let (kind, code) = match (self.from, self.to) {
             (Some(kind), Some(code)) => (kind, code),
             (None, None) if !required => return Some(Icmp::Any),
-            // A type alone is that type with every code.
-            (Some(kind), None) => (
-                kind,
-                Located {
-                    value: -1,
-                    at: kind.at,
-                },
-            ),
-            (None, _) => {
+            // Fact 1.15.
+            _ => {
                 invalid(
                     findings,
                     self.at,
@@ -223,7 +216,10 @@ mod tests {
         assert_eq!(traffic("tcp", Some(-1), Some(1)), None);
         assert_eq!(traffic("udp", Some(2), Some(1)), None);
         assert_eq!(traffic("udp", Some(2), Some(65536)), None);
-        assert_eq!(traffic("icmp", None, None), None);
+        for (from, to) in [(None, None), (Some(8), None), (None, Some(0))] {
+            assert_eq!(traffic("icmp", from, to), None);
+        }
+        assert_eq!(traffic("icmpv6", Some(128), None), None);
         assert_eq!(
             traffic("icmp", Some(8), Some(-1)),
             Some(Traffic::Icmp(Icmp::Type(8)))

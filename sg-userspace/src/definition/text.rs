@@ -19,6 +19,9 @@ const OF_GROUPS: &str = " ._-:/()#,@[]+=&;{}!$*";
 /// What may stand in a rule's description beside ASCII letters and digits (fact 1.31).
 const OF_RULES: &str = " ._-:/()#,@[]+=;{}!$*";
 
+/// How ids begin: what begins so is no name, lest a reference to what is not here finds something of that name.
+const OF_IDS: [&str; 3] = ["sg-", "pl-", "eni-"];
+
 /// Checks the name of a group, list or interface, which stands in `place`.
 pub(super) fn check_name(findings: &mut Findings, place: &str, name: &Located<String>) {
     let text = name.value.as_str();
@@ -38,11 +41,18 @@ fn fault_of_name(text: &str) -> Option<String> {
         Some("is empty".to_string())
     } else if text.trim() != text {
         Some("begins or ends with a space".into())
-    } else if text.to_ascii_lowercase().starts_with("sg-") {
-        Some("begins with `sg-`, which is for ids".into())
+    } else if let Some(prefix) = prefix_of_id(text) {
+        Some(format!("begins with `{prefix}`, which is for ids"))
     } else {
         fault_of(text, OF_GROUPS)
     }
+}
+
+/// What an id begins with, if a text begins with it, in whichever case.
+fn prefix_of_id(text: &str) -> Option<&'static str> {
+    let text = text.to_ascii_lowercase();
+    let mut prefixes = OF_IDS.into_iter();
+    prefixes.find(|prefix| text.starts_with(prefix))
 }
 
 /// A group's description.
@@ -94,8 +104,8 @@ pub(super) fn name_of(text: &str) -> String {
     if value.is_empty() {
         value.push('_');
     }
-    if value.to_ascii_lowercase().starts_with("sg-") {
-        value.replace_range(2..3, "_");
+    if let Some(prefix) = prefix_of_id(&value) {
+        value.replace_range(prefix.len() - 1..prefix.len(), "_");
     }
     value.truncate(value.trim_end().len());
     value
@@ -161,7 +171,12 @@ pub(super) fn mac(findings: &mut Findings, text: Located<&str>) -> Option<Locate
             }
         };
     }
-    (parts.next().is_none()).then_some(Located {
+    if parts.next().is_some() {
+        let message = format!("{} is not an Ethernet address", quote(text.value));
+        invalid(findings, text.at, message);
+        return None;
+    }
+    Some(Located {
         value: bytes,
         at: text.at,
     })
@@ -318,4 +333,49 @@ fn invalid(
     message: impl Into<String>,
 ) -> &mut super::findings::Finding {
     findings.error("InvalidParameterValue", at, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: At = At {
+        file: 0,
+        start: 0,
+        end: 0,
+    };
+
+    #[test]
+    fn what_begins_like_an_id_is_no_name() {
+        for (text, name) in [
+            ("sg-1", "sg_1"),
+            ("PL-0aaa", "PL_0aaa"),
+            (" eni-x", "eni_x"),
+        ] {
+            assert!(!is_name(text.trim()), "{text}");
+            assert_eq!(name_of(text), name);
+        }
+        for text in ["sgr", "plan-b", "eni", "eni_0"] {
+            assert!(is_name(text), "{text}");
+            assert_eq!(name_of(text), text);
+        }
+    }
+
+    #[test]
+    fn an_ethernet_address_has_six_bytes() {
+        let read = |value| {
+            let mut findings = Findings::default();
+            let found = mac(&mut findings, Located { value, at: AT });
+            (found.is_some(), findings.has_errors())
+        };
+        assert_eq!(read("02:fc:00:00:00:01"), (true, false));
+        for bad in [
+            "02:fc:00:00:00",
+            "02:fc:00:00:00:01:02",
+            "",
+            "02:fc:00:00:00:0g",
+        ] {
+            assert_eq!(read(bad), (false, true), "{bad}");
+        }
+    }
 }

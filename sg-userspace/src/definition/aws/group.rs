@@ -15,6 +15,16 @@ use crate::model::OnRevoke;
 /// Rules of a group by [`Direction`].
 type Rules = [Vec<Entry>; 2];
 
+/// What `describe-security-group-rules` says of something.
+enum Rows<T> {
+    /// Nothing.
+    None,
+    /// Some of it: there are pages that are not here.
+    Part(T),
+    /// All.
+    Whole(T),
+}
+
 /// All groups.
 pub(super) fn read(answers: &Answers<'_, '_>, findings: &mut Findings) -> Vec<Group> {
     let mut rows = rows(answers, findings);
@@ -22,6 +32,10 @@ pub(super) fn read(answers: &Answers<'_, '_>, findings: &mut Findings) -> Vec<Gr
     let mut groups = Vec::with_capacity(described.len());
     for (id, node) in described {
         let rules = rows.by_group.remove(&id.value).map(|(_, rules)| rules);
+        let rules = match answers.has_all_rules() {
+            true => Rows::Whole(rules.unwrap_or_default()),
+            false => rules.map_or(Rows::None, Rows::Part),
+        };
         groups.push(described_group(id, node, rules, findings));
     }
     let names = names(answers);
@@ -49,14 +63,14 @@ pub(super) fn read(answers: &Answers<'_, '_>, findings: &mut Findings) -> Vec<Gr
 
 /// Rules of `describe-security-group-rules`.
 #[derive(Default)]
-struct Rows {
+struct AllRows {
     /// Ids of groups as they come.
     order: Vec<String>,
     by_group: HashMap<String, (Located<String>, Rules)>,
 }
 
-fn rows(answers: &Answers<'_, '_>, findings: &mut Findings) -> Rows {
-    let mut rows = Rows::default();
+fn rows(answers: &Answers<'_, '_>, findings: &mut Findings) -> AllRows {
+    let mut rows = AllRows::default();
     for (_, node) in distinct(&answers.rules, "SecurityGroupRuleId", "sgr-", findings) {
         let group = text_of(node, "GroupId", findings);
         let is_egress = fields::boolean(node, "IsEgress", findings);
@@ -91,7 +105,7 @@ fn rows(answers: &Answers<'_, '_>, findings: &mut Findings) -> Rows {
 fn described_group(
     id: Located<String>,
     node: &Node<'_>,
-    rows: Option<Rules>,
+    rows: Rows<Rules>,
     findings: &mut Findings,
 ) -> Group {
     let name = match text_of(node, "GroupName", findings) {
@@ -105,8 +119,9 @@ fn described_group(
     let description = description.map(|text| text::carried_group_description(findings, text));
     let on_revoke = on_revoke(node, findings);
     let [by_ingress, by_egress] = match rows {
-        Some([ingress, egress]) => [Some(ingress), Some(egress)],
-        None => [None, None],
+        Rows::None => [Rows::None, Rows::None],
+        Rows::Part([ingress, egress]) => [Rows::Part(ingress), Rows::Part(egress)],
+        Rows::Whole([ingress, egress]) => [Rows::Whole(ingress), Rows::Whole(egress)],
     };
     let ingress = rules(node, &name, Direction::Ingress, by_ingress, findings);
     let egress = rules(node, &name, Direction::Egress, by_egress, findings);
@@ -120,13 +135,13 @@ fn described_group(
     }
 }
 
-/// The rules of one direction: those with ids where there are any, else the group's permissions. That there are
-/// none lets nothing through, either way (fact 7.52).
+/// The rules of one direction: those with ids where all of them are here, or any, else the group's permissions.
+/// That there are none lets nothing through, either way (fact 7.52).
 fn rules(
     node: &Node<'_>,
     name: &Located<String>,
     direction: Direction,
-    rows: Option<Vec<Entry>>,
+    rows: Rows<Vec<Entry>>,
     findings: &mut Findings,
 ) -> Vec<Entry> {
     let key = match direction {
@@ -135,7 +150,8 @@ fn rules(
     };
     let has_key = node.map().unwrap_or_default().iter();
     let has_key = has_key.map(|(key, _)| &*key.value).any(|own| own == key);
-    let Some(rows) = rows else {
+    let is_whole = matches!(rows, Rows::Whole(_));
+    let (Rows::Whole(rows) | Rows::Part(rows)) = rows else {
         if !has_key {
             let what = match direction {
                 Direction::Ingress => "nothing comes in",
@@ -151,21 +167,22 @@ fn rules(
     if !has_key {
         return rows;
     }
-    // What is wrong with them is said of those that count.
+    // What is wrong is said of the rows, where there are any.
     let mut unsaid = Findings::default();
-    let by_rows = !rows.is_empty();
-    let permissions = match by_rows {
-        true => permissions(node, key, &mut unsaid),
-        false => permissions(node, key, findings),
+    let by_rows = is_whole || !rows.is_empty();
+    let permissions = match rows.is_empty() {
+        true => permissions(node, key, findings),
+        false => permissions(node, key, &mut unsaid),
     };
-    compare(name, direction, &rows, &permissions, findings);
+    compare(name, direction, by_rows, [&rows, &permissions], findings);
     if by_rows { rows } else { permissions }
 }
 
 fn permissions(node: &Node<'_>, key: &str, findings: &mut Findings) -> Vec<Entry> {
     let mut entries = Vec::new();
+    let owner = text_of(node, "OwnerId", findings).map(|owner| owner.value);
     for permission in fields::list(node, key, findings) {
-        rule::permission(permission, &mut entries, findings);
+        rule::permission(permission, owner, &mut entries, findings);
     }
     entries
 }
@@ -174,8 +191,8 @@ fn permissions(node: &Node<'_>, key: &str, findings: &mut Findings) -> Vec<Entry
 fn compare(
     name: &Located<String>,
     direction: Direction,
-    rows: &[Entry],
-    permissions: &[Entry],
+    by_rows: bool,
+    [rows, permissions]: [&[Entry]; 2],
     findings: &mut Findings,
 ) {
     let of_rows: Vec<_> = rows.iter().filter_map(rule::identity).collect();
@@ -197,9 +214,9 @@ fn compare(
     let Some(first) = differing.next() else {
         return;
     };
-    let taken = match rows.is_empty() {
-        true => "the latter is taken",
-        false => "the former is taken",
+    let taken = match by_rows {
+        true => "the former is taken",
+        false => "the latter is taken",
     };
     let message = format!(
         "the {} rules of group {} differ between describe-security-group-rules and describe-security-groups: {taken}",

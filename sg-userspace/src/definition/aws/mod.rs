@@ -112,6 +112,18 @@ struct Answers<'n, 's> {
 struct Entries<'n, 's> {
     list: Located<&'n str>,
     nodes: &'n [Node<'s>],
+    part: Part,
+}
+
+/// What part of an answer is at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// A page that others follow.
+    Page,
+    /// An answer, or its last page.
+    Last,
+    /// One of the elements that `--query` left.
+    Element,
 }
 
 /// Answers of one kind.
@@ -150,7 +162,10 @@ impl<'n, 's> Answers<'n, 's> {
             return;
         }
         match Kind::of_element(node) {
-            Some(kind) => self.elements(kind, node, std::slice::from_ref(node), findings),
+            Some(kind) => {
+                let elements = std::slice::from_ref(node);
+                self.elements(kind, Part::Element, node, elements, findings);
+            }
             None if node.map().is_some_and(<[_]>::is_empty) => {}
             None => {
                 let message = match node.map() {
@@ -167,6 +182,10 @@ impl<'n, 's> Answers<'n, 's> {
     fn page(&mut self, node: &'n Node<'s>, kind: Kind, findings: &mut Findings) {
         let token = node.get("NextToken");
         let token = token.filter(|token| token.value != Value::String("".into()));
+        let part = match token {
+            Some(_) => Part::Page,
+            None => Part::Last,
+        };
         let pages = &mut self.pages[kind as usize];
         match token {
             Some(token) if pages.continued.is_none() => pages.continued = Some(token.at),
@@ -174,12 +193,13 @@ impl<'n, 's> Answers<'n, 's> {
             None => pages.last = true,
         }
         let elements = fields::list(node, kind.key(), findings);
-        self.elements(kind, node, elements, findings);
+        self.elements(kind, part, node, elements, findings);
     }
 
     fn elements(
         &mut self,
         kind: Kind,
+        part: Part,
         parent: &'n Node<'s>,
         nodes: &'n [Node<'s>],
         findings: &mut Findings,
@@ -190,7 +210,7 @@ impl<'n, 's> Answers<'n, 's> {
             Kind::Interfaces => &mut self.interfaces,
             Kind::PrefixLists => &mut self.prefix_lists,
             Kind::Entries => {
-                self.entries(parent, nodes, findings);
+                self.entries(part, parent, nodes, findings);
                 return;
             }
         };
@@ -209,7 +229,13 @@ impl<'n, 's> Answers<'n, 's> {
     }
 
     /// Entries do not say whose they are: what stands around them does, or the name of the file.
-    fn entries(&mut self, parent: &'n Node<'s>, nodes: &'n [Node<'s>], findings: &mut Findings) {
+    fn entries(
+        &mut self,
+        part: Part,
+        parent: &'n Node<'s>,
+        nodes: &'n [Node<'s>],
+        findings: &mut Findings,
+    ) {
         let wrapper = match fields::text(parent, "PrefixListId", findings) {
             Some(id) => Some(id),
             None => self.file.map(|value| Located {
@@ -218,13 +244,22 @@ impl<'n, 's> Answers<'n, 's> {
             }),
         };
         match wrapper {
-            Some(list) => self.entries.push(Entries { list, nodes }),
+            Some(list) => self.entries.push(Entries { list, nodes, part }),
             None => {
                 findings
                     .error("missing-key", parent.at, "these entries are of a prefix list that is not named")
                     .help("call the file by the list's id, such as pl-0123456789abcdef0.json, or write {\"PrefixListId\": \"pl-…\", \"Entries\": […]}");
             }
         }
+    }
+
+    /// Whether the rows of `describe-security-group-rules` are all there are: a group that has none among them has
+    /// no rules. An answer that a filter has limited cannot be told from a whole one, so it is taken as one: it
+    /// lets less through, and where the groups are described, the difference is said.
+    fn has_all_rules(&self) -> bool {
+        let pages = self.pages[Kind::Rules as usize];
+        let ended = pages.last || pages.continued.is_none();
+        ended && (pages.last || !self.rules.is_empty())
     }
 
     /// Says which kinds of answers go on in a page that no file holds.

@@ -9,8 +9,8 @@ use super::super::document::fields;
 use super::super::escape::quote;
 use super::super::findings::Findings;
 use super::super::text;
-use super::super::tree::{Group, Located, PrefixList};
-use super::{Answers, distinct, text_of};
+use super::super::tree::{At, Group, Located, PrefixList};
+use super::{Answers, Part, distinct, text_of};
 use crate::model::Peer;
 
 /// All lists whose entries are known.
@@ -23,14 +23,21 @@ pub(super) fn read(
     let mut lists = Vec::new();
     let mut without = Vec::new();
     for (id, node) in distinct(&answers.prefix_lists, "PrefixListId", "pl-", findings) {
-        let mut own = entries.by_list.remove(&id.value).map(|(_, own)| own);
-        if node.get("Cidrs").is_some() {
+        let mut own = entries.by_list.remove(&id.value);
+        if let Some(cidrs) = node.get("Cidrs") {
+            let at = cidrs.at;
             let cidrs = fields::texts(node, "Cidrs", findings).into_iter();
             let nets = cidrs.filter_map(|text| text::cidr(findings, text));
             let nets: Vec<_> = nets.collect();
-            own.get_or_insert_default().extend(nets);
+            let answer = Answer {
+                at,
+                is_elements: false,
+                nets,
+            };
+            let list = own.get_or_insert_with(|| List::new(id.clone()));
+            list.answers.push(answer);
         }
-        let Some(entries) = own else {
+        let Some(entries) = own.map(|own| own.settle(findings)) else {
             // Every region has some of AWS's own.
             if text_of(node, "OwnerId", findings).is_none_or(|owner| owner.value != "AWS") {
                 without.push(id);
@@ -43,15 +50,17 @@ pub(super) fn read(
         let name = text_of(node, "PrefixListName", findings);
         let name = name.map(|name| text::carried_name(findings, name));
         lists.push(PrefixList {
-            name: name.unwrap_or_else(|| id.clone()),
+            name: name.unwrap_or_else(|| name_of(&id)),
             ids: vec![id],
             entries,
         });
     }
     for id in entries.order {
-        if let Some((id, entries)) = entries.by_list.remove(&id) {
+        if let Some(list) = entries.by_list.remove(&id) {
+            let id = list.id.clone();
+            let entries = list.settle(findings);
             lists.push(PrefixList {
-                name: id.clone(),
+                name: name_of(&id),
                 ids: vec![id],
                 entries,
             });
@@ -61,12 +70,80 @@ pub(super) fn read(
     lists
 }
 
+/// What a list is called of which only the id is known.
+fn name_of(id: &Located<String>) -> Located<String> {
+    Located {
+        value: text::name_of(&id.value),
+        at: id.at,
+    }
+}
+
 /// Entries by the id of their list.
 #[derive(Default)]
 struct Entries {
     /// Ids as they come.
     order: Vec<String>,
-    by_list: HashMap<String, (Located<String>, Vec<Located<IpNet>>)>,
+    by_list: HashMap<String, List>,
+}
+
+/// What all answers say of one list.
+struct List {
+    id: Located<String>,
+    /// Entries of pages that others follow.
+    pages: Vec<Located<IpNet>>,
+    /// Answers that are whole, or last pages.
+    answers: Vec<Answer>,
+}
+
+struct Answer {
+    at: At,
+    /// Whether it is elements of a file that `--query` left.
+    is_elements: bool,
+    nets: Vec<Located<IpNet>>,
+}
+
+impl List {
+    fn new(id: Located<String>) -> Self {
+        Self {
+            id,
+            pages: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// All entries. Only pages are joined: of answers that differ one is left over from another time, and their
+    /// union would keep what was removed.
+    fn settle(self, findings: &mut Findings) -> Vec<Located<IpNet>> {
+        let nets = |answer: &Answer| -> HashSet<IpNet> {
+            answer.nets.iter().map(|net| net.value).collect()
+        };
+        if let Some((first, others)) = self.answers.split_first() {
+            let said = nets(first);
+            if let Some(other) = others.iter().find(|other| nets(other) != said) {
+                let message = format!(
+                    "the entries of {} are given twice, and differently",
+                    quote(&self.id.value)
+                );
+                findings
+                    .error("duplicate-id", other.at, message)
+                    .related(first.at, "first here")
+                    .help(
+                        "the files are of different times: fetch them anew, and leave old ones out",
+                    );
+            }
+        }
+        let mut entries = self.pages;
+        // Others say the same.
+        entries.extend(
+            self.answers
+                .into_iter()
+                .next()
+                .map(|first| first.nets)
+                .into_iter()
+                .flatten(),
+        );
+        entries
+    }
 }
 
 /// Entries of one list may stand in several files, page by page.
@@ -76,16 +153,30 @@ fn entries(answers: &Answers<'_, '_>, findings: &mut Findings) -> Entries {
         let Some(id) = text::id(findings, page.list, "pl-") else {
             continue;
         };
-        let (_, own) = entries.by_list.entry(id.value.clone()).or_insert_with(|| {
+        let list = entries.by_list.entry(id.value.clone()).or_insert_with(|| {
             entries.order.push(id.value.clone());
-            (id, Vec::new())
+            List::new(id)
         });
+        let mut nets = Vec::with_capacity(page.nodes.len());
         for node in page.nodes {
             match text_of(node, "Cidr", findings) {
-                Some(text) => own.extend(text::cidr(findings, text)),
+                Some(text) => nets.extend(text::cidr(findings, text)),
                 None if node.get("Cidr").is_none() => fields::missing(node, "Cidr", findings),
                 None => {}
             }
+        }
+        let at = page.nodes.first().map_or(page.list.at, |node| node.at);
+        let is_elements = page.part == Part::Element;
+        match list.answers.last_mut() {
+            _ if page.part == Part::Page => list.pages.extend(nets),
+            Some(last) if is_elements && last.is_elements && last.at.file == at.file => {
+                last.nets.extend(nets);
+            }
+            _ => list.answers.push(Answer {
+                at,
+                is_elements,
+                nets,
+            }),
         }
     }
     entries

@@ -36,7 +36,10 @@ pub(super) fn row(node: &Node<'_>, findings: &mut Findings) -> Option<Entry> {
         return None;
     };
     let peer = match key {
-        "ReferencedGroupInfo" => group(node.get(key)?, findings),
+        "ReferencedGroupInfo" => {
+            let owner = text_of(node, "GroupOwnerId", findings);
+            group(node.get(key)?, owner.map(|owner| owner.value), findings)
+        }
         _ => {
             let text = text_of(node, key, findings)?;
             match key {
@@ -55,7 +58,13 @@ pub(super) fn row(node: &Node<'_>, findings: &mut Findings) -> Option<Entry> {
 }
 
 /// The rules of one of `IpPermissions`: one for each source or destination, in whichever of its four lists.
-pub(super) fn permission(node: &Node<'_>, entries: &mut Vec<Entry>, findings: &mut Findings) {
+/// `owner`: the account whose group has them.
+pub(super) fn permission(
+    node: &Node<'_>,
+    owner: Option<&str>,
+    entries: &mut Vec<Entry>,
+    findings: &mut Findings,
+) {
     let Some(traffic) = traffic(node, findings) else {
         return;
     };
@@ -89,7 +98,7 @@ pub(super) fn permission(node: &Node<'_>, entries: &mut Vec<Entry>, findings: &m
     }
     for pair in fields::list(node, "UserIdGroupPairs", findings) {
         named += 1;
-        let peer = group(pair, findings);
+        let peer = group(pair, owner, findings);
         add(pair, peer, findings);
     }
     if named == 0 {
@@ -164,8 +173,9 @@ fn prefix_list(id: Located<&str>, findings: &mut Findings) -> Option<Located<Pee
     })
 }
 
-/// A group as a peer; none through a peering connection that is not active, which matches nothing (fact 1.24).
-fn group(node: &Node<'_>, findings: &mut Findings) -> Option<Located<Peer>> {
+/// A group as a peer; none through a peering connection that is not active, which matches nothing (fact 1.24), and
+/// none that another account than `own` calls so: names are of one account, ids of all.
+fn group(node: &Node<'_>, own: Option<&str>, findings: &mut Findings) -> Option<Located<Peer>> {
     // Before groups had ids everywhere they were named.
     let (name, at) = match text_of(node, "GroupId", findings) {
         Some(id) => {
@@ -177,6 +187,19 @@ fn group(node: &Node<'_>, findings: &mut Findings) -> Option<Located<Peer>> {
                 fields::missing(node, "GroupId", findings);
                 return None;
             };
+            if let (Some(own), Some(user)) = (own, text_of(node, "UserId", findings))
+                && user.value != own
+            {
+                let message = format!(
+                    "this matches nothing: {} is a group of account {}, and only its name is given",
+                    quote(name.value),
+                    quote(user.value)
+                );
+                findings
+                    .warning("stale-rule", name.at, message)
+                    .help("give its `GroupId`, and its members in a TOML file beside");
+                return None;
+            }
             (text::name_of(name.value), name.at)
         }
     };

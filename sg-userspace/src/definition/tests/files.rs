@@ -90,6 +90,8 @@ fn names_are_those_of_aws() {
         "a ",
         "sg-1",
         "SG-1",
+        "pl-1",
+        "Eni-1",
         "a|b",
         "a\\u001bb",
         "ü",

@@ -300,7 +300,11 @@ impl<'a> Evaluator<'a, '_> {
                 return Err(Fault::new(key_at, "evaluation", message));
             }
             if let Some(value) = self.written(instance, declaration, name, key_at) {
-                entries.insert(Rc::from(*name), (key_at, self.settle(value)?));
+                let value = self.settle(value)?;
+                // A `dynamic` block that makes none says nothing, as if it were not written.
+                if !matches!(&value.data, Data::List(items) if items.items.is_empty()) {
+                    entries.insert(Rc::from(*name), (key_at, value));
+                }
             }
         }
         if declaration.is_rule()

@@ -41,7 +41,7 @@ impl Reader<'_> {
         let mut places: HashMap<String, usize> = HashMap::new();
         let of_kind = |resource: &&Resource<'_>| KINDS.contains(&resource.kind.as_str());
         for resource in resources.iter().filter(of_kind) {
-            let ids = self.ids(resource, "id");
+            let ids = self.ids(resource, "id", "sg-");
             let own = ids
                 .first()
                 .map_or(resource.address.clone(), |id| id.value.clone());

@@ -36,8 +36,8 @@ impl Reader<'_> {
         let mut places: HashMap<String, usize> = HashMap::new();
         for resource in of(INTERFACE).chain(of(INSTANCE)) {
             let ids = match resource.kind.ends_with(INSTANCE) {
-                true => self.ids(resource, "primary_network_interface_id"),
-                false => self.ids(resource, "id"),
+                true => self.ids(resource, "primary_network_interface_id", "eni-"),
+                false => self.ids(resource, "id", "eni-"),
             };
             // An instance whose interface is a resource of its own has that one's groups.
             if resource.kind.ends_with(INSTANCE)
@@ -79,15 +79,15 @@ impl Reader<'_> {
             };
             self.add_group(&mut interfaces[place].1, group);
         }
-        let defaults: Vec<Located<String>> = resources
+        let defaults: Vec<&Resource<'_>> = resources
             .iter()
             .filter(|resource| resource.kind == group::DEFAULT)
-            .filter_map(|resource| self.ids(resource, "id").into_iter().next())
             .collect();
+        let vpcs = vpcs(resources);
         let mut carried = Vec::with_capacity(interfaces.len());
         for (resource, mut interface) in interfaces {
             if interface.groups.value.is_empty()
-                && !self.default_group(resource, &defaults, &mut interface)
+                && !self.default_group(resource, &defaults, &vpcs, &mut interface)
             {
                 continue;
             }
@@ -214,7 +214,8 @@ impl Reader<'_> {
     fn default_group(
         &mut self,
         resource: &Resource<'_>,
-        defaults: &[Located<String>],
+        defaults: &[&Resource<'_>],
+        vpcs: &HashMap<&str, &str>,
         interface: &mut RemoteInterface,
     ) -> bool {
         let unknown = ["vpc_security_group_ids", "security_groups"]
@@ -224,18 +225,59 @@ impl Reader<'_> {
             // It has been said that they are not known.
             return false;
         }
-        if let [only] = defaults {
+        if let [only] = defaults
+            && Self::is_of_vpc(resource, only, vpcs)
+            && let Some(word) = self.groups.get(&only.address)
+        {
             interface.groups.value.push(Located {
-                value: only.value.clone(),
+                value: word.clone(),
                 at: resource.at,
             });
             return true;
         }
         self.not_carried_over(
             resource,
-            "names no group: it has the default group of its VPC, which is not here",
+            "names no group: it has the default group of its VPC, which is not known to be here",
             "name its groups, or define the default group as `aws_default_security_group`",
         );
         false
+    }
+
+    /// Whether the default group is that of the interface's VPC: they say the same one, or neither says any.
+    fn is_of_vpc(
+        resource: &Resource<'_>,
+        default: &Resource<'_>,
+        vpcs: &HashMap<&str, &str>,
+    ) -> bool {
+        let of_default = word(default, "vpc_id");
+        let of_subnet = word(resource, "subnet_id").and_then(|subnet| vpcs.get(subnet).copied());
+        let said = Self::is_given(default, "vpc_id")
+            || Self::is_given(resource, "vpc_id")
+            || Self::is_given(resource, "subnet_id");
+        !said || (of_default.is_some() && of_default == word(resource, "vpc_id").or(of_subnet))
+    }
+}
+
+/// The VPCs of subnets, by their ids and addresses.
+fn vpcs<'r>(resources: &'r [Resource<'_>]) -> HashMap<&'r str, &'r str> {
+    let subnets = resources
+        .iter()
+        .filter(|resource| resource.kind.trim_start_matches("data.") == "aws_subnet");
+    let mut vpcs = HashMap::new();
+    for subnet in subnets {
+        let Some(vpc) = word(subnet, "vpc_id") else {
+            continue;
+        };
+        vpcs.insert(subnet.address.as_str(), vpc);
+        vpcs.extend(word(subnet, "id").map(|id| (id, vpc)));
+    }
+    vpcs
+}
+
+/// An attribute that is text and known.
+fn word<'r>(resource: &'r Resource<'_>, key: &str) -> Option<&'r str> {
+    match &resource.attributes.get(key)?.value {
+        Value::String(text) if !text.is_empty() => Some(text),
+        _ => None,
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::super::document::{Node, Value};
 use super::super::escape::quote;
 use super::super::findings::Findings;
+use super::super::text;
 use super::super::tree::{File, Located};
 use super::{Meaning, Resource};
 
@@ -53,18 +54,20 @@ struct Reader<'f> {
 }
 
 impl Reader<'_> {
-    /// The words by which others refer to a resource: its id if it is known, and its address.
-    fn ids(&self, resource: &Resource<'_>, id: &str) -> Vec<Located<String>> {
+    /// The words by which others refer to a resource: its id if it is known, and its address. `prefix` is that of
+    /// such ids.
+    fn ids(&mut self, resource: &Resource<'_>, id: &str, prefix: &str) -> Vec<Located<String>> {
         let mut ids = Vec::new();
         if let Some(node) = resource.attributes.get(id)
             && let Value::String(text) = &node.value
             && !text.is_empty()
             && **text != *resource.address
         {
-            ids.push(Located {
-                value: text.clone().into_owned(),
+            let id = Located {
+                value: &**text,
                 at: node.at,
-            });
+            };
+            ids.extend(text::id(self.findings, id, prefix));
         }
         if !self.shared.contains(&resource.address) {
             ids.push(Located {

@@ -79,7 +79,7 @@ impl Reader<'_> {
 
     fn list(&mut self, resource: &Resource<'_>) -> (PrefixList, Option<bool>) {
         let attributes = &resource.attributes;
-        let ids = self.ids(resource, "id");
+        let ids = self.ids(resource, "id", "pl-");
         let label = resource.address.rsplit('.').next().unwrap_or_default();
         let label = text::name_of(&label.replace('"', ""));
         let name = match attributes.get("name").map(|node| (&node.value, node.at)) {

@@ -313,10 +313,14 @@ fn rule_id(node: &Node<'_>) -> Option<Located<RuleId>> {
     })
 }
 
-/// The id in `123456789012/sg-…` (fact 7.15).
+/// The id in `123456789012/sg-…` (fact 7.15). Behind an account, a name is one of that account's, and none here.
 pub(super) fn without_account(word: &str) -> &str {
     match word.split_once('/') {
-        Some((account, id)) if account.bytes().all(|byte| byte.is_ascii_digit()) => id,
+        Some((account, id))
+            if account.bytes().all(|byte| byte.is_ascii_digit()) && id.starts_with("sg-") =>
+        {
+            id
+        }
         _ => word,
     }
 }

@@ -212,6 +212,60 @@ fn interfaces_have_groups_of_their_own_or_the_default_one() {
 }
 
 #[test]
+fn a_default_group_is_that_of_one_vpc() {
+    let found = |instance: &str, default: &str| {
+        let resources = [
+            ("aws_instance.a", instance),
+            ("aws_default_security_group.d", default),
+            ("aws_subnet.s", r#"{"id": "subnet-1", "vpc_id": "vpc-1"}"#),
+        ];
+        interfaces(&resources).0.len()
+    };
+    let plain = r#"{"private_ip": "192.0.2.1"}"#;
+    let placed = r#"{"private_ip": "192.0.2.1", "subnet_id": "subnet-1"}"#;
+    assert_eq!(found(plain, "{}"), 1);
+    assert_eq!(found(placed, r#"{"vpc_id": "vpc-1"}"#), 1);
+    assert_eq!(found(placed, r#"{"vpc_id": "vpc-2"}"#), 0);
+    assert_eq!(found(placed, "{}"), 0);
+    assert_eq!(found(plain, r#"{"vpc_id": "vpc-1"}"#), 0);
+    let elsewhere = r#"{"private_ip": "192.0.2.1", "subnet_id": "subnet-2"}"#;
+    assert_eq!(found(elsewhere, r#"{"vpc_id": "vpc-1"}"#), 0);
+}
+
+#[test]
+fn a_name_behind_an_account_is_none_of_this_file() {
+    let peers = |word: &str| {
+        let text = format!(
+            r#"{{"egress": [], "ingress": [{{"protocol": "-1", "from_port": 0, "to_port": 0, "security_groups": ["{word}"]}}]}}"#
+        );
+        group(&text).0.ingress[0].peers[0].value.clone()
+    };
+    for (word, peer) in [
+        ("123456789012/db", "123456789012/db"),
+        (
+            "999999999999/aws_security_group.db",
+            "999999999999/aws_security_group.db",
+        ),
+        ("123456789012/sg-1", "sg-1"),
+    ] {
+        assert_eq!(peers(word), Peer::Group(peer.into()));
+    }
+}
+
+#[test]
+fn ids_are_checked() {
+    let read = |id: &str| {
+        let text = format!(r#"{{"id": "{id}", "egress": []}}"#);
+        let (mut file, codes) = read(Meaning::State, &[("aws_security_group.a", &text)]);
+        (file.groups.remove(0).ids.len(), codes)
+    };
+    assert_eq!(read("sg-1"), (2, vec![]));
+    for bad in ["pl-x/../evil", "pl-1", "a b"] {
+        assert_eq!(read(bad), (1, vec!["InvalidParameterValue"]), "{bad}");
+    }
+}
+
+#[test]
 fn what_has_groups_and_is_not_read_is_reported() {
     for (address, attributes, reported) in [
         ("aws_lb.a", r#"{"security_groups": ["sg-1"]}"#, true),

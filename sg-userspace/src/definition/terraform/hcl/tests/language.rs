@@ -268,3 +268,29 @@ resource "aws_security_group" "u" {
         ]
     );
 }
+
+#[test]
+fn a_dynamic_block_over_nothing_is_no_block() {
+    let text = r#"
+variable "none" {
+  default = []
+}
+resource "aws_security_group" "t" {
+  name = "t"
+  dynamic "egress" {
+    for_each = var.none
+    content {}
+  }
+}
+resource "aws_security_group" "u" {
+  egress = []
+}
+"#;
+    assert_eq!(
+        lines(&[("main.tf", text)]),
+        [
+            "aws_security_group.t {name=\"t\"}",
+            "aws_security_group.u {egress=[]}",
+        ]
+    );
+}
