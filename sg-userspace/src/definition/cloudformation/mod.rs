@@ -1,5 +1,6 @@
 //! Templates of CloudFormation, in YAML and JSON (facts 7.30–7.32).
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::document::{Node, Value, yaml};
@@ -132,7 +133,7 @@ impl<'t, 's> Template<'t, 's> {
                 .help("a template of CloudFormation names its resources there");
             return None;
         };
-        if let Some(transform) = document.get("Transform") {
+        for transform in ["Transform", "Fn::Transform"].iter().filter_map(|key| document.get(key)) {
             findings
                 .warning(
                     "not-carried-over",
@@ -156,20 +157,8 @@ impl<'t, 's> Template<'t, 's> {
         let mut evaluator = Evaluator::new(self.document, &self.words);
         let resources = self.document.get("Resources").and_then(Node::map);
         for (name, node) in resources.unwrap_or_default() {
-            let kind = match node.get("Type").map(|node| &node.value) {
-                Some(Value::String(kind)) => &**kind,
-                _ => {
-                    if name.value.starts_with("Fn::ForEach") {
-                        findings
-                            .error(
-                                "unknown-value",
-                                name.at,
-                                "resources made by `Fn::ForEach` are not known from this file",
-                            )
-                            .help("give the template that the transform makes: `aws cloudformation get-template --template-stage Processed`");
-                    }
-                    continue;
-                }
+            let Some(kind) = kind(name, node, findings) else {
+                continue;
             };
             let is_read = group::KINDS.contains(&kind) || interface::KINDS.contains(&kind);
             if !is_read {
@@ -197,12 +186,8 @@ impl<'t, 's> Template<'t, 's> {
                     }
                 }
             }
-            let properties = match node.get("Properties") {
-                Some(properties) => evaluator.evaluate(properties),
-                None => Node {
-                    at: name.at,
-                    value: Value::Map(Vec::new()),
-                },
+            let Some(properties) = properties(&mut evaluator, name, node, findings) else {
+                continue;
             };
             all.push(Resource {
                 kind: kind.into(),
@@ -218,10 +203,87 @@ impl<'t, 's> Template<'t, 's> {
 const HELP: &str =
     "give parameters a `Default`, or take what is deployed from `aws ec2 describe-security-groups`";
 
+const PROCESSED: &str = "give the template that the transform makes: `aws cloudformation get-template --template-stage Processed`";
+
+/// The type of a resource; `None` if it does not say.
+fn kind<'n>(
+    name: &Located<Cow<'_, str>>,
+    node: &'n Node<'_>,
+    findings: &mut Findings,
+) -> Option<&'n str> {
+    if name.value.starts_with("Fn::") {
+        let function = match name.value.starts_with("Fn::ForEach") {
+            true => "Fn::ForEach",
+            false => &name.value,
+        };
+        let message = format!(
+            "resources made by {} are not known from this file",
+            quote(function)
+        );
+        findings
+            .error("unknown-value", name.at, message)
+            .help(PROCESSED);
+        return None;
+    }
+    match node.get("Type").map(|node| &node.value) {
+        Some(Value::String(kind)) => return Some(kind),
+        Some(_) => {
+            let message = format!("the type of {} must be a string", quote(&name.value));
+            findings.error("wrong-type", name.at, message);
+        }
+        None => {
+            let message = format!("{} has no `Type`", quote(&name.value));
+            findings
+                .error("missing-key", name.at, message)
+                .help("each resource says what it is");
+        }
+    }
+    None
+}
+
+/// The properties of a resource, evaluated; `None` if they are not known. To take them for none would be to
+/// take the defaults, which let everything out.
+fn properties<'s>(
+    evaluator: &mut Evaluator<'_, 's>,
+    name: &Located<Cow<'_, str>>,
+    node: &Node<'s>,
+    findings: &mut Findings,
+) -> Option<Node<'s>> {
+    let entries = node.map().unwrap_or_default();
+    let own = entries.iter().find(|(key, _)| key.value == "Properties");
+    let Some((_, own)) = own else {
+        return Some(Node {
+            at: name.at,
+            value: Value::Map(Vec::new()),
+        });
+    };
+    let properties = evaluator.evaluate(own);
+    match &properties.value {
+        Value::Map(_) => return Some(properties),
+        Value::Unknown(what) => {
+            let message = format!(
+                "the properties of {} are not known from this file: {}",
+                quote(&name.value),
+                quote(what)
+            );
+            findings.error("unknown-value", own.at, message).help(HELP);
+        }
+        _ => {
+            let message = format!(
+                "the properties of {} must be an object, not {}",
+                quote(&name.value),
+                properties.kind()
+            );
+            findings.error("wrong-type", own.at, message);
+        }
+    }
+    None
+}
+
 /// Says of a resource that has to do with groups and is of no kind that is read.
 fn report(
     kind: &str,
-    name: &Located<std::borrow::Cow<'_, str>>,
+    name: &Located<Cow<'_, str>>,
     node: &Node<'_>,
     findings: &mut Findings,
 ) {

@@ -268,3 +268,64 @@ fn truncated_templates_end_in_an_error() {
     assert_eq!(codes("Resources: {G: [\n"), ["syntax"]);
     assert_eq!(codes("Resources: 3\n"), ["missing-key"]);
 }
+
+#[test]
+fn what_is_not_known_is_not_taken_for_the_default() {
+    let include = "Fn::Transform: {Name: AWS::Include, Parameters: {Location: s3://x/y}}";
+    let group = |properties: &str| {
+        format!("Resources:\n  G:\n    Type: AWS::EC2::SecurityGroup\n    Properties: {properties}\n")
+    };
+    for (text, expected) in [
+        (group(&format!("{{{include}}}")), "unknown-value"),
+        (
+            group(&format!("{{GroupDescription: x, {include}}}")),
+            "unknown-value",
+        ),
+        (group("[]"), "wrong-type"),
+        (group(""), "unknown-value"),
+        (group("!Ref AWS::NoValue"), "wrong-type"),
+        (group("{SecurityGroupEgress: }"), "unknown-value"),
+        (group("{SecurityGroupIngress: null}"), "unknown-value"),
+        (group("{SecurityGroupEgress: [null]}"), "unknown-value"),
+        (
+            group(&format!("{{SecurityGroupEgress: [{{CidrIp: 10.0.0.0/8, {include}}}]}}")),
+            "unknown-value",
+        ),
+        (format!("Resources:\n  {include}\n"), "unknown-value"),
+        ("Resources: {G: {Properties: {}}}".into(), "missing-key"),
+        ("Resources: {G: 3}".into(), "missing-key"),
+        ("Resources: {G: {Type: [x]}}".into(), "wrong-type"),
+    ] {
+        let checked = checked(&text);
+        let found: Vec<_> = checked.diagnostics.iter().map(|found| found.code).collect();
+        assert_eq!(found, [expected], "{text}");
+        assert!(checked.model.is_none(), "{text}");
+    }
+    // What is left out is not given.
+    let left_out = model(&group("{SecurityGroupEgress: !Ref AWS::NoValue}"));
+    assert_eq!(what(&left_out.groups["G"].egress), everything());
+}
+
+#[test]
+fn what_refers_to_itself_or_goes_on_without_end_is_not_known() {
+    let head = "Mappings: {M: {A: {B: !FindInMap [M, A, B], C: [!Ref X], D: {E: f}}}}";
+    for key in ["B", "C", "D"] {
+        let found = source(head, &format!("!FindInMap [M, A, {key}]")).unwrap_err();
+        assert!(found.contains("neither text nor a list"), "{found}");
+    }
+    let chain = |equals: &str, count: usize| {
+        let mut head = String::from("Conditions:\n");
+        for index in 0..count {
+            let next = equals.replace('@', &format!("C{}", index + 1));
+            head += &format!("  C{index}: {next}\n");
+        }
+        head + &format!("  C{count}: !Equals [a, a]\n")
+    };
+    let value = "!If [C0, 10.0.0.0/8, 10.1.0.0/16]";
+    for equals in ["!Equals [!If [@, a, b], a]", "!Not [!Condition @]"] {
+        let found = source(&chain(equals, 20_000), value).unwrap_err();
+        assert!(found.contains("without end"), "{found}");
+        let found = source(&chain(equals, 20), value);
+        assert_eq!(found.as_deref(), Ok("10.0.0.0/8"));
+    }
+}
