@@ -87,8 +87,8 @@ pub(super) fn settle(definition: &mut Definition, findings: &mut Findings) -> Id
 /// Words for things of one kind.
 struct Words {
     kind: &'static str,
-    /// Names by id.
-    ids: HashMap<String, String>,
+    /// Names by id, and the file that says it.
+    ids: HashMap<String, (String, u32)>,
     /// The first id of each name.
     first: BTreeMap<String, String>,
     /// Names that several have, and what they are called instead.
@@ -145,8 +145,9 @@ impl Words {
                         .help("all files together are one definition: leave one of the two out");
                     continue;
                 }
-                words.ids.insert(id.value.clone(), name.value.clone());
-                if is_address(&id.value) || id.value == derived(&name.value) {
+                let known = (name.value.clone(), id.at.file);
+                words.ids.insert(id.value.clone(), known);
+                if is_address(&id.value) || is_of_template(&id.value) || id.value == derived(&name.value) {
                     continue;
                 }
                 words
@@ -159,7 +160,10 @@ impl Words {
     }
 
     fn resolve(&self, word: &mut String, at: At, findings: &mut Findings) {
-        if let Some(name) = self.ids.get(word.as_str()) {
+        // What a template calls a thing means nothing elsewhere.
+        let known = self.ids.get(word.as_str());
+        let known = known.filter(|(_, file)| *file == at.file || !is_of_template(word));
+        if let Some((name, _)) = known {
             word.clone_from(name);
         } else if let Some(names) = self.ambiguous.get(word.as_str()) {
             let message = format!("several {}s are called {}", self.kind, quote(word));
@@ -175,4 +179,16 @@ impl Words {
 /// Whether a word is how Terraform calls a thing, and no id that a cloud gave it.
 fn is_address(word: &str) -> bool {
     word.starts_with("aws_") || word.contains(".aws_")
+}
+
+const OF_TEMPLATE: &str = "cfn:";
+
+/// What stands for a thing that a template calls by a logical name: no id that a cloud gives.
+pub(super) fn word_of_template(file: &str, name: &str) -> String {
+    format!("{OF_TEMPLATE}{file}#{name}")
+}
+
+/// Whether a word is such.
+pub(super) fn is_of_template(word: &str) -> bool {
+    word.starts_with(OF_TEMPLATE)
 }

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::document::{Node, Value, yaml};
 use super::escape::quote;
 use super::findings::{Findings, SYNTAX};
+use super::names;
 use super::read::Input;
 use super::text;
 use super::tree::{At, DefaultEgress, File, Located};
@@ -52,7 +53,12 @@ pub(super) fn read(inputs: &[Input<'_>], findings: &mut Findings) -> File {
         end: 0,
     };
     let mark = findings.mark();
-    let mut reader = Reader { findings };
+    let mut reader = Reader {
+        findings,
+        named: HashMap::new(),
+        unnamed: HashSet::new(),
+    };
+    reader.learn_names(&resources);
     let groups = reader.groups(&resources);
     let prefix_lists = reader.prefix_lists(&resources);
     let remote_interfaces = reader.interfaces(&resources);
@@ -106,6 +112,8 @@ struct Template<'t, 's> {
     document: &'t Node<'s>,
     /// Logical names of resources, and the words that stand for their ids.
     words: HashMap<String, String>,
+    /// Logical names of resources, and what they are called among all templates.
+    shown: HashMap<String, String>,
 }
 
 /// A resource of a kind that has to do with groups, with its properties evaluated.
@@ -113,8 +121,10 @@ struct Resource<'s> {
     kind: String,
     /// What it is called in its template.
     logical: String,
-    /// By this others refer to it.
+    /// By this others of its template refer to it.
     word: String,
+    /// What it is called among all templates.
+    shown: String,
     /// Its logical name.
     at: At,
     properties: Node<'s>,
@@ -142,14 +152,12 @@ impl<'t, 's> Template<'t, 's> {
                 )
                 .help("give the template that it makes: `aws cloudformation get-template --template-stage Processed`");
         }
-        let words = resources
-            .iter()
-            .map(|(name, _)| (name.value.to_string(), name.value.to_string()))
-            .collect();
+        let names = resources.iter().map(|(name, _)| name.value.to_string());
         Some(Self {
             name: &input.source.name,
             document,
-            words,
+            words: names.clone().map(|name| (name, String::new())).collect(),
+            shown: names.map(|name| (name.clone(), name)).collect(),
         })
     }
 
@@ -193,6 +201,7 @@ impl<'t, 's> Template<'t, 's> {
                 kind: kind.into(),
                 logical: name.value.clone().into_owned(),
                 word: self.words[&*name.value].clone(),
+                shown: self.shown[&*name.value].clone(),
                 at: name.at,
                 properties,
             });
@@ -336,19 +345,28 @@ fn names_groups(node: &Node<'_>, depth: usize) -> bool {
     }
 }
 
-/// Gives resources of several templates that are called alike different words.
+/// Gives resources of several templates that are called alike different words. A logical name has a meaning in
+/// its template only: what stands for it is no id and no name that another file could mean.
 fn tell_apart(templates: &mut [Template<'_, '_>]) {
     let mut seen = HashSet::new();
     let mut shared = HashSet::new();
-    for name in templates.iter().flat_map(|template| template.words.keys()) {
+    for name in templates.iter().flat_map(|template| template.shown.keys()) {
         if !seen.insert(name.clone()) {
             shared.insert(name.clone());
         }
     }
-    for template in templates {
+    let mut files = HashSet::new();
+    for (number, template) in templates.iter_mut().enumerate() {
+        let mut file = text::name_of(template.name);
+        while !files.insert(file.clone()) {
+            file = format!("{file}#{number}");
+        }
         for (name, word) in &mut template.words {
+            *word = names::word_of_template(&file, name);
+        }
+        for (name, shown) in &mut template.shown {
             if shared.contains(name) {
-                *word = format!("{name} in {}", template.name);
+                *shown = format!("{name} in {}", template.name);
             }
         }
     }
@@ -356,6 +374,10 @@ fn tell_apart(templates: &mut [Template<'_, '_>]) {
 
 struct Reader<'f> {
     findings: &'f mut Findings,
+    /// Words of groups by their `GroupName`; `None` of a name that several have.
+    named: HashMap<String, Option<String>>,
+    /// Logical names of groups without.
+    unnamed: HashSet<String>,
 }
 
 impl Reader<'_> {
