@@ -147,7 +147,10 @@ impl Words {
                 }
                 let known = (name.value.clone(), id.at.file);
                 words.ids.insert(id.value.clone(), known);
-                if is_address(&id.value) || is_of_template(&id.value) || id.value == derived(&name.value) {
+                if is_address(&id.value)
+                    || is_of_template(&id.value)
+                    || id.value == derived(&name.value)
+                {
                     continue;
                 }
                 words

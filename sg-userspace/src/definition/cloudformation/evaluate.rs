@@ -79,7 +79,9 @@ impl<'t, 's> Evaluator<'t, 's> {
                     return Node { at: node.at, value };
                 }
                 // A transform adds what this file does not tell.
-                let function = entries.iter().find(|(key, _)| key.value.starts_with("Fn::"));
+                let function = entries
+                    .iter()
+                    .find(|(key, _)| key.value.starts_with("Fn::"));
                 if let Some((function, _)) = function {
                     let what = format!("{} beside other keys", function.value);
                     let value = Value::Unknown(what.into());
@@ -296,7 +298,10 @@ impl<'t, 's> Evaluator<'t, 's> {
             )
         };
         if !is_text(found) && !found.list().is_some_and(|nodes| nodes.iter().all(is_text)) {
-            return Err(format!("{}, which is neither text nor a list of it", missing()));
+            return Err(format!(
+                "{}, which is neither text nor a list of it",
+                missing()
+            ));
         }
         Ok(self.evaluate(found).value)
     }

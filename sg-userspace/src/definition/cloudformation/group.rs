@@ -131,13 +131,19 @@ impl Reader<'_> {
 
     /// What stands for the group of this id, which is no name.
     pub(super) fn group_of_id(&mut self, id: Located<&str>) -> Option<String> {
-        if names::is_of_template(id.value) || id.value.starts_with("sg-") {
+        self.id(id, "sg-")
+    }
+
+    fn id(&mut self, id: Located<&str>, prefix: &str) -> Option<String> {
+        if names::is_of_template(id.value) || id.value.starts_with(prefix) {
             return Some(id.value.to_owned());
         }
-        let message = format!("{} is not the id of a group", quote(id.value));
+        let message = format!("{} is not an id for this", quote(id.value));
         self.findings
             .error("InvalidParameterValue", id.at, message)
-            .help("`!GetAtt GROUP.GroupId` is that of a group of the template");
+            .help(format!(
+                "`{prefix}…`, or `!Ref` of what the template defines"
+            ));
         None
     }
 
@@ -277,10 +283,10 @@ impl Reader<'_> {
             }
         }
         if let Some(list) = fields::text(rule, list, self.findings) {
-            peers.push(Located {
-                value: Peer::PrefixList(list.value.to_owned()),
+            peers.extend(self.id(list, "pl-").map(|word| Located {
+                value: Peer::PrefixList(word),
                 at: list.at,
-            });
+            }));
         }
         if let Some(group) = fields::text(rule, group, self.findings) {
             peers.extend(self.group_of_id(group).map(|word| Located {
@@ -294,8 +300,7 @@ impl Reader<'_> {
             let word = match is_of_another(rule) {
                 false => self.group_named(name),
                 true => {
-                    let message =
-                        format!("group {} is of another account", quote(name.value));
+                    let message = format!("group {} is of another account", quote(name.value));
                     self.findings
                         .warning("not-carried-over", name.at, message)
                         .help("a name does not tell which group it is: give `SourceSecurityGroupId`; here the rule allows nothing");

@@ -143,7 +143,10 @@ impl<'t, 's> Template<'t, 's> {
                 .help("a template of CloudFormation names its resources there");
             return None;
         };
-        for transform in ["Transform", "Fn::Transform"].iter().filter_map(|key| document.get(key)) {
+        for transform in ["Transform", "Fn::Transform"]
+            .iter()
+            .filter_map(|key| document.get(key))
+        {
             findings
                 .warning(
                     "not-carried-over",
@@ -290,12 +293,7 @@ fn properties<'s>(
 }
 
 /// Says of a resource that has to do with groups and is of no kind that is read.
-fn report(
-    kind: &str,
-    name: &Located<Cow<'_, str>>,
-    node: &Node<'_>,
-    findings: &mut Findings,
-) {
+fn report(kind: &str, name: &Located<Cow<'_, str>>, node: &Node<'_>, findings: &mut Findings) {
     const SILENT: &str = "AWS::EC2::SecurityGroupVpcAssociation";
     let (message, help) = if kind == "AWS::CloudFormation::Stack" {
         (

@@ -274,7 +274,9 @@ fn truncated_templates_end_in_an_error() {
 fn what_is_not_known_is_not_taken_for_the_default() {
     let include = "Fn::Transform: {Name: AWS::Include, Parameters: {Location: s3://x/y}}";
     let group = |properties: &str| {
-        format!("Resources:\n  G:\n    Type: AWS::EC2::SecurityGroup\n    Properties: {properties}\n")
+        format!(
+            "Resources:\n  G:\n    Type: AWS::EC2::SecurityGroup\n    Properties: {properties}\n"
+        )
     };
     for (text, expected) in [
         (group(&format!("{{{include}}}")), "unknown-value"),
@@ -289,7 +291,9 @@ fn what_is_not_known_is_not_taken_for_the_default() {
         (group("{SecurityGroupIngress: null}"), "unknown-value"),
         (group("{SecurityGroupEgress: [null]}"), "unknown-value"),
         (
-            group(&format!("{{SecurityGroupEgress: [{{CidrIp: 10.0.0.0/8, {include}}}]}}")),
+            group(&format!(
+                "{{SecurityGroupEgress: [{{CidrIp: 10.0.0.0/8, {include}}}]}}"
+            )),
             "unknown-value",
         ),
         (format!("Resources:\n  {include}\n"), "unknown-value"),
@@ -365,13 +369,20 @@ fn names_are_no_logical_names_and_those_no_ids() {
     let code = |found: &&super::super::Diagnostic| found.code == "not-carried-over";
     assert!(other.diagnostics.iter().any(|found| code(&found)));
     for (rule, expected) in [
-        ("GroupName: Plain, CidrIp: 10.0.0.0/8", "InvalidGroup.NotFound"),
+        (
+            "GroupName: Plain, CidrIp: 10.0.0.0/8",
+            "InvalidGroup.NotFound",
+        ),
         (
             "GroupId: !Ref Web, SourceSecurityGroupName: Plain",
             "InvalidGroup.NotFound",
         ),
         (
             "GroupId: !Ref Web, SourceSecurityGroupId: Front",
+            "InvalidParameterValue",
+        ),
+        (
+            "GroupId: !Ref Web, SourcePrefixListId: Front",
             "InvalidParameterValue",
         ),
     ] {
@@ -388,8 +399,10 @@ fn names_are_no_logical_names_and_those_no_ids() {
 
 #[test]
 fn what_a_template_calls_a_thing_means_nothing_in_another_file() {
-    let template = "Resources: {Web: {Type: AWS::EC2::SecurityGroup, Properties: {GroupName: front}}}";
-    let toml = "[groups.g]\negress = []\ningress = [\n  { protocol = \"all\", group = \"WORD\" }]\n";
+    let template =
+        "Resources: {Web: {Type: AWS::EC2::SecurityGroup, Properties: {GroupName: front}}}";
+    let toml =
+        "[groups.g]\negress = []\ningress = [\n  { protocol = \"all\", group = \"WORD\" }]\n";
     for word in ["Web", "cfn:t.yaml#Web"] {
         let sources = [
             Source::new("t.yaml", template.into()),
