@@ -41,9 +41,9 @@ struct Content {
     peer: Peer,
 }
 
-/// Rules of group's members of one family, by what one of the other family has in common with them: then the two
+/// Rules of a group's members of one family, by what one of the other family has in common with them: then the two
 /// are one. Places among the entries by description.
-type Halves =
+pub(super) type Halves =
     HashMap<(usize, Direction, Traffic, String, Family), BTreeMap<Option<String>, VecDeque<usize>>>;
 
 /// Reads rules into their groups.
@@ -119,7 +119,7 @@ fn content(rule: &Rule, place: usize) -> Content {
 }
 
 /// Adds a rule; two that mean a group's members, one of each family, are one here.
-fn add(
+pub(super) fn add(
     halves: &mut Halves,
     place: usize,
     direction: Direction,
