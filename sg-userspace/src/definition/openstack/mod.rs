@@ -13,7 +13,7 @@ use super::read::Input;
 use super::text;
 use super::tree::{File, Group, Located, PrefixList};
 use crate::model::{Family, OnRevoke};
-use words::{Meaning, Words};
+use words::{Known, Meaning, Words, ambiguous};
 
 mod port;
 mod protocol;
@@ -319,57 +319,6 @@ fn owner(
         ..empty()
     });
     Some(place)
-}
-
-/// What words mean.
-struct Known {
-    /// Places of groups, and the words that mean them wherever they stand.
-    groups: Words<(usize, String)>,
-    lists: Words<AddressGroup>,
-}
-
-impl Known {
-    /// The word for a group that a field of Neutron's names by id, or the command line by whatever is unique.
-    fn group(
-        &self,
-        word: Located<&str>,
-        is_id: bool,
-        findings: &mut Findings,
-    ) -> Option<Located<String>> {
-        let own = Located {
-            value: word.value.to_owned(),
-            at: word.at,
-        };
-        if !is_id {
-            return match self.groups.by_word(word.value) {
-                Meaning::One((_, value)) => Some(Located {
-                    value: value.clone(),
-                    at: word.at,
-                }),
-                Meaning::Several => {
-                    ambiguous("group", word, findings);
-                    None
-                }
-                Meaning::None => Some(own),
-            };
-        }
-        // Otherwise the name would be found where the id is not.
-        if self.groups.by_id(word.value).is_none() && self.groups.has_name(word.value) {
-            let message = format!("no group has the id {}", quote(word.value));
-            findings
-                .error("InvalidGroup.NotFound", word.at, message)
-                .help("another group is called so; give the file of the one that is meant as well");
-            return None;
-        }
-        Some(own)
-    }
-}
-
-fn ambiguous(kind: &str, word: Located<&str>, findings: &mut Findings) {
-    let message = format!("several {kind}s are called {}", quote(word.value));
-    findings
-        .error("ambiguous-name", word.at, message)
-        .help("use the id");
 }
 
 fn text_of(id: &Option<Located<String>>) -> Option<&str> {

@@ -9,7 +9,8 @@ use super::super::escape::quote;
 use super::super::findings::Findings;
 use super::super::text;
 use super::super::tree::{Located, RemoteInterface};
-use super::{ID, Known, prefix, present, wrong_type};
+use super::words::Known;
+use super::{ID, prefix, present, wrong_type};
 
 /// Reads one; `None` if nothing is enforced on it.
 pub(super) fn read(

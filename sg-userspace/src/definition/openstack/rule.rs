@@ -11,8 +11,8 @@ use super::super::findings::Findings;
 use super::super::text;
 use super::super::tree::{At, Entry, Group, Located};
 use super::protocol::{Range, traffic};
-use super::words::Meaning;
-use super::{DESCRIPTION, ID, Known, ambiguous, family_of, has, prefix, present, wrong_type};
+use super::words::{Known, Meaning, ambiguous};
+use super::{DESCRIPTION, ID, family_of, has, prefix, present, wrong_type};
 use crate::model::{Family, Peer, Traffic};
 
 /// Columns of the command line's lists.

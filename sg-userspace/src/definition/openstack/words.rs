@@ -2,6 +2,11 @@
 
 use std::collections::HashMap;
 
+use super::super::escape::quote;
+use super::super::findings::Findings;
+use super::super::tree::Located;
+use super::AddressGroup;
+
 /// Things by id and by name; names need not be unique.
 pub(super) struct Words<T> {
     ids: HashMap<String, T>,
@@ -57,4 +62,55 @@ impl<T: Clone> Words<T> {
             },
         }
     }
+}
+
+/// What words mean.
+pub(super) struct Known {
+    /// Places of groups, and the words that mean them wherever they stand.
+    pub(super) groups: Words<(usize, String)>,
+    pub(super) lists: Words<AddressGroup>,
+}
+
+impl Known {
+    /// The word for a group that a field of Neutron's names by id, or the command line by whatever is unique.
+    pub(super) fn group(
+        &self,
+        word: Located<&str>,
+        is_id: bool,
+        findings: &mut Findings,
+    ) -> Option<Located<String>> {
+        let own = Located {
+            value: word.value.to_owned(),
+            at: word.at,
+        };
+        if !is_id {
+            return match self.groups.by_word(word.value) {
+                Meaning::One((_, value)) => Some(Located {
+                    value: value.clone(),
+                    at: word.at,
+                }),
+                Meaning::Several => {
+                    ambiguous("group", word, findings);
+                    None
+                }
+                Meaning::None => Some(own),
+            };
+        }
+        // Otherwise the name would be found where the id is not.
+        if self.groups.by_id(word.value).is_none() && self.groups.has_name(word.value) {
+            let message = format!("no group has the id {}", quote(word.value));
+            findings
+                .error("InvalidGroup.NotFound", word.at, message)
+                .help("another group is called so; give the file of the one that is meant as well");
+            return None;
+        }
+        Some(own)
+    }
+}
+
+pub(super) fn ambiguous(kind: &str, word: Located<&str>, findings: &mut Findings) {
+    let message = format!("several {kind}s are called {}", quote(word.value));
+    findings
+        .error("ambiguous-name", word.at, message)
+        .help("use the id");
 }
