@@ -87,8 +87,8 @@ pub(super) fn settle(definition: &mut Definition, findings: &mut Findings) -> Id
 /// Words for things of one kind.
 struct Words {
     kind: &'static str,
-    /// Names by id.
-    ids: HashMap<String, String>,
+    /// Names by id, and the file that says it.
+    ids: HashMap<String, (String, u32)>,
     /// The first id of each name.
     first: BTreeMap<String, String>,
     /// Words that mean several things.
@@ -158,7 +158,8 @@ impl Words {
                         .help("all files together are one definition: leave one of the two out");
                     continue;
                 }
-                words.ids.insert(id.value.clone(), name.value.clone());
+                let known = (name.value.clone(), id.at.file);
+                words.ids.insert(id.value.clone(), known);
                 let namesakes = named.get(&id.value).into_iter().flatten();
                 let mut others = namesakes.filter(|other| **other != index).peekable();
                 if others.peek().is_some() {
@@ -167,7 +168,10 @@ impl Words {
                     all.names = others.chain([name.value.clone()]).collect();
                     all.is_id = true;
                 }
-                if is_address(&id.value) || id.value == derived(&name.value) {
+                if is_address(&id.value)
+                    || is_of_template(&id.value)
+                    || id.value == derived(&name.value)
+                {
                     continue;
                 }
                 words
@@ -183,11 +187,14 @@ impl Words {
     }
 
     fn resolve(&self, word: &mut String, at: At, findings: &mut Findings) {
+        // What a template calls a thing means nothing elsewhere.
+        let known = self.ids.get(word.as_str());
+        let known = known.filter(|(_, file)| *file == at.file || !is_of_template(word));
         if let Some(ambiguous) = self.ambiguous.get(word.as_str()) {
             ambiguous.report(self.kind, word, at, findings);
             // So that it is not said to be missing as well.
             word.clone_from(&ambiguous.names[0]);
-        } else if let Some(name) = self.ids.get(word.as_str()) {
+        } else if let Some((name, _)) = known {
             word.clone_from(name);
         }
     }
@@ -221,6 +228,18 @@ impl Ambiguous {
 /// Whether a word is how Terraform calls a thing, and no id that a cloud gave it.
 fn is_address(word: &str) -> bool {
     word.starts_with("aws_") || word.contains(".aws_")
+}
+
+const OF_TEMPLATE: &str = "cfn:";
+
+/// What stands for a thing that a template calls by a logical name: no id that a cloud gives.
+pub(super) fn word_of_template(file: &str, name: &str) -> String {
+    format!("{OF_TEMPLATE}{file}#{name}")
+}
+
+/// Whether a word is such.
+pub(super) fn is_of_template(word: &str) -> bool {
+    word.starts_with(OF_TEMPLATE)
 }
 
 #[cfg(test)]

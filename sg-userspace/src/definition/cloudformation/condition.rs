@@ -3,16 +3,9 @@
 use super::super::document::{Node, Value};
 use super::evaluate::{Evaluator, Unknown, text_of};
 
-/// Conditions that may stand in one another, with those that they refer to.
-const MAX_DEPTH: usize = 100;
-
 impl<'s> Evaluator<'_, 's> {
     /// Whether a condition holds.
     pub(super) fn condition(&mut self, name: &str) -> Result<bool, Unknown> {
-        self.named_condition(name, 0)
-    }
-
-    fn named_condition(&mut self, name: &str, depth: usize) -> Result<bool, Unknown> {
         match self.conditions.get(name) {
             Some(Some(known)) => return known.clone(),
             Some(None) => return Err(format!("the condition {name}, which refers to itself")),
@@ -22,21 +15,23 @@ impl<'s> Evaluator<'_, 's> {
             return Err(format!("the condition {name}, which is not defined"));
         };
         self.conditions.insert(name.to_owned(), None);
-        let holds = self.holds(condition, depth + 1);
+        let holds = self.holds(condition);
         self.conditions.insert(name.to_owned(), Some(holds.clone()));
         holds
     }
 
-    fn holds(&mut self, node: &Node<'s>, depth: usize) -> Result<bool, Unknown> {
-        if depth > MAX_DEPTH {
-            return Err("conditions in one another without end".into());
-        }
+    fn holds(&mut self, node: &Node<'s>) -> Result<bool, Unknown> {
+        let holds = self.deeper(|evaluator| evaluator.holds_node(node));
+        holds.unwrap_or_else(|| Err("conditions in one another without end".into()))
+    }
+
+    fn holds_node(&mut self, node: &Node<'s>) -> Result<bool, Unknown> {
         let Some([(name, argument)]) = node.map() else {
             return Err("a condition that is no function".into());
         };
         match &*name.value {
             "Condition" => match &argument.value {
-                Value::String(name) => self.named_condition(name, depth),
+                Value::String(name) => self.condition(name),
                 _ => Err("Condition".into()),
             },
             "Fn::Equals" => {
@@ -44,20 +39,20 @@ impl<'s> Evaluator<'_, 's> {
                 Ok(text_of(&one)? == text_of(&other)?)
             }
             "Fn::Not" => match argument.list() {
-                Some([only]) => Ok(!self.holds(only, depth + 1)?),
+                Some([only]) => Ok(!self.holds(only)?),
                 _ => Err("Fn::Not".into()),
             },
-            "Fn::And" => self.all(argument, true, depth),
-            "Fn::Or" => self.all(argument, false, depth),
+            "Fn::And" => self.all(argument, true),
+            "Fn::Or" => self.all(argument, false),
             other => Err(other.to_owned()),
         }
     }
 
     /// Whether all are `wanted`; one that is not settles it, whatever is not known of others.
-    fn all(&mut self, argument: &Node<'s>, wanted: bool, depth: usize) -> Result<bool, Unknown> {
+    fn all(&mut self, argument: &Node<'s>, wanted: bool) -> Result<bool, Unknown> {
         let mut result = Ok(wanted);
         for node in argument.list().unwrap_or_default() {
-            match self.holds(node, depth + 1) {
+            match self.holds(node) {
                 Ok(holds) if holds != wanted => return Ok(!wanted),
                 Ok(_) => {}
                 Err(what) => result = Err(what),

@@ -9,6 +9,8 @@ use super::super::document::{Node, Value};
 const MAX_VALUES: usize = 1_000_000;
 /// Bytes that functions may put together.
 const MAX_BYTES: usize = 64 << 20;
+/// Values, functions and conditions that may be evaluated for one another: a stack has room for them.
+const MAX_DEPTH: usize = 200;
 
 /// Evaluates what stands in one template.
 pub(super) struct Evaluator<'t, 's> {
@@ -23,6 +25,8 @@ pub(super) struct Evaluator<'t, 's> {
     pub(super) conditions: HashMap<String, Option<Result<bool, String>>>,
     nodes: usize,
     bytes: usize,
+    /// Of values, functions and conditions alike: each may lead to each.
+    depth: usize,
 }
 
 /// What is not known: how the template calls it.
@@ -42,7 +46,19 @@ impl<'t, 's> Evaluator<'t, 's> {
             conditions: HashMap::new(),
             nodes: 0,
             bytes: 0,
+            depth: 0,
         }
+    }
+
+    /// Goes one level deeper, if there is one.
+    pub(super) fn deeper<T>(&mut self, evaluate: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        if self.depth == MAX_DEPTH {
+            return None;
+        }
+        self.depth += 1;
+        let result = evaluate(self);
+        self.depth -= 1;
+        Some(result)
     }
 
     /// The value without functions; what is not known is [`Value::Unknown`]. What a function leaves out is gone.
@@ -51,10 +67,24 @@ impl<'t, 's> Evaluator<'t, 's> {
         if self.nodes > MAX_VALUES {
             return unknown(node, "more than is evaluated");
         }
+        let evaluated = self.deeper(|evaluator| evaluator.evaluate_node(node));
+        evaluated.unwrap_or_else(|| unknown(node, "values in one another without end"))
+    }
+
+    fn evaluate_node(&mut self, node: &Node<'s>) -> Node<'s> {
         match &node.value {
             Value::Map(entries) => {
                 if let Some((name, argument)) = function(node) {
                     let value = stored(self.call(name, argument));
+                    return Node { at: node.at, value };
+                }
+                // A transform adds what this file does not tell.
+                let function = entries
+                    .iter()
+                    .find(|(key, _)| key.value.starts_with("Fn::"));
+                if let Some((function, _)) = function {
+                    let what = format!("{} beside other keys", function.value);
+                    let value = Value::Unknown(what.into());
                     return Node { at: node.at, value };
                 }
                 let mut evaluated = Vec::with_capacity(entries.len());
@@ -77,6 +107,8 @@ impl<'t, 's> Evaluator<'t, 's> {
                     value: Value::List(given.collect()),
                 }
             }
+            // CloudFormation refuses it; what is not given is `AWS::NoValue`.
+            Value::Null => unknown(node, "null"),
             value => Node {
                 at: node.at,
                 value: stored(value.clone()),
@@ -258,6 +290,19 @@ impl<'t, 's> Evaluator<'t, 's> {
         let found = found.and_then(|found| self.entry(found, &second));
         let missing = || format!("{first}, {second} of the mapping {map}");
         let found = found.ok_or_else(missing)?;
+        // Mappings hold no functions, which could lead back to them.
+        let is_text = |node: &Node<'_>| {
+            matches!(
+                node.value,
+                Value::String(_) | Value::Number(_) | Value::Bool(_)
+            )
+        };
+        if !is_text(found) && !found.list().is_some_and(|nodes| nodes.iter().all(is_text)) {
+            return Err(format!(
+                "{}, which is neither text nor a list of it",
+                missing()
+            ));
+        }
         Ok(self.evaluate(found).value)
     }
 

@@ -6,6 +6,7 @@ use sg_common::verdict::Direction;
 
 use super::super::document::{Node, Value, fields};
 use super::super::escape::quote;
+use super::super::names;
 use super::super::permission::Permission;
 use super::super::text;
 use super::super::tree::{At, Entry, Group, Located};
@@ -27,10 +28,6 @@ impl Reader<'_> {
             places.insert(resource.word.clone(), groups.len());
             groups.push(group);
         }
-        // Rules may name their group by name where it is in the default VPC.
-        for (place, group) in groups.iter().enumerate() {
-            places.entry(group.name.value.clone()).or_insert(place);
-        }
         let defaults: Vec<Option<At>> = groups
             .iter()
             .map(|group| Some(default_egress(group.egress.as_deref()?)?.at))
@@ -42,17 +39,23 @@ impl Reader<'_> {
                 _ => continue,
             };
             let properties = &resource.properties;
-            let word = ["GroupId", "GroupName"]
-                .iter()
+            let key = ["GroupId", "GroupName"]
+                .into_iter()
                 .find(|key| properties.get(key).is_some());
-            let Some(word) = word else {
+            let Some(key) = key else {
                 fields::missing(properties, "GroupId", self.findings);
                 continue;
             };
-            let Some(word) = fields::text(properties, word, self.findings) else {
+            let Some(word) = fields::text(properties, key, self.findings) else {
                 continue;
             };
-            let Some(&place) = places.get(word.value) else {
+            // By name where it is in the default VPC.
+            let named = match key {
+                "GroupName" => self.group_named(word),
+                _ => Some(word.value.to_owned()),
+            };
+            let Some(named) = named else { continue };
+            let Some(&place) = places.get(&named) else {
                 let message = format!("is a rule of {}, which is not here", quote(word.value));
                 self.not_carried_over(
                     resource,
@@ -81,6 +84,67 @@ impl Reader<'_> {
             }
         }
         groups
+    }
+
+    /// Learns what groups are called in AWS.
+    pub(super) fn learn_names(&mut self, resources: &[Resource<'_>]) {
+        for resource in resources.iter().filter(|resource| resource.kind == GROUP) {
+            match resource.properties.get("GroupName").map(|node| &node.value) {
+                Some(Value::String(name) | Value::Number(name)) => {
+                    let word = Some(resource.word.clone());
+                    self.named
+                        .entry(name.clone().into_owned())
+                        .and_modify(|known| *known = None)
+                        .or_insert(word);
+                }
+                _ => {
+                    self.unnamed.insert(resource.logical.clone());
+                }
+            }
+        }
+    }
+
+    /// What stands for the group of this name; a logical name is none.
+    pub(super) fn group_named(&mut self, name: Located<&str>) -> Option<String> {
+        match self.named.get(name.value) {
+            Some(Some(word)) => Some(word.clone()),
+            Some(None) => {
+                let message = format!("several groups are called {}", quote(name.value));
+                self.findings
+                    .error("ambiguous-name", name.at, message)
+                    .help("use the id: `!GetAtt GROUP.GroupId`");
+                None
+            }
+            None if self.unnamed.contains(name.value) => {
+                let message = format!("no group has the `GroupName` {}", quote(name.value));
+                self.findings
+                    .error("InvalidGroup.NotFound", name.at, message)
+                    .help(format!(
+                        "the group that the template calls so is `!GetAtt {}.GroupId`",
+                        name.value
+                    ));
+                None
+            }
+            None => Some(name.value.to_owned()),
+        }
+    }
+
+    /// What stands for the group of this id, which is no name.
+    pub(super) fn group_of_id(&mut self, id: Located<&str>) -> Option<String> {
+        self.id(id, "sg-")
+    }
+
+    fn id(&mut self, id: Located<&str>, prefix: &str) -> Option<String> {
+        if names::is_of_template(id.value) || id.value.starts_with(prefix) {
+            return Some(id.value.to_owned());
+        }
+        let message = format!("{} is not an id for this", quote(id.value));
+        self.findings
+            .error("InvalidParameterValue", id.at, message)
+            .help(format!(
+                "`{prefix}…`, or `!Ref` of what the template defines"
+            ));
+        None
     }
 
     fn warn_of_revocation(&mut self, resource: &Resource<'_>, default: At) {
@@ -219,21 +283,34 @@ impl Reader<'_> {
             }
         }
         if let Some(list) = fields::text(rule, list, self.findings) {
-            peers.push(Located {
-                value: Peer::PrefixList(list.value.to_owned()),
+            peers.extend(self.id(list, "pl-").map(|word| Located {
+                value: Peer::PrefixList(word),
                 at: list.at,
-            });
+            }));
         }
-        for key in [group, "SourceSecurityGroupName"] {
-            if direction == Direction::Egress && key != group {
-                continue;
-            }
-            if let Some(group) = fields::text(rule, key, self.findings) {
-                peers.push(Located {
-                    value: Peer::Group(group.value.to_owned()),
-                    at: group.at,
-                });
-            }
+        if let Some(group) = fields::text(rule, group, self.findings) {
+            peers.extend(self.group_of_id(group).map(|word| Located {
+                value: Peer::Group(word),
+                at: group.at,
+            }));
+        }
+        if direction == Direction::Ingress
+            && let Some(name) = fields::text(rule, "SourceSecurityGroupName", self.findings)
+        {
+            let word = match is_of_another(rule) {
+                false => self.group_named(name),
+                true => {
+                    let message = format!("group {} is of another account", quote(name.value));
+                    self.findings
+                        .warning("not-carried-over", name.at, message)
+                        .help("a name does not tell which group it is: give `SourceSecurityGroupId`; here the rule allows nothing");
+                    None
+                }
+            };
+            peers.extend(word.map(|word| Located {
+                value: Peer::Group(word),
+                at: name.at,
+            }));
         }
         let given = ["CidrIp", "CidrIpv6", list, group, "SourceSecurityGroupName"]
             .iter()
@@ -298,6 +375,12 @@ impl Reader<'_> {
             at: protocol.at,
         })
     }
+}
+
+/// Whether a rule names the account of its group, and it may be another than that of the template.
+fn is_of_another(rule: &Node<'_>) -> bool {
+    let owner = rule.get("SourceSecurityGroupOwnerId");
+    owner.is_some_and(|owner| owner.value != Value::Unknown("AWS::AccountId".into()))
 }
 
 /// The rule by which a group lets everything out, if it has one.

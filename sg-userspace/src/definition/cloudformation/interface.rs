@@ -102,11 +102,17 @@ impl Reader<'_> {
     ) -> Option<RemoteInterface> {
         let mut groups = Vec::new();
         for key in keys {
+            // `SecurityGroups` are those of the default VPC, by name.
+            let is_name = *key == "SecurityGroups";
             for group in fields::texts(node, key, self.findings) {
-                groups.push(Located {
-                    value: group.value.to_owned(),
+                let word = match is_name {
+                    true => self.group_named(group),
+                    false => self.group_of_id(group),
+                };
+                groups.extend(word.map(|value| Located {
+                    value,
                     at: group.at,
-                });
+                }));
             }
         }
         if groups.is_empty() {
@@ -119,7 +125,7 @@ impl Reader<'_> {
         };
         Some(RemoteInterface {
             id: Located {
-                value: resource.word.clone(),
+                value: resource.shown.clone(),
                 at: resource.at,
             },
             mac: None,

@@ -1,10 +1,12 @@
 //! Templates of CloudFormation, in YAML and JSON (facts 7.30–7.32).
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::document::{Node, Value, yaml};
 use super::escape::quote;
 use super::findings::{Findings, SYNTAX};
+use super::names;
 use super::read::Input;
 use super::text;
 use super::tree::{At, DefaultEgress, File, Located};
@@ -51,7 +53,12 @@ pub(super) fn read(inputs: &[Input<'_>], findings: &mut Findings) -> File {
         end: 0,
     };
     let mark = findings.mark();
-    let mut reader = Reader { findings };
+    let mut reader = Reader {
+        findings,
+        named: HashMap::new(),
+        unnamed: HashSet::new(),
+    };
+    reader.learn_names(&resources);
     let groups = reader.groups(&resources);
     let prefix_lists = reader.prefix_lists(&resources);
     let remote_interfaces = reader.interfaces(&resources);
@@ -105,6 +112,8 @@ struct Template<'t, 's> {
     document: &'t Node<'s>,
     /// Logical names of resources, and the words that stand for their ids.
     words: HashMap<String, String>,
+    /// Logical names of resources, and what they are called among all templates.
+    shown: HashMap<String, String>,
 }
 
 /// A resource of a kind that has to do with groups, with its properties evaluated.
@@ -112,8 +121,10 @@ struct Resource<'s> {
     kind: String,
     /// What it is called in its template.
     logical: String,
-    /// By this others refer to it.
+    /// By this others of its template refer to it.
     word: String,
+    /// What it is called among all templates.
+    shown: String,
     /// Its logical name.
     at: At,
     properties: Node<'s>,
@@ -132,7 +143,10 @@ impl<'t, 's> Template<'t, 's> {
                 .help("a template of CloudFormation names its resources there");
             return None;
         };
-        if let Some(transform) = document.get("Transform") {
+        for transform in ["Transform", "Fn::Transform"]
+            .iter()
+            .filter_map(|key| document.get(key))
+        {
             findings
                 .warning(
                     "not-carried-over",
@@ -141,14 +155,12 @@ impl<'t, 's> Template<'t, 's> {
                 )
                 .help("give the template that it makes: `aws cloudformation get-template --template-stage Processed`");
         }
-        let words = resources
-            .iter()
-            .map(|(name, _)| (name.value.to_string(), name.value.to_string()))
-            .collect();
+        let names = resources.iter().map(|(name, _)| name.value.to_string());
         Some(Self {
             name: &input.source.name,
             document,
-            words,
+            words: names.clone().map(|name| (name, String::new())).collect(),
+            shown: names.map(|name| (name.clone(), name)).collect(),
         })
     }
 
@@ -156,20 +168,8 @@ impl<'t, 's> Template<'t, 's> {
         let mut evaluator = Evaluator::new(self.document, &self.words);
         let resources = self.document.get("Resources").and_then(Node::map);
         for (name, node) in resources.unwrap_or_default() {
-            let kind = match node.get("Type").map(|node| &node.value) {
-                Some(Value::String(kind)) => &**kind,
-                _ => {
-                    if name.value.starts_with("Fn::ForEach") {
-                        findings
-                            .error(
-                                "unknown-value",
-                                name.at,
-                                "resources made by `Fn::ForEach` are not known from this file",
-                            )
-                            .help("give the template that the transform makes: `aws cloudformation get-template --template-stage Processed`");
-                    }
-                    continue;
-                }
+            let Some(kind) = kind(name, node, findings) else {
+                continue;
             };
             let is_read = group::KINDS.contains(&kind) || interface::KINDS.contains(&kind);
             if !is_read {
@@ -197,17 +197,14 @@ impl<'t, 's> Template<'t, 's> {
                     }
                 }
             }
-            let properties = match node.get("Properties") {
-                Some(properties) => evaluator.evaluate(properties),
-                None => Node {
-                    at: name.at,
-                    value: Value::Map(Vec::new()),
-                },
+            let Some(properties) = properties(&mut evaluator, name, node, findings) else {
+                continue;
             };
             all.push(Resource {
                 kind: kind.into(),
                 logical: name.value.clone().into_owned(),
                 word: self.words[&*name.value].clone(),
+                shown: self.shown[&*name.value].clone(),
                 at: name.at,
                 properties,
             });
@@ -218,13 +215,85 @@ impl<'t, 's> Template<'t, 's> {
 const HELP: &str =
     "give parameters a `Default`, or take what is deployed from `aws ec2 describe-security-groups`";
 
-/// Says of a resource that has to do with groups and is of no kind that is read.
-fn report(
-    kind: &str,
-    name: &Located<std::borrow::Cow<'_, str>>,
-    node: &Node<'_>,
+const PROCESSED: &str = "give the template that the transform makes: `aws cloudformation get-template --template-stage Processed`";
+
+/// The type of a resource; `None` if it does not say.
+fn kind<'n>(
+    name: &Located<Cow<'_, str>>,
+    node: &'n Node<'_>,
     findings: &mut Findings,
-) {
+) -> Option<&'n str> {
+    if name.value.starts_with("Fn::") {
+        let function = match name.value.starts_with("Fn::ForEach") {
+            true => "Fn::ForEach",
+            false => &name.value,
+        };
+        let message = format!(
+            "resources made by {} are not known from this file",
+            quote(function)
+        );
+        findings
+            .error("unknown-value", name.at, message)
+            .help(PROCESSED);
+        return None;
+    }
+    match node.get("Type").map(|node| &node.value) {
+        Some(Value::String(kind)) => return Some(kind),
+        Some(_) => {
+            let message = format!("the type of {} must be a string", quote(&name.value));
+            findings.error("wrong-type", name.at, message);
+        }
+        None => {
+            let message = format!("{} has no `Type`", quote(&name.value));
+            findings
+                .error("missing-key", name.at, message)
+                .help("each resource says what it is");
+        }
+    }
+    None
+}
+
+/// The properties of a resource, evaluated; `None` if they are not known. To take them for none would be to
+/// take the defaults, which let everything out.
+fn properties<'s>(
+    evaluator: &mut Evaluator<'_, 's>,
+    name: &Located<Cow<'_, str>>,
+    node: &Node<'s>,
+    findings: &mut Findings,
+) -> Option<Node<'s>> {
+    let entries = node.map().unwrap_or_default();
+    let own = entries.iter().find(|(key, _)| key.value == "Properties");
+    let Some((_, own)) = own else {
+        return Some(Node {
+            at: name.at,
+            value: Value::Map(Vec::new()),
+        });
+    };
+    let properties = evaluator.evaluate(own);
+    match &properties.value {
+        Value::Map(_) => return Some(properties),
+        Value::Unknown(what) => {
+            let message = format!(
+                "the properties of {} are not known from this file: {}",
+                quote(&name.value),
+                quote(what)
+            );
+            findings.error("unknown-value", own.at, message).help(HELP);
+        }
+        _ => {
+            let message = format!(
+                "the properties of {} must be an object, not {}",
+                quote(&name.value),
+                properties.kind()
+            );
+            findings.error("wrong-type", own.at, message);
+        }
+    }
+    None
+}
+
+/// Says of a resource that has to do with groups and is of no kind that is read.
+fn report(kind: &str, name: &Located<Cow<'_, str>>, node: &Node<'_>, findings: &mut Findings) {
     const SILENT: &str = "AWS::EC2::SecurityGroupVpcAssociation";
     let (message, help) = if kind == "AWS::CloudFormation::Stack" {
         (
@@ -274,19 +343,28 @@ fn names_groups(node: &Node<'_>, depth: usize) -> bool {
     }
 }
 
-/// Gives resources of several templates that are called alike different words.
+/// Gives resources of several templates that are called alike different words. A logical name has a meaning in
+/// its template only: what stands for it is no id and no name that another file could mean.
 fn tell_apart(templates: &mut [Template<'_, '_>]) {
     let mut seen = HashSet::new();
     let mut shared = HashSet::new();
-    for name in templates.iter().flat_map(|template| template.words.keys()) {
+    for name in templates.iter().flat_map(|template| template.shown.keys()) {
         if !seen.insert(name.clone()) {
             shared.insert(name.clone());
         }
     }
-    for template in templates {
+    let mut files = HashSet::new();
+    for (number, template) in templates.iter_mut().enumerate() {
+        let mut file = text::name_of(template.name);
+        while !files.insert(file.clone()) {
+            file = format!("{file}#{number}");
+        }
         for (name, word) in &mut template.words {
+            *word = names::word_of_template(&file, name);
+        }
+        for (name, shown) in &mut template.shown {
             if shared.contains(name) {
-                *word = format!("{name} in {}", template.name);
+                *shown = format!("{name} in {}", template.name);
             }
         }
     }
@@ -294,6 +372,10 @@ fn tell_apart(templates: &mut [Template<'_, '_>]) {
 
 struct Reader<'f> {
     findings: &'f mut Findings,
+    /// Words of groups by their `GroupName`; `None` of a name that several have.
+    named: HashMap<String, Option<String>>,
+    /// Logical names of groups without.
+    unnamed: HashSet<String>,
 }
 
 impl Reader<'_> {

@@ -81,7 +81,8 @@ fn a_template_is_a_definition() {
         .map(ToString::to_string)
         .collect();
     assert_eq!(members, ["192.0.2.10", "192.0.2.11", "2001:db8::10"]);
-    assert_eq!(model.ids.groups["web"], "Web");
+    // Logical names are no ids.
+    assert!(model.ids.groups.is_empty() && model.ids.prefix_lists.is_empty());
 }
 
 fn with_rule(head: &str, rule: &str) -> String {
@@ -267,4 +268,148 @@ fn truncated_templates_end_in_an_error() {
     }
     assert_eq!(codes("Resources: {G: [\n"), ["syntax"]);
     assert_eq!(codes("Resources: 3\n"), ["missing-key"]);
+}
+
+#[test]
+fn what_is_not_known_is_not_taken_for_the_default() {
+    let include = "Fn::Transform: {Name: AWS::Include, Parameters: {Location: s3://x/y}}";
+    let group = |properties: &str| {
+        format!(
+            "Resources:\n  G:\n    Type: AWS::EC2::SecurityGroup\n    Properties: {properties}\n"
+        )
+    };
+    for (text, expected) in [
+        (group(&format!("{{{include}}}")), "unknown-value"),
+        (
+            group(&format!("{{GroupDescription: x, {include}}}")),
+            "unknown-value",
+        ),
+        (group("[]"), "wrong-type"),
+        (group(""), "unknown-value"),
+        (group("!Ref AWS::NoValue"), "wrong-type"),
+        (group("{SecurityGroupEgress: }"), "unknown-value"),
+        (group("{SecurityGroupIngress: null}"), "unknown-value"),
+        (group("{SecurityGroupEgress: [null]}"), "unknown-value"),
+        (
+            group(&format!(
+                "{{SecurityGroupEgress: [{{CidrIp: 10.0.0.0/8, {include}}}]}}"
+            )),
+            "unknown-value",
+        ),
+        (format!("Resources:\n  {include}\n"), "unknown-value"),
+        ("Resources: {G: {Properties: {}}}".into(), "missing-key"),
+        ("Resources: {G: 3}".into(), "missing-key"),
+        ("Resources: {G: {Type: [x]}}".into(), "wrong-type"),
+    ] {
+        let checked = checked(&text);
+        let found: Vec<_> = checked.diagnostics.iter().map(|found| found.code).collect();
+        assert_eq!(found, [expected], "{text}");
+        assert!(checked.model.is_none(), "{text}");
+    }
+    // What is left out is not given.
+    let left_out = model(&group("{SecurityGroupEgress: !Ref AWS::NoValue}"));
+    assert_eq!(what(&left_out.groups["G"].egress), everything());
+}
+
+#[test]
+fn what_refers_to_itself_or_goes_on_without_end_is_not_known() {
+    let head = "Mappings: {M: {A: {B: !FindInMap [M, A, B], C: [!Ref X], D: {E: f}}}}";
+    for key in ["B", "C", "D"] {
+        let found = source(head, &format!("!FindInMap [M, A, {key}]")).unwrap_err();
+        assert!(found.contains("neither text nor a list"), "{found}");
+    }
+    let chain = |equals: &str, count: usize| {
+        let mut head = String::from("Conditions:\n");
+        for index in 0..count {
+            let next = equals.replace('@', &format!("C{}", index + 1));
+            head += &format!("  C{index}: {next}\n");
+        }
+        head + &format!("  C{count}: !Equals [a, a]\n")
+    };
+    let value = "!If [C0, 10.0.0.0/8, 10.1.0.0/16]";
+    for equals in ["!Equals [!If [@, a, b], a]", "!Not [!Condition @]"] {
+        let found = source(&chain(equals, 20_000), value).unwrap_err();
+        assert!(found.contains("without end"), "{found}");
+        let found = source(&chain(equals, 20), value);
+        assert_eq!(found.as_deref(), Ok("10.0.0.0/8"));
+    }
+}
+
+#[test]
+fn names_are_no_logical_names_and_those_no_ids() {
+    let found = |text: &str| checked(text);
+    let text = |rule: &str| {
+        format!(
+            "Resources:\n  Web: {{Type: AWS::EC2::SecurityGroup, Properties: {{GroupName: backend}}}}\n  Front: {{Type: AWS::EC2::SecurityGroup, Properties: {{GroupName: Web}}}}\n  Plain: {{Type: AWS::EC2::SecurityGroup, Properties: {{}}}}\n  In:\n    Type: AWS::EC2::SecurityGroupIngress\n    Properties: {{IpProtocol: '-1', {rule}}}\n"
+        )
+    };
+    let rules = |rule: &str| {
+        let model = model(&text(rule));
+        let rules = |name: &str| what(&model.groups[name].ingress);
+        (rules("backend"), rules("Web"))
+    };
+    let net = vec![(Traffic::All, cidr("10.0.0.0/8"))];
+    assert_eq!(
+        rules("GroupName: Web, CidrIp: 10.0.0.0/8"),
+        (vec![], net.clone())
+    );
+    assert_eq!(
+        rules("GroupId: !Ref Web, CidrIp: 10.0.0.0/8"),
+        (net, vec![])
+    );
+    let from = |name: &str| vec![(Traffic::All, group(name))];
+    let of_web = |source: &str| rules(&format!("GroupId: !Ref Web, {source}")).0;
+    assert_eq!(of_web("SourceSecurityGroupName: Web"), from("Web"));
+    assert_eq!(of_web("SourceSecurityGroupId: !Ref Web"), from("backend"));
+    let own = "SourceSecurityGroupName: Web, SourceSecurityGroupOwnerId: !Ref AWS::AccountId";
+    assert_eq!(of_web(own), from("Web"));
+    let other = "SourceSecurityGroupName: Web, SourceSecurityGroupOwnerId: '999999999999'";
+    assert_eq!(of_web(other), []);
+    let other = found(&text(&format!("GroupId: !Ref Web, {other}")));
+    let code = |found: &&super::super::Diagnostic| found.code == "not-carried-over";
+    assert!(other.diagnostics.iter().any(|found| code(&found)));
+    for (rule, expected) in [
+        (
+            "GroupName: Plain, CidrIp: 10.0.0.0/8",
+            "InvalidGroup.NotFound",
+        ),
+        (
+            "GroupId: !Ref Web, SourceSecurityGroupName: Plain",
+            "InvalidGroup.NotFound",
+        ),
+        (
+            "GroupId: !Ref Web, SourceSecurityGroupId: Front",
+            "InvalidParameterValue",
+        ),
+        (
+            "GroupId: !Ref Web, SourcePrefixListId: Front",
+            "InvalidParameterValue",
+        ),
+    ] {
+        let found = found(&text(rule));
+        assert!(found.model.is_none(), "{rule}");
+        let codes: Vec<_> = found.diagnostics.iter().map(|found| found.code).collect();
+        assert!(codes.contains(&expected), "{rule}: {codes:?}");
+    }
+    // By name to one that is not here: nothing that is here is meant.
+    let missing = found(&text("GroupName: Front, CidrIp: 0.0.0.0/0"));
+    let model = missing.model.unwrap();
+    assert!(model.groups.values().all(|group| group.ingress.is_empty()));
+}
+
+#[test]
+fn what_a_template_calls_a_thing_means_nothing_in_another_file() {
+    let template =
+        "Resources: {Web: {Type: AWS::EC2::SecurityGroup, Properties: {GroupName: front}}}";
+    let toml =
+        "[groups.g]\negress = []\ningress = [\n  { protocol = \"all\", group = \"WORD\" }]\n";
+    for word in ["Web", "cfn:t.yaml#Web"] {
+        let sources = [
+            Source::new("t.yaml", template.into()),
+            Source::new("host.toml", toml.replace("WORD", word).into()),
+        ];
+        let found = check(&sources).diagnostics;
+        let codes: Vec<_> = found.iter().map(|found| found.code).collect();
+        assert!(codes.contains(&"stale-rule"), "{word}: {codes:?}");
+    }
 }

@@ -4,8 +4,6 @@
 //! network interfaces. A rule without a remote means everywhere in its own ethertype, and a group only
 //! lets out what its rules say: the rules that Neutron gives a new group stand in its answers like any others.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-
 use ipnet::IpNet;
 
 use super::document::{Node, Value, fields};
@@ -13,14 +11,16 @@ use super::escape::quote;
 use super::findings::Findings;
 use super::read::Input;
 use super::text;
-use super::tree::{Entry, File, Group, Located, PrefixList};
-use crate::model::{Family, OnRevoke, Peer};
+use super::tree::{File, Group, Located, PrefixList};
+use crate::model::{Family, OnRevoke};
+use words::{Known, Meaning, Words, ambiguous};
 
 mod port;
 mod protocol;
 mod rule;
 #[cfg(test)]
 mod tests;
+mod words;
 
 /// Keys of a group's own list of rules: Neutron's, and that of the command line.
 const RULES: [&str; 2] = ["security_group_rules", "rules"];
@@ -49,11 +49,11 @@ pub(super) fn read(inputs: &[Input<'_>], findings: &mut Findings) -> File {
     }
     let mut file = File::default();
     let lists = documents.address_groups(&mut file, findings);
-    file.groups = documents.groups(&lists, findings);
+    let known = documents.groups(lists, &mut file, findings);
     file.remote_interfaces = documents
         .ports
         .iter()
-        .filter_map(|node| port::read(node, findings))
+        .filter_map(|node| port::read(node, &known, findings))
         .collect();
     file
 }
@@ -171,12 +171,8 @@ impl<'n, 's> Documents<'n, 's> {
     }
 
     /// Address groups as prefix lists: of one that mixes families, a list for each, since a rule means one family.
-    fn address_groups(
-        &self,
-        file: &mut File,
-        findings: &mut Findings,
-    ) -> HashMap<String, AddressGroup> {
-        let mut known = HashMap::new();
+    fn address_groups(&self, file: &mut File, findings: &mut Findings) -> Words<AddressGroup> {
+        let mut known = Words::default();
         for node in &self.address_groups {
             let Some((name, id)) = name_and_id(node, findings) else {
                 continue;
@@ -221,114 +217,118 @@ impl<'n, 's> Documents<'n, 's> {
                 group.lists[usize::from(family.is_ipv6())] = Some(word);
                 file.prefix_lists.push(list);
             }
-            for word in id.iter().chain([&name]) {
-                known.entry(word.value.clone()).or_insert(group.clone());
-            }
+            known.insert(text_of(&id), &name.value, &group);
         }
         known
     }
 
-    fn groups(&self, lists: &HashMap<String, AddressGroup>, findings: &mut Findings) -> Vec<Group> {
-        let mut groups = Vec::new();
-        let mut places: BTreeMap<String, usize> = BTreeMap::new();
-        let mut seen = HashSet::new();
-        let mut rules: Vec<(usize, rule::Rule)> = Vec::new();
+    /// Groups with their rules; what words mean then.
+    fn groups(
+        &self,
+        lists: Words<AddressGroup>,
+        file: &mut File,
+        findings: &mut Findings,
+    ) -> Known {
+        let mut known = Known {
+            groups: Words::default(),
+            lists,
+        };
+        let groups = &mut file.groups;
+        let mut own: Vec<(usize, &Node<'_>)> = Vec::new();
         for node in &self.groups {
             let Some((name, id)) = name_and_id(node, findings) else {
                 continue;
             };
             let place = groups.len();
-            for word in id.iter().chain([&name]) {
-                places.entry(word.value.clone()).or_insert(place);
-            }
-            let own = first(node, &RULES);
-            if own.is_none() && !self.has_rules {
+            let word = id.as_ref().unwrap_or(&name).value.clone();
+            known
+                .groups
+                .insert(text_of(&id), &name.value, &(place, word));
+            let rules = first(node, &RULES);
+            if rules.is_none() && !self.has_rules {
                 let message = format!("group {} stands here without its rules", quote(&name.value));
                 findings
                     .error("unknown-value", name.at, message)
                     .help("`openstack security group show -f json` prints them, and so does Neutron's API");
             }
-            if let Some(node) = own {
-                match node.list() {
-                    Some(nodes) => {
-                        for node in nodes {
-                            let rule = rule::read(node, lists, &mut seen, findings);
-                            rules.extend(rule.map(|rule| (place, rule)));
-                        }
-                    }
-                    None => wrong_type("security_group_rules", node, "a list", findings),
-                }
-            }
+            own.extend(rules.map(|rules| (place, rules)));
             groups.push(group(node, name, id, findings));
         }
+        let mut of_lists: Vec<(usize, &Node<'_>)> = Vec::new();
         for node in &self.rules {
-            let key = present(node, &["security_group_id", "Security Group"]);
-            let Some(of) = fields::text(node, key, findings) else {
-                if !has(node, key) {
-                    findings
-                        .error("missing-key", node.at, "the rule does not say whose it is")
-                        .help("list the rules of all groups: `openstack security group rule list -f json`");
-                }
-                continue;
-            };
-            let place = match places.get(of.value) {
-                Some(place) => *place,
-                None => {
-                    // A group that only its rules tell of.
-                    let Some(id) = text::id(findings, of, "sg-") else {
-                        continue;
-                    };
-                    places.insert(id.value.clone(), groups.len());
-                    groups.push(Group {
-                        name: text::carried_name(findings, of),
-                        ids: vec![id],
-                        ..empty()
-                    });
-                    groups.len() - 1
-                }
-            };
-            let rule = rule::read(node, lists, &mut seen, findings);
-            rules.extend(rule.map(|rule| (place, rule)));
+            let place = owner(node, &mut known.groups, groups, findings);
+            of_lists.extend(place.map(|place| (place, *node)));
         }
-        for (place, rule) in rules {
-            let group = &mut groups[place];
-            let entries = match rule.direction {
-                sg_common::verdict::Direction::Ingress => &mut group.ingress,
-                sg_common::verdict::Direction::Egress => group.egress.get_or_insert_default(),
-            };
-            add(entries, rule.entry);
+        let mut rules = rule::Rules::new(&known);
+        for (place, node) in own {
+            match node.list() {
+                Some(nodes) => {
+                    for node in nodes {
+                        rules.read(node, place, groups, findings);
+                    }
+                }
+                None => wrong_type("security_group_rules", node, "a list", findings),
+            }
         }
-        groups
+        for (place, node) in of_lists {
+            rules.read(node, place, groups, findings);
+        }
+        known
     }
+}
+
+/// Whose rule it is that stands in no group: a place among the groups, of which there may be one more.
+fn owner(
+    node: &Node<'_>,
+    known: &mut Words<(usize, String)>,
+    groups: &mut Vec<Group>,
+    findings: &mut Findings,
+) -> Option<usize> {
+    const ID: &str = "security_group_id";
+    let key = present(node, &[ID, "Security Group"]);
+    let Some(of) = fields::text(node, key, findings) else {
+        if !has(node, key) {
+            findings
+                .error("missing-key", node.at, "the rule does not say whose it is")
+                .help("list the rules of all groups: `openstack security group rule list -f json`");
+        }
+        return None;
+    };
+    let place = match key {
+        ID => known.by_id(of.value),
+        _ => match known.by_word(of.value) {
+            Meaning::One(group) => Some(group),
+            Meaning::Several => {
+                ambiguous("group", of, findings);
+                return None;
+            }
+            Meaning::None => None,
+        },
+    };
+    if let Some((place, _)) = place {
+        return Some(*place);
+    }
+    // A group that only its rules tell of.
+    let id = text::id(findings, of, "sg-")?;
+    let name = text::carried_name(findings, of);
+    let place = groups.len();
+    known.insert(Some(&id.value), &name.value, &(place, id.value.clone()));
+    groups.push(Group {
+        name,
+        ids: vec![id],
+        ..empty()
+    });
+    Some(place)
+}
+
+fn text_of(id: &Option<Located<String>>) -> Option<&str> {
+    id.as_ref().map(|id| id.value.as_str())
 }
 
 /// An address group: what the list of each family is called, IPv4 first.
 #[derive(Clone, Default)]
 struct AddressGroup {
     lists: [Option<String>; 2],
-}
-
-/// Adds a rule; two that mean a group's members, one of each family, are one here.
-fn add(entries: &mut Vec<Entry>, entry: Entry) {
-    let same = |own: &&mut Entry| {
-        let peers = (&own.peers[0].value, &entry.peers[0].value);
-        let (Peer::GroupOf(one, own_family), Peer::GroupOf(other, family)) = peers else {
-            return false;
-        };
-        let descriptions = own.description.iter().chain(&entry.description);
-        one == other
-            && own_family != family
-            && own.traffic[0].value == entry.traffic[0].value
-            && descriptions.collect::<HashSet<_>>().len() < 2
-    };
-    let Some(own) = entries.iter_mut().find(same) else {
-        entries.push(entry);
-        return;
-    };
-    if let Peer::GroupOf(name, _) = &mut own.peers[0].value {
-        own.peers[0].value = Peer::Group(std::mem::take(name));
-    }
-    own.description = own.description.take().or(entry.description);
 }
 
 fn empty() -> Group {

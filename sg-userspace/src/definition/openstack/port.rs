@@ -9,10 +9,15 @@ use super::super::escape::quote;
 use super::super::findings::Findings;
 use super::super::text;
 use super::super::tree::{Located, RemoteInterface};
+use super::words::Known;
 use super::{ID, prefix, present, wrong_type};
 
 /// Reads one; `None` if nothing is enforced on it.
-pub(super) fn read(node: &Node<'_>, findings: &mut Findings) -> Option<RemoteInterface> {
+pub(super) fn read(
+    node: &Node<'_>,
+    known: &Known,
+    findings: &mut Findings,
+) -> Option<RemoteInterface> {
     if node.map().is_none() {
         wrong_type("a port", node, "an object", findings);
         return None;
@@ -53,11 +58,11 @@ pub(super) fn read(node: &Node<'_>, findings: &mut Findings) -> Option<RemoteInt
             .help("`openstack port list --long -f json` prints them, and so does Neutron's API");
         return None;
     };
-    let names = fields::texts(node, key, findings).into_iter();
-    let names = names.map(|name| Located {
-        value: name.value.to_owned(),
-        at: name.at,
-    });
+    let is_id = key != "Security Groups";
+    let words = fields::texts(node, key, findings).into_iter();
+    let words: Vec<_> = words
+        .filter_map(|word| known.group(word, is_id, findings))
+        .collect();
     let mac = fields::text(
         node,
         present(node, &["mac_address", "MAC Address"]),
@@ -67,7 +72,7 @@ pub(super) fn read(node: &Node<'_>, findings: &mut Findings) -> Option<RemoteInt
         mac: mac.and_then(|mac| text::mac(findings, mac)),
         addresses: addresses(node, findings),
         groups: Located {
-            value: names.collect(),
+            value: words,
             at: groups.at,
         },
         // Neutron lets no address out that is not the port's (fact 7.44).

@@ -59,7 +59,7 @@ pub(super) fn traffic(
     };
     let name = text.value.trim().to_ascii_lowercase();
     let number = match name.as_str() {
-        "any" | "" => 0,
+        "any" => 0,
         "icmp" => protocol::ICMP,
         name => {
             let by_name = NAMES.iter().find(|(own, _)| *own == name);

@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use super::super::{Checked, Severity, Source, check, render};
 use crate::model::{Family, Icmp, Model, Peer, Ports, Traffic};
 
+mod strict;
+
 fn checked(files: &[(&str, String)]) -> Checked {
     let sources: Vec<_> = files
         .iter()
@@ -26,8 +28,20 @@ fn groups(rules: &str) -> String {
     )
 }
 
+/// A rule with these keys; what else Neutron answers is null.
 fn rule(keys: &str) -> String {
-    format!(r#"{{"direction": "ingress", {keys}}}"#)
+    let others = [
+        "protocol",
+        "port_range_min",
+        "port_range_max",
+        "remote_ip_prefix",
+        "remote_group_id",
+        "remote_address_group_id",
+    ];
+    let others = others.map(|key| format!("\"{key}\""));
+    let others = others.iter().filter(|key| !keys.contains(&**key));
+    let others: String = others.map(|key| format!(", {key}: null")).collect();
+    format!(r#"{{"direction": "ingress", {keys}{others}}}"#)
 }
 
 fn model(files: &[(&str, String)]) -> Model {
