@@ -21,11 +21,8 @@ fn names_are_no_ids() {
         ))
     };
     let of = |id: &str| own("remote_address_group_id", id);
-    let read = model(&[("g.json", groups(&of(id))), ("a.json", lists.clone())]);
-    assert_eq!(
-        read.groups["g"].ingress[0].peer,
-        Peer::PrefixList("b".into())
-    );
+    let found = checked(&[("g.json", groups(&of(id))), ("a.json", lists.clone())]);
+    assert_eq!(codes(&found), ["ambiguous-name"]);
     let found = checked(&[("g.json", groups(&of("b"))), ("a.json", lists)]);
     assert_eq!(codes(&found), ["InvalidPrefixListID.NotFound"]);
     // A rule's group.
