@@ -54,8 +54,8 @@ pub(crate) struct Lanes<'a> {
     _servers: Vec<Server>,
 }
 
-/// Segments that may be repeated too late.
-const REPEATED: u64 = 3;
+/// Segments that the link may lose.
+const LOST: u64 = 3;
 
 impl<'a> Lanes<'a> {
     pub(crate) fn start(pair: &'a Pair, addresses: &[(IpAddr, IpAddr)]) -> Self {
@@ -235,10 +235,10 @@ impl<'a> Lanes<'a> {
         let counts = loop {
             let now = both(self.pair);
             let counts: [u64; 4] = std::array::from_fn(|place| now[place] - self.before[place]);
-            // But for a segment that a busy machine repeats when its connection is over already: nobody misses it. What
-            // anybody would miss its own lane has noticed.
-            let late = counts[3].checked_sub(counts[0] + done.denied);
-            if late.is_some_and(|late| late <= REPEATED) && counts[1] == counts[2] {
+            // But for what the link itself loses on a busy machine, whose queue is short. What the enforcer drops it
+            // counts, and that must be what is denied, exactly; a datagram that is lost its own lane has noticed.
+            let lost = counts[3].checked_sub(counts[0] + done.denied);
+            if lost.is_some_and(|lost| lost <= LOST) && counts[1] == counts[2] {
                 break counts;
             }
             assert!(
